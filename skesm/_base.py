@@ -1,0 +1,208 @@
+"""What the two estimators share: parameters, validation, tags."""
+
+from __future__ import annotations
+
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+
+from skesm._outputs import FloatArray, OutputSpec, Record, parse_outputs
+from skesm._road import RunInfo, travel
+from skesm._sequences import clean_sequences
+from skesm.backends.base import Backend, resolve_backend
+from skesm.esm2.spec import ModelSpec
+
+# Not attributes of the estimators: transform leaves an estimator as it was, so that threads may share it.
+_last_runs: weakref.WeakKeyDictionary[Any, RunInfo] = weakref.WeakKeyDictionary()
+
+
+class _ESM2Transformer(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is untyped
+    """A stateless transformer of sequences. A child says which outputs it needs and what columns they make."""
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
+        "model": [str, HasMethods("__fspath__")],
+        "backend": [StrOptions({"local", "numpy", "torch", "biolm"}), Backend],
+        "memory": [None, str, HasMethods("__fspath__"), HasMethods("cache")],
+        "long_sequences": [StrOptions({"error", "truncate"})],
+        "max_length": [Interval(Integral, 1, None, closed="left"), None],
+        "unknown_residues": [StrOptions({"error", "X"})],
+        "prefetch": [str, "array-like"],
+        "n_jobs": [Integral, None],
+        "verbose": ["verbose"],
+    }
+
+    model: Any
+    backend: str | Backend
+    memory: Any
+    long_sequences: str
+    max_length: int | None
+    unknown_residues: str
+    prefetch: str | Sequence[str]
+    n_jobs: int | None
+    verbose: bool | int
+
+    @abstractmethod
+    def _outputs(self, spec: ModelSpec) -> Sequence[OutputSpec]:
+        """What the records must hold."""
+
+    @abstractmethod
+    def _row(self, record: Record, spec: ModelSpec) -> FloatArray:
+        """The columns of one sequence."""
+
+    @abstractmethod
+    def _column_names(self, spec: ModelSpec) -> list[str]:
+        """Names of the columns, from parameters and the model's shape alone."""
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Check the parameters and X. Nothing is learnt, and no model is loaded.
+
+        Parameters
+        ----------
+        X : list, tuple, array, Series, or one-column DataFrame of str
+            n sequences.
+        y : ignored
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        InvalidSequenceError
+            If X is not a column of sequences; the message lists the first rows that are not.
+        """
+        self._prepare()
+        self._clean(X)
+        return self
+
+    def fit_transform(self, X: Any, y: Any = None) -> FloatArray:
+        """The same as ``transform``; X is checked once.
+
+        Parameters
+        ----------
+        X : list, tuple, array, Series, or one-column DataFrame of str
+            n sequences.
+        y : ignored
+
+        Returns
+        -------
+        features : ndarray of shape (n, n_features), float32
+        """
+        return self._transform(X)
+
+    def transform(self, X: Any) -> FloatArray:
+        """Features of sequences, in the order of the rows of X.
+
+        Parameters
+        ----------
+        X : list, tuple, array, Series, or one-column DataFrame of str
+            n sequences. White space at the ends is removed, lower case is raised.
+
+        Returns
+        -------
+        features : ndarray of shape (n, n_features), float32
+            A DataFrame after ``set_output(transform="pandas")`` or ``"polars"``.
+
+        Raises
+        ------
+        InvalidSequenceError
+            If X is not a column of sequences; the message lists the first rows that are not. Nothing was computed.
+        CheckpointNotFoundError
+            If the model is not on this machine and cannot be fetched.
+        BackendError
+            If the backend fails or answers wrongly. With `memory`, what was finished is stored.
+        """
+        return self._transform(X)
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
+        """Names of the columns that ``transform`` gives; loads no weights.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        names : ndarray of shape (n_features,), object
+        """
+        _, spec = self._prepare()
+        return np.asarray(self._column_names(spec), dtype=object)
+
+    def cache_info(self) -> RunInfo | None:
+        """What the last ``transform`` of this object cost, None before the first.
+
+        Returns
+        -------
+        info : RunInfo or None
+            Rows, distinct sequences, those answered by the record store, and those computed.
+        """
+        return _last_runs.get(self)
+
+    def _transform(self, X: Any) -> FloatArray:
+        backend, spec = self._prepare()
+        answer = travel(
+            self._clean(X),
+            self._outputs(spec),
+            backend=backend,
+            model=_model_name(self.model),
+            memory=self.memory,
+            prefetch=parse_outputs(as_tuple(self.prefetch), spec.n_layers),
+            n_jobs=self.n_jobs,
+            verbose=bool(self.verbose),
+        )
+        _last_runs[self] = answer.info
+        features: FloatArray = np.stack([self._row(record, spec) for record in answer.records])[answer.inverse]
+        return features
+
+    def _prepare(self) -> tuple[Backend, ModelSpec]:
+        """Validate every parameter; a stateless transformer may never see ``fit``."""
+        self._validate_params()
+        backend = resolve_backend(self.backend)
+        backend._validate_params()
+        spec = backend.spec(_model_name(self.model))
+        parse_outputs(as_tuple(self.prefetch), spec.n_layers)
+        self._outputs(spec)
+        return backend, spec
+
+    def _clean(self, X: Any) -> list[str]:
+        return clean_sequences(
+            X,
+            long_sequences=self.long_sequences,
+            max_length=self.max_length,
+            unknown_residues=self.unknown_residues,
+        )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+def _model_name(model: Any) -> str:
+    return model if isinstance(model, str) else str(model.__fspath__())
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """One or several values as a tuple.
+
+    Examples
+    --------
+    >>> as_tuple("mean"), as_tuple([-1, -2])
+    (('mean',), (-1, -2))
+    """
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return tuple(value)
+    return (value,)

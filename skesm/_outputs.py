@@ -1,0 +1,150 @@
+"""What can be asked of the model for one sequence, and how an answer is held.
+
+An output has a name, which is also its place in the record store:
+
+================  =================  ==========================================================
+name              shape, float32     meaning
+================  =================  ==========================================================
+``mean@l``        (d,)               mean over the residues of layer l's representation
+``max@l``         (d,)               maximum over the residues
+``cls@l``         (d,)               representation of the start token
+``eos@l``         (d,)               representation of the end token
+``residues@l``    (L, d)             representation of each residue
+``logits``        (L, 20)            logits of the 20 amino acids, in the order `AMINO_ACIDS`
+``logit_means``   (L,)               mean of each residue's logits over the 33-token vocabulary
+================  =================  ==========================================================
+
+Layer 0 is the embedding, layer n that after the last block and the final LayerNorm. L counts residues:
+start and end tokens are part of no output but ``cls`` and ``eos``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skesm._alphabet import AMINO_ACIDS
+
+#: Vector summaries of a layer.
+POOLINGS = ("mean", "max", "cls", "eos")
+LAYER_KINDS = (*POOLINGS, "residues")
+HEAD_KINDS = ("logits", "logit_means")
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, order=True)
+class OutputSpec:
+    """One output of the model: a kind and, for representations, the layer (0 … n)."""
+
+    kind: str
+    layer: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind in LAYER_KINDS:
+            if self.layer is None or self.layer < 0:
+                raise ValueError(f"output {self.kind!r} needs a layer from 0 up, got {self.layer!r}")
+        elif self.kind not in HEAD_KINDS:
+            raise ValueError(f"unknown output {self.kind!r}; known: {', '.join((*LAYER_KINDS, *HEAD_KINDS))}")
+        elif self.layer is not None:
+            raise ValueError(f"output {self.kind!r} has no layer, got {self.layer}")
+
+    def __str__(self) -> str:
+        return self.kind if self.layer is None else f"{self.kind}@{self.layer}"
+
+    def shape(self, length: int, width: int) -> tuple[int, ...]:
+        """Shape of this output for `length` residues and a model of `width` channels."""
+        if self.kind in POOLINGS:
+            return (width,)
+        if self.kind == "residues":
+            return (length, width)
+        return (length, len(AMINO_ACIDS)) if self.kind == "logits" else (length,)
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """What the values of a record depend on beside sequence and output: the key of the record store.
+
+    Attributes
+    ----------
+    model : str
+        The model's name as the user gave it; for people, not part of the key.
+    fingerprint : str
+        Digest of the weights (local), or origin, slug and dialect (remote).
+    numerics : str
+        ``"fp32"``, ``"bf16"`` …; engines of equal numerics agree within 1e-5 and share records.
+    """
+
+    model: str
+    fingerprint: str
+    numerics: str
+
+
+#: The outputs of one sequence.
+Record = Mapping[OutputSpec, FloatArray]
+
+
+def resolve_layer(layer: int, n_layers: int) -> int:
+    """Layer counted from 0 (embedding) to `n_layers`; negative numbers count from the end, -1 is the last.
+
+    Raises
+    ------
+    ValueError
+        If the model has no such layer.
+    """
+    if not -(n_layers + 1) <= layer <= n_layers:
+        raise ValueError(
+            f"layer {layer} does not exist: the model has layers 0 (embedding) to {n_layers}, "
+            f"or -{n_layers + 1} to -1 counted from the end"
+        )
+    return layer if layer >= 0 else n_layers + 1 + layer
+
+
+def parse_outputs(names: Iterable[str], n_layers: int) -> tuple[OutputSpec, ...]:
+    """Output names as users write them, resolved for a model of `n_layers` layers.
+
+    ``"mean@33"``, ``"mean@-1"`` and ``"mean@*"`` (every layer) are understood. The result is sorted and
+    holds each output once.
+
+    Raises
+    ------
+    ValueError
+        If a name is not an output of this model.
+
+    Examples
+    --------
+    >>> [str(o) for o in parse_outputs(["mean@-1", "logits", "mean@6"], n_layers=6)]
+    ['logits', 'mean@6']
+    """
+    specs: set[OutputSpec] = set()
+    for name in names:
+        kind, at, layer = name.partition("@")
+        if not at:
+            specs.add(OutputSpec(kind))
+        elif layer == "*":
+            specs.update(OutputSpec(kind, i) for i in range(n_layers + 1))
+        else:
+            try:
+                number = int(layer)
+            except ValueError:
+                raise ValueError(f"{name!r}: the layer after '@' must be a whole number or '*'") from None
+            specs.add(OutputSpec(kind, resolve_layer(number, n_layers)))
+    return tuple(sorted(specs, key=str))
+
+
+def validate_record(record: Record, outputs: Iterable[OutputSpec], length: int, width: int) -> None:
+    """Raise ValueError unless `record` holds every output, finite, float32 and of the right shape."""
+    for output in outputs:
+        value = record.get(output)
+        if value is None:
+            raise ValueError(f"output {output} is missing")
+        if value.dtype != np.float32 or value.shape != output.shape(length, width):
+            raise ValueError(
+                f"output {output} is {value.dtype}{list(value.shape)}, "
+                f"expected float32{list(output.shape(length, width))}"
+            )
+        if not np.isfinite(value).all():
+            raise ValueError(f"output {output} is not finite")

@@ -1,0 +1,88 @@
+"""What the road needs of a backend, and the short names of the backends.
+
+A backend is a scikit-learn estimator (its parameters can be set and searched), keeps no weights, clients or files as
+attributes, and may be used by several threads at once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sklearn.base import BaseEstimator
+
+from skesm._outputs import Namespace, OutputSpec, Record
+from skesm.esm2.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Finished, validated records.
+
+    Attributes
+    ----------
+    indices : sequence of int
+        Places in the `sequences` that were handed to `Backend.run`.
+    records : sequence of Record
+        One for each index, holding every output that was asked for.
+    """
+
+    indices: Sequence[int]
+    records: Sequence[Record]
+
+
+class Backend(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is untyped
+    """Turns clean sequences into records."""
+
+    @property
+    @abstractmethod
+    def numerics(self) -> str:
+        """Numerics of the records, see `Namespace`; known without the weights."""
+
+    @abstractmethod
+    def spec(self, model: str) -> ModelSpec:
+        """Shape of `model`, found without loading weights."""
+
+    @abstractmethod
+    def namespace(self, model: str) -> Namespace:
+        """What the values of this model's records depend on."""
+
+    @abstractmethod
+    def run(
+        self, model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec], *, n_jobs: int | None = None
+    ) -> Iterator[Batch]:
+        """Compute `outputs` for distinct, clean `sequences`; yield batches as they finish, in any order.
+
+        Every sequence is answered exactly once, or the iterator raises; what it has yielded before stays
+        valid. A batch is computed or requested whether or not the earlier ones were taken, but no worker runs more than
+        one batch ahead of the consumer. Closing the iterator stops the work promptly.
+        """
+
+
+def resolve_backend(backend: str | Backend) -> Backend:
+    """The backend that a parameter value names.
+
+    Parameters
+    ----------
+    backend : {"local", "numpy", "torch", "biolm"} or Backend
+        ``"local"`` takes the default engine.
+
+    Examples
+    --------
+    >>> resolve_backend("numpy")
+    LocalBackend(engine='numpy')
+    """
+    from skesm.backends.local import LocalBackend
+
+    if isinstance(backend, Backend):
+        return backend
+    if backend == "local":
+        return LocalBackend()
+    if backend in ("numpy", "torch"):
+        return LocalBackend(engine=backend)
+    if backend == "biolm":
+        from skesm.backends.biolm import BioLMBackend  # brings in requests
+
+        return BioLMBackend()
+    raise ValueError(f"unknown backend {backend!r}: use 'local', 'numpy', 'torch', 'biolm', or a backend object")

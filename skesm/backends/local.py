@@ -1,0 +1,230 @@
+"""The model on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from importlib.util import find_spec as find_module
+from numbers import Integral
+from typing import Any, Generic, Protocol, TypeVar
+
+from joblib import effective_n_jobs
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from skesm._outputs import FloatArray, Namespace, OutputSpec
+from skesm.backends.base import Backend, Batch
+from skesm.esm2.batching import plan_packs, split_batches
+from skesm.esm2.checkpoint import Checkpoint, find_spec, locate
+from skesm.esm2.numpy_engine import NumpyEngine, Tokens
+from skesm.esm2.parameters import read_parameters
+from skesm.esm2.spec import ModelSpec
+from skesm.esm2.threads import default_workers
+from skesm.esm2.tokenizer import tokenize
+from skesm.esm2.weights_file import WeightsFiles
+from skesm.exceptions import BackendError
+
+T = TypeVar("T")
+
+_NUMERICS = {"float32": "fp32", "bfloat16": "bf16"}
+
+
+class Engine(Protocol):
+    """What the backend needs of an engine."""
+
+    spec: ModelSpec
+    has_head: bool
+
+    @property
+    def sharing(self) -> tuple[int, int]:
+        """(most tokens in a pack of several sequences, most tokens of a sequence in such a pack)."""
+
+    def hold(self, n_threads: int) -> AbstractContextManager[int]:
+        """Prepare this process for `n_threads` threads of work; gives the number of packs to run at once."""
+
+    def forward(self, sequences: Sequence[Tokens], outputs: Sequence[OutputSpec]) -> list[dict[OutputSpec, FloatArray]]:
+        """Compute a pack."""
+
+
+class LocalBackend(Backend):
+    """ESM-2 on this machine.
+
+    Parameters
+    ----------
+    engine : {"auto", "numpy", "torch"}, default="auto"
+        ``"numpy"`` needs nothing beyond the core install. ``"torch"`` (``pip install "skesm[torch]"``) gives GPUs and
+        bfloat16. ``"auto"`` is torch if `device` or `dtype` ask for it, or if it is installed and finds a GPU; else
+        NumPy.
+    device : str, default="auto"
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; ``"auto"`` is a GPU if there is one.
+    dtype : {"float32", "bfloat16"}, default="float32"
+        Type of the matrix products. Features are float32 in either case.
+    tokens_per_batch : int, default=8192
+        Tokens computed between two saves to the record store. Changes no value.
+    num_threads : int or None, default=None
+        CPU threads. None is what BLAS would use: all cores, or fewer under joblib's workers. An estimator's
+        ``n_jobs`` goes before it. Changes no value.
+
+    Notes
+    -----
+    Loaded models are kept for the process, not by the backend: two at most, the least recently used is dropped.
+
+    Examples
+    --------
+    >>> from skesm import ESM2Embedder
+    >>> from skesm.backends import LocalBackend
+    >>> embedder = ESM2Embedder("skesm-mini", backend=LocalBackend(num_threads=2))
+    >>> embedder.transform(["MKTAYIAK"]).shape
+    (1, 192)
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
+        "engine": [StrOptions({"auto", "numpy", "torch"})],
+        "device": [str],
+        "dtype": [StrOptions(set(_NUMERICS))],
+        "tokens_per_batch": [Interval(Integral, 1, None, closed="left")],
+        "num_threads": [Interval(Integral, 1, None, closed="left"), None],
+    }
+
+    def __init__(
+        self,
+        engine: str = "auto",
+        device: str = "auto",
+        dtype: str = "float32",
+        tokens_per_batch: int = 8192,
+        num_threads: int | None = None,
+    ) -> None:
+        self.engine = engine
+        self.device = device
+        self.dtype = dtype
+        self.tokens_per_batch = tokens_per_batch
+        self.num_threads = num_threads
+
+    @property
+    def numerics(self) -> str:
+        """``"fp32"`` or ``"bf16"``."""
+        return _NUMERICS[self.dtype]
+
+    def spec(self, model: str | os.PathLike[str]) -> ModelSpec:
+        """Shape of `model`; reads at most its ``config.json``."""
+        return find_spec(model)
+
+    def namespace(self, model: str | os.PathLike[str]) -> Namespace:
+        """Digest of the weights and of what else in the checkpoint changes values."""
+        checkpoint = locate(model)
+        fingerprint = _fingerprints.get(_file_key(checkpoint), lambda: _fingerprint(checkpoint))
+        return Namespace(os.fspath(model), fingerprint, self.numerics)
+
+    def run(
+        self,
+        model: str | os.PathLike[str],
+        sequences: Sequence[str],
+        outputs: Sequence[OutputSpec],
+        *,
+        n_jobs: int | None = None,
+    ) -> Iterator[Batch]:
+        """Compute `outputs` for `sequences`, in batches of `tokens_per_batch` tokens, longest sequences first."""
+        self._validate_params()
+        engine = self._load(locate(model))
+        if not engine.has_head and any(output.layer is None for output in outputs):
+            raise BackendError(
+                f"the checkpoint of {engine.spec.name} was saved without its language-model head: it has embeddings, "
+                "but no logits"
+            )
+        tokens = [tokenize(sequence) for sequence in sequences]
+        lengths = [len(t) for t in tokens]
+        batches = split_batches(plan_packs(lengths, *engine.sharing), lengths, self.tokens_per_batch)
+        n_threads = effective_n_jobs(n_jobs) if n_jobs is not None else self.num_threads or default_workers()
+        with engine.hold(n_threads) as workers, ThreadPoolExecutor(workers, "skesm") as pool:
+
+            def submit(batch: list[list[int]]) -> list[Future[list[dict[OutputSpec, FloatArray]]]]:
+                return [pool.submit(engine.forward, [tokens[i] for i in pack], outputs) for pack in batch]
+
+            try:
+                running = submit(batches[0]) if batches else []
+                for batch, following in zip(batches, [*batches[1:], []], strict=True):
+                    ahead = submit(following)  # the workers go on while the consumer stores this batch
+                    records = [record for future in running for record in future.result()]
+                    yield Batch([index for pack in batch for index in pack], records)
+                    running = ahead
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _load(self, checkpoint: Checkpoint) -> Engine:
+        kind, device = self._resolve_engine()
+
+        def load() -> Engine:
+            parameters = read_parameters(checkpoint.spec, WeightsFiles(checkpoint.files))
+            if kind == "numpy":
+                return NumpyEngine(checkpoint.spec, parameters)
+            from skesm.esm2.torch_engine import TorchEngine
+
+            return TorchEngine(checkpoint.spec, parameters, device=device, dtype=self.dtype)
+
+        return _engines.get((kind, device, self.dtype, *_file_key(checkpoint)), load)
+
+    def _resolve_engine(self) -> tuple[str, str]:
+        """(engine, device) with "auto" decided."""
+        needs_torch = self.dtype != "float32" or self.device not in ("auto", "cpu")
+        if self.engine == "numpy":
+            if needs_torch:
+                raise ValueError(
+                    f"engine='numpy' computes in float32 on the CPU: device={self.device!r}, dtype={self.dtype!r} need "
+                    "engine='torch'"
+                )
+            return "numpy", "cpu"
+        if self.engine == "auto" and not needs_torch and (self.device == "cpu" or not _may_have_gpu()):
+            return "numpy", "cpu"
+        from skesm.esm2.torch_engine import resolve_device
+
+        device = resolve_device(self.device)
+        if self.engine == "auto" and not needs_torch and device == "cpu":
+            return "numpy", "cpu"
+        return "torch", device
+
+
+def _may_have_gpu() -> bool:
+    """Whether it is worth a torch import, which takes seconds, to look for a GPU."""
+    if find_module("torch") is None:
+        return False
+    return sys.platform == "darwin" or sys.platform == "win32" or os.path.exists("/dev/nvidiactl")
+
+
+def _file_key(checkpoint: Checkpoint) -> tuple[Hashable, ...]:
+    """Changes when a checkpoint's files are replaced."""
+    stats = [(os.fspath(path), path.stat()) for path in checkpoint.files]
+    return (checkpoint.spec, *((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
+
+
+def _fingerprint(checkpoint: Checkpoint) -> str:
+    anonymous = replace(checkpoint.spec, name="", repository=None)
+    content = f"{anonymous} {WeightsFiles(checkpoint.files).digest()}"
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+class _Kept(Generic[T]):
+    """The most recently used values by key, made once even if several threads ask at the same time."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: OrderedDict[Hashable, T] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        with self._lock:
+            if key not in self._values:
+                self._values[key] = make()
+            self._values.move_to_end(key)
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
+            return self._values[key]
+
+
+_engines: _Kept[Engine] = _Kept(2)
+_fingerprints: _Kept[str] = _Kept(64)

@@ -1,0 +1,235 @@
+"""Find a checkpoint: a bundled or registry name, a local folder, or a Hub repository.
+
+A model is named by
+
+- a registry name (``"esm2_t6_8M_UR50D"``, short ``"esm2-8m"``) or the bundled ``"skesm-mini"``,
+- a folder in transformers' format (``config.json`` and ``model.safetensors``, or its shards and index),
+- a Hub repository id (``"facebook/esm2_t6_8M_UR50D"``).
+
+Hub names may end in ``@revision`` (a branch, tag or commit). What the Hub's cache on this machine holds is used
+without asking the network: weights do not change under a user who did not ask for it. Only safetensors are read,
+never pickles.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from skesm.esm2.spec import DEMO_MODEL, VOCABULARY_SIZE, ModelSpec, find_registered, spec_from_config
+from skesm.esm2.tokenizer import VOCABULARY
+from skesm.exceptions import CheckpointError, CheckpointNotFoundError, DemoModelWarning
+
+CONFIG = "config.json"
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+_BUNDLED = Path(__file__).parent / "weights" / DEMO_MODEL
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on this machine.
+
+    Attributes
+    ----------
+    spec : ModelSpec
+    files : tuple of Path
+        The safetensors files.
+    revision : str or None
+        The revision that was asked for; None for folders and the bundled model.
+    commit : str or None
+        The Hub's commit that `revision` stood for when the files were fetched.
+    """
+
+    spec: ModelSpec
+    files: tuple[Path, ...]
+    revision: str | None = None
+    commit: str | None = None
+
+
+def find_spec(model: str | os.PathLike[str]) -> ModelSpec:
+    """Shape of a model; reads at most its ``config.json``.
+
+    Raises
+    ------
+    CheckpointNotFoundError, CheckpointError
+
+    Examples
+    --------
+    >>> find_spec("esm2_t6_8M_UR50D").width
+    320
+    """
+    name = os.fspath(model)
+    registered = find_registered(name.partition("@")[0])
+    if registered is not None:
+        return registered
+    if _is_folder(name):
+        return _read_spec(name, Path(name) / CONFIG)
+    repository, revision = _split_repository(name)
+    return replace(_read_spec(name, _fetch(repository, CONFIG, revision)), repository=repository)
+
+
+def locate(model: str | os.PathLike[str]) -> Checkpoint:
+    """The files of a model, fetched from the Hub if they are not on this machine.
+
+    Raises
+    ------
+    CheckpointNotFoundError
+        If a file is neither here nor can be fetched; the message says how to get it and where to put it.
+    CheckpointError
+        If what is there is not an ESM-2 checkpoint in safetensors format.
+    """
+    name = os.fspath(model)
+    registered = find_registered(name.partition("@")[0])
+    if registered is not None and registered.repository is None:
+        warnings.warn(
+            f"{DEMO_MODEL} is a small demo model for trying, tests and teaching. For research use a published size, "
+            "such as 'esm2_t6_8M_UR50D' or 'esm2_t33_650M_UR50D'.",
+            DemoModelWarning,
+            stacklevel=2,
+        )
+        return Checkpoint(registered, (_BUNDLED / SINGLE,))
+    if registered is None and _is_folder(name):
+        folder = Path(name)
+        spec = _read_spec(name, folder / CONFIG)
+        _check_vocabulary(name, folder)
+        return Checkpoint(spec, _files_in(folder))
+    return _locate_on_hub(name, registered)
+
+
+def _is_folder(name: str) -> bool:
+    return os.path.isdir(name)
+
+
+def _files_in(folder: Path) -> tuple[Path, ...]:
+    if (folder / SINGLE).is_file():
+        return (folder / SINGLE,)
+    if (folder / INDEX).is_file():
+        shards = tuple(folder / shard for shard in _shards(folder / INDEX))
+        missing = [shard.name for shard in shards if not shard.is_file()]
+        if missing:
+            raise CheckpointNotFoundError(f"{folder}: {INDEX} names files that are not there: {', '.join(missing)}")
+        return shards
+    pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt"))
+    if pickles:
+        raise CheckpointError(
+            f"{folder} holds {pickles[0]}, a pickle, which skesm never loads because it can run code. Save the model "
+            "as safetensors: transformers.EsmForMaskedLM.from_pretrained(...).save_pretrained(folder)"
+        )
+    raise CheckpointNotFoundError(f"{folder} holds neither {SINGLE} nor {INDEX}")
+
+
+def _locate_on_hub(name: str, registered: ModelSpec | None) -> Checkpoint:
+    repository, revision = _split_repository(name)
+    if registered is not None and registered.repository is not None:
+        repository = registered.repository
+    config = _fetch(repository, CONFIG, revision)
+    spec = replace(_read_spec(registered.name if registered else name, config), repository=repository)
+    if registered is not None and spec != registered:
+        raise CheckpointError(f"{repository}: config.json does not describe {registered.name}: {spec}")
+    commit = config.parent.name  # the Hub's cache keeps one folder for each commit
+    try:
+        files: tuple[Path, ...] = (_fetch(repository, SINGLE, commit),)
+    except CheckpointNotFoundError as no_single:
+        try:
+            index = _fetch(repository, INDEX, commit)
+        except CheckpointNotFoundError:
+            raise no_single from None
+        files = tuple(_fetch(repository, shard, commit) for shard in _shards(index))
+    return Checkpoint(spec, files, revision=revision or "main", commit=commit)
+
+
+def _split_repository(name: str) -> tuple[str, str | None]:
+    """("organisation/name", revision), checked before any request."""
+    repository, _, revision = name.partition("@")
+    if find_registered(repository) is None:
+        parts = repository.split("/")
+        if len(parts) != 2 or not all(part and part.strip(".") for part in parts) or "\\" in repository:
+            raise CheckpointNotFoundError(
+                f"model {name!r} is not a known name, not a folder on this machine, and not a Hub repository "
+                "('organisation/name'). Run `skesm models` for the names that are known."
+            )
+    return repository, revision or None
+
+
+def _fetch(repository: str, filename: str, revision: str | None) -> Path:
+    """Path of a Hub file in the Hub's cache, downloaded first if it is not there."""
+    import huggingface_hub as hub
+    from huggingface_hub import errors
+
+    try:
+        cached = hub.try_to_load_from_cache(repository, filename, revision=revision)
+        if isinstance(cached, str):
+            return Path(cached)
+        return Path(hub.hf_hub_download(repository, filename, revision=revision))
+    except errors.LocalEntryNotFoundError as error:
+        raise CheckpointNotFoundError(_how_to_get(repository, filename, revision)) from error
+    except errors.EntryNotFoundError as error:
+        raise CheckpointNotFoundError(f"Hub repository {repository} has no file {filename}") from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        at = f" at revision {revision!r}" if revision else ""
+        raise CheckpointNotFoundError(f"Hub repository {repository}{at} does not exist or is not public") from error
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+        raise CheckpointNotFoundError(
+            f"{_how_to_get(repository, filename, revision)} ({type(error).__name__})"
+        ) from error
+
+
+def _how_to_get(repository: str, filename: str, revision: str | None) -> str:
+    from huggingface_hub import constants
+
+    option = f" --revision {revision}" if revision else ""
+    offline = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
+    return (
+        f"{filename} of {repository} is not on this machine and could not be fetched{offline}. On a machine with "
+        f"internet run `hf download {repository} {CONFIG} {SINGLE}{option}` and copy its cache to "
+        f"{constants.HF_HUB_CACHE} here (or set HF_HUB_CACHE); or add `--local-dir FOLDER` and give that folder as the "
+        f"model. To try skesm without a download use model={DEMO_MODEL!r}."
+    )
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointNotFoundError(f"{path.parent} holds no {path.name}: it is not a checkpoint folder") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} does not hold a JSON object")
+    return content
+
+
+def _read_spec(name: str, path: Path) -> ModelSpec:
+    config = _read_json(path)
+    symbols = config.get("vocab_list")
+    if symbols is not None and tuple(symbols) != VOCABULARY:
+        raise CheckpointError(f"{name}: the vocabulary in {CONFIG} is not that of ESM-2")
+    return spec_from_config(name, config)
+
+
+def _check_vocabulary(name: str, folder: Path) -> None:
+    """Refuse a folder whose tokenizer counts otherwise than ours: its features would be of other residues."""
+    path = folder / "vocab.txt"
+    if path.is_file():
+        symbols = path.read_text(encoding="utf-8").split()
+        if tuple(symbols[:VOCABULARY_SIZE]) != VOCABULARY:
+            raise CheckpointError(f"{name}: the vocabulary in {path.name} is not that of ESM-2")
+
+
+def _shards(index: Path) -> list[str]:
+    """File names in a shard index; they stay inside its folder."""
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index} holds no 'weight_map'")
+    names = sorted(set(weight_map.values()))
+    for name in names:
+        if not isinstance(name, str) or not name.endswith(".safetensors") or Path(name).name != name:
+            raise CheckpointError(f"{index} names a file that is not a safetensors file beside it: {name!r}")
+    return names

@@ -1,0 +1,314 @@
+"""ESM-2 in NumPy: the default engine, without torch.
+
+Sequences are laid end to end along the token axis; linear layers run over all of them at once, attention over each
+alone, and nothing is padded but the last rows of a pack.
+
+The features of a sequence are the same to the last bit whatever else is in the call. A matrix product in BLAS may
+treat a row differently by its place among the others (OpenBLAS's AVX2 kernels do), by their number, and by the number
+of threads. Therefore every product runs on one thread (`skesm.esm2.threads`), on rows of one sequence only, so that
+its shape is a function of that sequence's length. Short sequences share packs of one fixed size if, and only if, a
+trial on this machine shows that place does not matter (`NumpyEngine.places_are_equal`); else they too run alone.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skesm._outputs import FloatArray, OutputSpec
+from skesm._pooling import pool
+from skesm.esm2.parameters import Affine, Block, Parameters
+from skesm.esm2.spec import ModelSpec
+from skesm.esm2.threads import one_blas_thread
+from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK
+
+Tokens = NDArray[np.uint8]
+
+#: Rows of a pack that several short sequences share, and the most tokens of a sequence that shares.
+SHARED_ROWS = 256
+SHARED_LIMIT = 128
+#: Rows of other packs are a multiple of this: whole vector registers.
+ROW_MULTIPLE = 16
+
+#: Fraction of tokens that ESM-2's training masked, by which its token dropout scales embeddings.
+TRAINED_MASK_RATIO = 0.15 * 0.8
+
+# GELU(x) = x Φ(x) with Φ the normal distribution function, written as x/2 (1 + tanh(x p(x²))), where p is a polynomial
+# of degree 6 fitted to artanh(2Φ(x) - 1) / x on |x| < 7: 7e-8 off in exact arithmetic, 8e-7 in float32, and several
+# times as fast as an error function.
+_GELU = tuple(
+    np.float32(0.5 * c)
+    for c in (
+        1.5957684516906738,
+        0.07266856729984283,
+        -6.625997048104182e-05,
+        -0.0001104803232010454,
+        7.93821982369991e-06,
+        -2.6689286869441275e-07,
+        3.6112339785177028e-09,
+    )
+)
+_GELU_ELEMENTS = 1 << 16  # worked on at a time: stays in the second-level cache
+_SCORE_ELEMENTS = 1 << 17  # attention scores held at a time
+# exp2 of scores in this range neither overflows in a sum nor falls into slow subnormal numbers
+_SCORE_MAX, _SCORE_MIN = 100.0, -120.0
+
+
+class _Workspace(threading.local):
+    """Each thread's scratch arrays, kept from pack to pack."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, FloatArray] = {}
+
+    def get(self, name: str, *shape: int) -> FloatArray:
+        size = math.prod(shape)
+        array = self._arrays.get(name)
+        if array is None or array.size < size:
+            array = self._arrays[name] = np.empty(size, dtype=np.float32)
+        return array[:size].reshape(shape)
+
+
+class NumpyEngine:
+    """Forward passes in float32 on the CPU.
+
+    Several threads may call `forward` at once, inside `hold`.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    parameters : Parameters
+    """
+
+    def __init__(self, spec: ModelSpec, parameters: Parameters) -> None:
+        self.spec = spec
+        self.has_head = parameters.head is not None
+        self._parameters = parameters
+        self._workspace = _Workspace()
+
+    @cached_property
+    def places_are_equal(self) -> bool:
+        """Whether, on this machine's BLAS, a row's result is independent of its place among `SHARED_ROWS` rows.
+
+        Tried once: many copies of one sequence in one pack, through one block and the head.
+        """
+        length = 13  # coprime to the tile sizes of matrix kernels: copies start at every place of a tile
+        sequence = np.arange(length, dtype=np.uint8) % 20 + 4
+        outputs = [OutputSpec("residues", 1)]
+        if self._parameters.head is not None:
+            outputs.append(OutputSpec("logits"))
+        spec, parameters = self.spec, self._parameters
+        shallow = NumpyEngine(replace(spec, n_layers=1), replace(parameters, blocks=parameters.blocks[:1]))
+        with one_blas_thread():
+            first, *others = shallow.forward([sequence] * (SHARED_ROWS // length), outputs)
+        return all(np.array_equal(other[o], first[o]) for other in others for o in outputs)
+
+    @property
+    def sharing(self) -> tuple[int, int]:
+        """(tokens in a shared pack, most tokens of a sequence that shares)."""
+        return SHARED_ROWS, SHARED_LIMIT if self.places_are_equal else 0
+
+    @contextmanager
+    def hold(self, n_threads: int) -> Iterator[int]:
+        """Keep BLAS on one thread; packs are computed on `n_threads` threads."""
+        with one_blas_thread():
+            yield n_threads
+
+    def forward(self, sequences: Sequence[Tokens], outputs: Sequence[OutputSpec]) -> list[dict[OutputSpec, FloatArray]]:
+        """Compute a pack.
+
+        Parameters
+        ----------
+        sequences : sequence of ndarray of shape (L + 2,), uint8
+            Tokens with start and end.
+        outputs : sequence of OutputSpec
+            The pass stops after the last layer that is needed.
+
+        Returns
+        -------
+        records : list of dict
+            One for each sequence.
+        """
+        n_layers = self.spec.n_layers
+        needs_head = any(output.layer is None for output in outputs)
+        last = n_layers if needs_head else max(output.layer or 0 for output in outputs)
+        bounds = np.concatenate([[0], np.cumsum([len(s) for s in sequences])]).tolist()
+        used = bounds[-1]
+        shared = len(sequences) > 1 or (used <= SHARED_LIMIT and self.places_are_equal)
+        rows = SHARED_ROWS if shared else -(-used // ROW_MULTIPLE) * ROW_MULTIPLE
+
+        records: list[dict[OutputSpec, FloatArray]] = [{} for _ in sequences]
+
+        def keep(layer: int, x: FloatArray) -> None:
+            for output in outputs:
+                if output.layer == layer:
+                    for record, (begin, end) in zip(records, pairwise(bounds), strict=True):
+                        record[output] = pool(x[begin:end], output.kind)
+
+        x = self._embed(sequences, rows)
+        rotary = self._rotary_tables(bounds, rows)
+        with np.errstate(over="ignore", under="ignore"):  # tanh and exp2 saturate as they should
+            for i, block in enumerate(self._parameters.blocks[:last]):
+                keep(i, x)
+                self._attention(block, x, bounds, rotary)
+                self._feed_forward(block, x)
+            if last == n_layers:
+                h = self._workspace.get("h", *x.shape)
+                x = self._norm(x, self._parameters.final_norm, h)
+            keep(last, x)
+            if needs_head:
+                logits = self._logits(x)
+                for record, (begin, end) in zip(records, pairwise(bounds), strict=True):
+                    residues = logits[begin + 1 : end - 1]
+                    for output in outputs:
+                        if output.kind == "logits":
+                            record[output] = residues[:, AMINO_ACID_TOKENS].copy()
+                        elif output.kind == "logit_means":
+                            record[output] = residues.mean(axis=1, dtype=np.float64).astype(np.float32)
+        return records
+
+    def _embed(self, sequences: Sequence[Tokens], rows: int) -> FloatArray:
+        x = self._workspace.get("x", rows, self.spec.width)
+        begin = 0
+        for tokens in sequences:
+            part = x[begin : begin + len(tokens)]
+            np.take(self._parameters.embedding, tokens, axis=0, out=part)
+            if self.spec.token_dropout:
+                masked = tokens == MASK
+                part[masked] = 0
+                part *= np.float32((1 - TRAINED_MASK_RATIO) / (1 - masked.mean()))
+            begin += len(tokens)
+        x[begin:] = 0
+        return x
+
+    def _rotary_tables(self, bounds: Sequence[int], rows: int) -> tuple[FloatArray, FloatArray]:
+        """Cosines and sines for queries and keys, (2, 1, h/2, rows); those of the queries carry log2(e)/√h."""
+        frequencies = self._parameters.inverse_frequencies
+        position = np.zeros(rows, dtype=np.float32)
+        for begin, end in pairwise(bounds):
+            position[begin:end] = np.arange(end - begin)
+        angle = np.outer(frequencies, position)
+        scale = np.float32(math.log2(math.e) / math.sqrt(2 * len(frequencies)))
+        cos, sin = np.cos(angle), np.sin(angle)
+        return np.stack([cos * scale, cos])[:, None], np.stack([sin * scale, sin])[:, None]
+
+    def _norm(self, x: FloatArray, affine: Affine, out: FloatArray) -> FloatArray:
+        """LayerNorm of the rows of x into out."""
+        share = np.float32(1 / self.spec.width)
+        mean = np.add.reduce(x, axis=1, keepdims=True)
+        mean *= share
+        np.subtract(x, mean, out=out)
+        variance = np.einsum("ij,ij->i", out, out)
+        variance *= share
+        variance += np.float32(self.spec.layer_norm_eps)
+        np.sqrt(variance, out=variance)
+        np.reciprocal(variance, out=variance)
+        out *= variance[:, None]
+        out *= affine.weight
+        out += affine.bias
+        return out
+
+    def _double_gelu(self, h: FloatArray, bias: FloatArray) -> None:
+        """2 GELU(h + bias) in place; the caller folds the half into what follows."""
+        rows, width = h.shape
+        step = max(1, _GELU_ELEMENTS // width)
+        square, inner = (self._workspace.get(name, step, width) for name in ("gelu_square", "gelu_inner"))
+        for begin in range(0, rows, step):
+            part = h[begin : begin + step]
+            u, a = square[: len(part)], inner[: len(part)]
+            part += bias
+            np.multiply(part, part, out=u)
+            np.multiply(u, _GELU[-1], out=a)
+            a += _GELU[-2]
+            for coefficient in _GELU[-3::-1]:
+                a *= u
+                a += coefficient
+            a *= part
+            np.tanh(a, out=a)
+            a += np.float32(1)
+            part *= a
+
+    def _attention(
+        self, block: Block, x: FloatArray, bounds: Sequence[int], rotary: tuple[FloatArray, FloatArray]
+    ) -> None:
+        """Add the attention of a block to the residual stream x.
+
+        Queries, keys and values are held channel-major, (channels, rows): the halves that the rotary embedding
+        mixes are then contiguous, and a head of a sequence is a view that BLAS reads without a copy.
+        """
+        rows, d = x.shape
+        heads = self.spec.n_heads
+        width = d // heads
+        work = self._workspace
+        h = self._norm(x, block.attention_norm, work.get("h", rows, d))
+        z = work.get("qkv", 3, d, rows)
+        for affine, part in zip((block.query, block.key, block.value), z, strict=True):
+            np.matmul(affine.weight, h.T, out=part)
+            part += affine.bias[:, None]
+
+        cos, sin = rotary
+        halves = z[:2].reshape(2, heads, 2, width // 2, rows)
+        low, high = halves[:, :, 0], halves[:, :, 1]
+        rotated = work.get("rotated", 2, heads, 2, width // 2, rows)
+        product = work.get("product", 2, heads, width // 2, rows)
+        np.multiply(low, cos, out=rotated[:, :, 0])
+        np.multiply(high, sin, out=product)
+        rotated[:, :, 0] -= product
+        np.multiply(high, cos, out=rotated[:, :, 1])
+        np.multiply(low, sin, out=product)
+        rotated[:, :, 1] += product
+        query, key = rotated.reshape(2, heads, width, rows)
+
+        # a row of ones below the values makes the product with them give the softmax's denominator as well
+        value = work.get("value", heads, width + 1, rows)
+        value[:, :width] = z[2].reshape(heads, width, rows)
+        value[:, width] = 1
+        mixed = work.get("mixed", heads, width, rows)
+        mixed[:, :, bounds[-1] :] = 0
+        for begin, end in pairwise(bounds):
+            length = end - begin
+            step = max(1, min(heads, _SCORE_ELEMENTS // length**2))
+            for first in range(0, heads, step):
+                some = slice(first, min(first + step, heads))
+                scores = work.get("scores", some.stop - first, length, length)  # key × query
+                np.matmul(key[some, :, begin:end].transpose(0, 2, 1), query[some, :, begin:end], out=scores)
+                if scores.max() > _SCORE_MAX or scores.min() < _SCORE_MIN:
+                    scores -= scores.max(axis=1, keepdims=True)
+                    np.maximum(scores, np.float32(_SCORE_MIN), out=scores)
+                np.exp2(scores, out=scores)
+                sums = np.matmul(value[some, :, begin:end], scores)
+                np.divide(sums[:, :width], sums[:, width:], out=mixed[some, :, begin:end])
+        np.matmul(mixed.reshape(d, rows).T, block.attention_output.weight.T, out=h)
+        h += block.attention_output.bias
+        x += h
+
+    def _feed_forward(self, block: Block, x: FloatArray) -> None:
+        """Add the feed-forward network of a block to the residual stream x."""
+        rows, d = x.shape
+        h = self._norm(x, block.ffn_norm, self._workspace.get("h", rows, d))
+        f = self._workspace.get("f", rows, self.spec.ffn_width)
+        np.matmul(h, block.ffn_in.weight.T, out=f)
+        self._double_gelu(f, block.ffn_in.bias)
+        np.matmul(f, block.ffn_out.weight.T, out=h)
+        h *= np.float32(0.5)
+        h += block.ffn_out.bias
+        x += h
+
+    def _logits(self, x: FloatArray) -> FloatArray:
+        """Logits over the 33 tokens, (rows, 33)."""
+        head = self._parameters.head
+        assert head is not None, "the backend refuses logits of models without a head"
+        h = np.matmul(x, head.dense.weight.T)
+        self._double_gelu(h, head.dense.bias)
+        h *= np.float32(0.5)
+        h = self._norm(h, head.norm, h)
+        logits: FloatArray = np.matmul(h, head.decoder.weight.T)
+        logits += head.decoder.bias
+        return logits

@@ -1,0 +1,171 @@
+"""Every exception and warning of skesm, in one tree.
+
+::
+
+    SkesmError
+    ├── InvalidSequenceError   (ValueError)   a row of X is not a sequence that can be embedded
+    ├── CheckpointError        (ValueError)   a checkpoint is there but cannot be used
+    │   └── CheckpointNotFoundError (FileNotFoundError)  it is not there and could not be fetched
+    ├── MissingDependencyError (ImportError)  an extra is not installed
+    ├── DatasetError           (OSError)      a data set could not be fetched or is not what it should be
+    ├── StoreError             (OSError)      the record store cannot be used
+    └── BackendError           (RuntimeError) the backend did not answer, or answered wrongly
+        ├── AuthenticationError      credentials are missing or refused
+        ├── RateLimitError           the service asks to wait for longer than is sensible
+        ├── ServiceUnavailableError  the service cannot be reached, or keeps failing
+        ├── RequestRejectedError     the service refuses what was sent
+        ├── InvalidAnswerError       the answer is not what was asked for
+        └── PartialResultError       some sequences failed, all others are finished
+    SkesmWarning               (UserWarning)
+    ├── StoreWarning                          the record store could not be used as it should
+    ├── DemoModelWarning                      features come from the bundled demo model
+    └── TruncationWarning                     sequences were cut to max_length
+
+Messages carry row numbers, positions and lengths, never sequences: those are confidential.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+class SkesmError(Exception):
+    """Base class of the errors that skesm raises itself."""
+
+
+class InvalidSequenceError(SkesmError, ValueError):
+    """Some rows of X are not sequences that the model can read.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong, with the first offending rows, and the remedy.
+    rows : sequence of int
+        All offending row numbers, counted from 0.
+    """
+
+    def __init__(self, message: str, rows: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.rows = tuple(rows)
+
+    def __reduce__(self) -> tuple[type[InvalidSequenceError], tuple[str, tuple[int, ...]]]:
+        return type(self), (str(self), self.rows)
+
+
+class CheckpointError(SkesmError, ValueError):
+    """A checkpoint is there but is damaged, incomplete or not an ESM-2 model."""
+
+
+class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
+    """A checkpoint is not on this machine and could not be fetched."""
+
+
+class MissingDependencyError(SkesmError, ImportError):
+    """An optional dependency is not installed; the message names the extra to install."""
+
+
+class DatasetError(SkesmError, OSError):
+    """A data set could not be fetched, or its bytes are not the expected ones."""
+
+
+class StoreError(SkesmError, OSError):
+    """The record store cannot be opened, read or written."""
+
+
+class BackendError(SkesmError, RuntimeError):
+    """A backend failed, or answered with something other than what was asked."""
+
+
+class AuthenticationError(BackendError):
+    """A service's credentials are missing, refused, or could not be refreshed."""
+
+
+class RateLimitError(BackendError):
+    """A service asks to wait for longer than is sensible, or turns every attempt away.
+
+    Parameters
+    ----------
+    message : str
+        What the service asked for.
+    retry_after : float or None
+        Seconds to wait, as the service named them.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[type[RateLimitError], tuple[str, float | None]]:
+        return type(self), (str(self), self.retry_after)
+
+
+class ServiceUnavailableError(BackendError):
+    """A service cannot be reached, or kept failing until the retries were used up."""
+
+
+class RequestRejectedError(BackendError):
+    """A service refuses what was sent, and would refuse it again.
+
+    Parameters
+    ----------
+    message : str
+        The service's reason, without sequences.
+    status : int or None
+        HTTP status of the refusal; None where nothing was sent.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def __reduce__(self) -> tuple[type[RequestRejectedError], tuple[str, int | None]]:
+        return type(self), (str(self), self.status)
+
+
+class InvalidAnswerError(BackendError):
+    """A service's answer is not what was asked for: count, order, layers, shapes, columns or values."""
+
+
+class PartialResultError(BackendError):
+    """Some sequences failed; everything else was finished first.
+
+    Parameters
+    ----------
+    message : str
+        How many failed, the first rows and the reasons.
+    causes : mapping of int to BackendError
+        The reason for each failed row, counted from 0.
+    results : object, default=None
+        What was finished, where the raiser holds it; backends do not, they have yielded it.
+
+    Attributes
+    ----------
+    rows : tuple of int
+        The failed rows, ascending.
+    """
+
+    def __init__(self, message: str, causes: Mapping[int, BackendError], results: Any = None) -> None:
+        super().__init__(message)
+        self.causes = dict(causes)
+        self.rows = tuple(sorted(self.causes))
+        self.results = results
+
+    def __reduce__(self) -> tuple[type[PartialResultError], tuple[str, dict[int, BackendError], Any]]:
+        return type(self), (str(self), self.causes, self.results)
+
+
+class SkesmWarning(UserWarning):
+    """Base class of the warnings that skesm raises itself."""
+
+
+class DemoModelWarning(SkesmWarning):
+    """The features come from `skesm-mini`, the bundled demo model."""
+
+
+class StoreWarning(SkesmWarning):
+    """The record store is damaged or cannot be written; values are computed again, never wrong."""
+
+
+class TruncationWarning(SkesmWarning):
+    """Sequences were cut to `max_length`, as ``long_sequences="truncate"`` asks for."""
