@@ -1,0 +1,108 @@
+"""What a benchmark's numbers depend on, as a small JSON document."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from skesm.benchmark._baselines import as_strings
+
+#: Packages whose version may change the numbers.
+_PACKAGES = ("skesm", "numpy", "scipy", "scikit-learn", "joblib", "xgboost", "torch")
+
+
+def data_digest(X: Iterable[str], y: ArrayLike) -> str:
+    r"""SHA-256 of sequences and target, whatever file they came from.
+
+    The digest is over one line ``sequence <tab> target <newline>`` per row in UTF-8, sequences in upper case without
+    outer white space, targets as the shortest decimal that gives the float64 back.
+
+    Parameters
+    ----------
+    X : iterable of str of length n_samples
+        Sequences.
+    y : array-like of shape (n_samples,)
+        Measured values.
+
+    Returns
+    -------
+    digest : str
+        64 hexadecimal digits.
+
+    Examples
+    --------
+    >>> data_digest(["mkv"], [1]) == hashlib.sha256(b"MKV\t1.0\n").hexdigest()
+    True
+    """
+    digest = hashlib.sha256()
+    for sequence, value in zip(as_strings(X), np.asarray(y, dtype=np.float64), strict=True):
+        digest.update(f"{sequence}\t{float(value)!r}\n".encode())
+    return digest.hexdigest()
+
+
+def make_manifest(
+    X: Iterable[str],
+    y: ArrayLike,
+    *,
+    features: Mapping[str, Any],
+    regressors: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    model: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Versions, parameters and data of a comparison; nothing in it depends on when or how fast it ran.
+
+    Parameters
+    ----------
+    X : iterable of str of length n_samples
+        Sequences.
+    y : array-like of shape (n_samples,)
+        Measured values.
+    features, regressors : mapping
+        As given to `compare`.
+    parameters : mapping
+        Source of the data, folds, seed and the like; values that JSON can hold.
+    model : mapping
+        Name, fingerprint and numerics of the checkpoint.
+
+    Returns
+    -------
+    manifest : dict
+        Ready for ``json.dump``.
+    """
+    sequences = as_strings(X)
+    lengths = [len(sequence) for sequence in sequences]
+    return {
+        "versions": {"python": platform.python_version(), **_versions()},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "data": {
+            "rows": len(sequences),
+            "distinct_sequences": len(set(sequences)),
+            "residues": [min(lengths), max(lengths)],
+            "sha256": data_digest(sequences, y),
+        },
+        "model": dict(model),
+        "parameters": dict(parameters),
+        "features": {name: _describe(value) for name, value in features.items()},
+        "regressors": {name: _describe(value) for name, value in regressors.items()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue  # an extra that is not installed has no part in the numbers
+    return versions
+
+
+def _describe(value: Any) -> str:
+    """One line; XGBoost's and scikit-learn's representations hold every parameter that was changed."""
+    return " + ".join(value) if isinstance(value, tuple) else " ".join(repr(value).split())

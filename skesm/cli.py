@@ -1,0 +1,292 @@
+"""The command line: ``skesm demo``, ``skesm models``. The only module that prints.
+
+A command is a function that adds its parser to the others and sets ``run`` to the function that does the work; it stands
+in `_COMMANDS`. ``run`` returns nothing: what goes wrong is raised.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skesm._optional import import_optional
+from skesm.exceptions import DemoModelWarning, InvalidSequenceError, SkesmError
+
+if TYPE_CHECKING:
+    from skesm.benchmark import Comparison
+
+_DEMO_EXTRAS = ("xgboost", "matplotlib", "tqdm")
+_DEFAULT_SEQUENCE_COLUMN, _DEFAULT_TARGET_COLUMN = "seq", "label"  # as in TAPE's files
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, default=None
+        Arguments after the program's name; those of the process by default.
+
+    Returns
+    -------
+    status : int
+        0, or 1 after an error of which one line was written to stderr. Wrong usage ends the process with status 2.
+    """
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except (SkesmError, ValueError, OSError) as error:
+        if args.traceback:
+            raise
+        print(f"skesm: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("skesm: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="skesm", description="ESM-2 features of proteins for scikit-learn.")
+    parser.add_argument("--version", action="version", version=f"skesm {metadata.version('skesm')}")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in _COMMANDS:
+        add(commands)
+    return parser
+
+
+# demo -----------------------------------------------------------------------------------------------------------------
+
+
+def _add_demo(commands: Any) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="compare ESM-2 features with baselines on measured data",
+        description="Cross-validate XGBoost and ridge regression on ESM-2 features and on baselines that know nothing "
+        "of proteins. Without --data: the stability of 813 single mutants of protein G's B1 domain.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", type=Path, metavar="FILE", help="CSV (or .tsv) file with a header line")
+    data.add_argument("--sequence-column", metavar="NAME", help=f"of --data; {_DEFAULT_SEQUENCE_COLUMN!r} if not given")
+    data.add_argument("--target-column", metavar="NAME", help=f"of --data; {_DEFAULT_TARGET_COLUMN!r} if not given")
+    data.add_argument("--group-column", metavar="NAME", help="of --data; rows of one value stay in one fold")
+    data.add_argument("--rows", type=_positive, metavar="N", help="random subset, drawn with --seed")
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", default="skesm-mini", help="registry name, Hub repository id or checkpoint folder")
+    model.add_argument("--backend", default="local", choices=("local", "numpy", "torch", "biolm"), help="where it runs")
+    model.add_argument(
+        "--memory", type=Path, metavar="FOLDER", help="record store: each sequence is computed once, ever"
+    )
+    runs = parser.add_argument_group("comparison")
+    runs.add_argument("--folds", type=_at_least_two, default=5, metavar="K", help="folds of the cross-validation")
+    runs.add_argument("--seed", type=int, default=0, help="seed of folds, subset and XGBoost")
+    runs.add_argument(
+        "--n-jobs", type=int, default=-1, metavar="N", help="threads; changes speed only, -1: one per CPU"
+    )
+    runs.add_argument("--output", type=Path, default=Path("skesm-demo"), metavar="FOLDER", help="for the results")
+    runs.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(run=_demo, usage_error=parser.error)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What a demo compares on. `places` tells a user where each row is in the source."""
+
+    title: str
+    target: str
+    sequences: list[str]
+    y: NDArray[np.float64]
+    groups: NDArray[Any] | None
+    row_numbers: NDArray[np.intp]
+    places: str
+
+    def subset(self, n_rows: int, seed: int) -> _Data:
+        """Random rows, in their original order."""
+        if n_rows > len(self.sequences):
+            raise ValueError(f"--rows {n_rows}: the data have only {len(self.sequences)} rows")
+        chosen = np.sort(np.random.default_rng(seed).choice(len(self.sequences), size=n_rows, replace=False))
+        return _Data(
+            self.title,
+            self.target,
+            [self.sequences[i] for i in chosen],
+            self.y[chosen],
+            None if self.groups is None else self.groups[chosen],
+            self.row_numbers[chosen],
+            self.places,
+        )
+
+
+def _demo(args: argparse.Namespace) -> None:
+    if args.data is None and (args.sequence_column or args.target_column or args.group_column):
+        args.usage_error("columns can only be chosen with --data")
+    # Before the expensive part: all that can be known to fail.
+    for module in _DEMO_EXTRAS:
+        import_optional(module, "demo")
+    data = _read_csv_data(args) if args.data else _load_gb1()
+    if args.rows is not None:
+        data = data.subset(args.rows, args.seed)
+    args.output.mkdir(parents=True, exist_ok=True)
+
+    from skesm.benchmark import baseline_features, compare, default_regressors, esm2_features
+
+    print(f"{data.title}: {len(data.sequences)} sequences, target {data.target}")
+    print(f"model {args.model}, {args.folds} folds, seed {args.seed}")
+    baselines, notes = baseline_features(data.sequences)
+    features = {
+        **esm2_features(args.model, backend=args.backend, memory=args.memory, verbose=not args.quiet),
+        **baselines,
+    }
+    regressors = default_regressors(args.seed)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DemoModelWarning)
+        try:
+            comparison = compare(
+                data.sequences,
+                data.y,
+                features,
+                regressors,
+                cv=args.folds,
+                groups=data.groups,
+                random_state=args.seed,
+                n_jobs=args.n_jobs,
+                verbose=not args.quiet,
+            )
+        except InvalidSequenceError as error:
+            raise InvalidSequenceError(_with_places(error, data), error.rows) from error
+    notes += _unique(str(w.message) for w in caught if issubclass(w.category, DemoModelWarning))
+
+    print()
+    print(comparison.to_text())
+    print()
+    print("Spearman and RMSE: mean ± standard deviation over folds. Seconds: to fit and predict, all folds.")
+    times = {row.features: row.feature_seconds for row in comparison.rows if row.features not in baselines}
+    print(
+        "Features computed in " + ", ".join(f"{seconds:.1f} s ({name})" for name, seconds in times.items() if seconds)
+    )
+    for note in notes:
+        print(f"Note: {note}")
+    manifest = _demo_manifest(args, data, features, regressors)
+    for path in _write_demo(args.output, data, comparison, manifest):
+        print(f"wrote {path}")
+
+
+def _load_gb1() -> _Data:
+    from skesm.datasets import load_gb1_stability
+
+    gb1 = load_gb1_stability()
+    n_rows = len(gb1.data)
+    return _Data(
+        title="GB1 stability (Nisthal et al. 2019)",
+        target="ΔΔG (kcal/mol)",
+        sequences=list(gb1.data),
+        y=np.asarray(gb1.target, dtype=np.float64),
+        groups=None,
+        row_numbers=np.arange(n_rows),
+        places="rows",
+    )
+
+
+def _read_csv_data(args: argparse.Namespace) -> _Data:
+    from skesm.benchmark import read_table
+
+    target = args.target_column or _DEFAULT_TARGET_COLUMN
+    table = read_table(args.data, args.sequence_column or _DEFAULT_SEQUENCE_COLUMN, target, args.group_column)
+    groups = None if table.groups is None else np.array(table.groups)
+    return _Data(args.data.name, target, table.sequences, table.y, groups, table.lines, f"lines of {args.data}")
+
+
+def _with_places(error: InvalidSequenceError, data: _Data) -> str:
+    """The error with the places in the source: rows are counted in the subset, after the header, from 0."""
+    shown = 5
+    places = ", ".join(str(data.row_numbers[row]) for row in error.rows[:shown])
+    more = f" and {len(error.rows) - shown} more" if len(error.rows) > shown else ""
+    return f"{error} ({data.places}: {places}{more})" if places else str(error)
+
+
+def _demo_manifest(args: argparse.Namespace, data: _Data, features: Any, regressors: Any) -> dict[str, Any]:
+    from skesm.backends import resolve_backend
+    from skesm.benchmark import make_manifest
+
+    namespace = resolve_backend(args.backend).namespace(args.model)
+    model = {"name": args.model, "fingerprint": namespace.fingerprint, "numerics": namespace.numerics}
+    parameters = {
+        "data": str(args.data) if args.data else data.title,
+        "sequence_column": args.sequence_column or (_DEFAULT_SEQUENCE_COLUMN if args.data else None),
+        "target_column": args.target_column or (_DEFAULT_TARGET_COLUMN if args.data else None),
+        "group_column": args.group_column,
+        "rows": args.rows,
+        "folds": args.folds,
+        "seed": args.seed,
+        "backend": args.backend,
+    }
+    return make_manifest(
+        data.sequences, data.y, features=features, regressors=regressors, parameters=parameters, model=model
+    )
+
+
+def _write_demo(output: Path, data: _Data, comparison: Comparison, manifest: dict[str, Any]) -> list[Path]:
+    from skesm.benchmark import plot_predictions
+
+    table, predictions, plot, document = (
+        output / name for name in ("table.csv", "predictions.csv", "predictions.png", "manifest.json")
+    )
+    comparison.to_csv(table)
+    comparison.predictions_to_csv(predictions, data.row_numbers)
+    figure = plot_predictions(comparison, target=data.target, title=data.title)
+    figure.savefig(plot, metadata={"Software": None})  # no version of matplotlib: the same bytes on every run
+    document.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + os.linesep, encoding="utf-8")
+    return [table, predictions, plot, document]
+
+
+# models ---------------------------------------------------------------------------------------------------------------
+
+
+def _add_models(commands: Any) -> None:
+    parser = commands.add_parser("models", help="list the checkpoints known by name")
+    parser.set_defaults(run=_models)
+
+
+def _models(args: argparse.Namespace) -> None:
+    raise NotImplementedError
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def _positive(text: str) -> int:
+    return _whole_number(text, 1)
+
+
+def _at_least_two(text: str) -> int:
+    return _whole_number(text, 2)
+
+
+def _whole_number(text: str, lowest: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = lowest - 1
+    if number < lowest:
+        raise argparse.ArgumentTypeError(f"must be a whole number from {lowest} up, not {text!r}")
+    return number
+
+
+def _unique(texts: Any) -> list[str]:
+    return list(dict.fromkeys(texts))
+
+
+_COMMANDS = (_add_demo, _add_models)
