@@ -1,0 +1,37 @@
+"""What the model said, kept on disk so that no sequence goes through it twice.
+
+`RecordStore` keeps records; `resolve_location` says where, for a value of the parameter ``memory``; `remember_model`
+and `recall_model` find records without weights; `info`, `verify`, `prune` and `export` are for people.
+docs/cache.md tells the rest.
+"""
+
+from skesm.cache._files import find_location, resolve_location
+from skesm.cache._maintenance import (
+    NamespaceInfo,
+    PruneReport,
+    VerifyReport,
+    export,
+    info,
+    prune,
+    verify,
+)
+from skesm.cache._models import KnownModel, recall_model, remember_model
+from skesm.cache._records import sequence_digest
+from skesm.cache._store import RecordStore
+
+__all__ = [
+    "KnownModel",
+    "NamespaceInfo",
+    "PruneReport",
+    "RecordStore",
+    "VerifyReport",
+    "export",
+    "find_location",
+    "info",
+    "prune",
+    "recall_model",
+    "remember_model",
+    "resolve_location",
+    "sequence_digest",
+    "verify",
+]

@@ -1,0 +1,173 @@
+"""Records as rows: checksums, and the SQL that finds, stores and claims them on an open connection."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from skesm._outputs import FloatArray, Namespace, OutputSpec
+from skesm.cache._database import BLOCK_BYTES
+
+_DIGEST_BYTES = 16
+_CHECKSUM_BYTES = 8
+_STORED = np.dtype("<f4")
+
+#: Keys in one SQL statement; SQLite allows 32,766 of them, and gains nothing beyond some hundred.
+_CHUNK = 500
+
+#: Keys whose values are read in the order in which they lie in the file.
+_GROUP = 20_000
+
+T = TypeVar("T")
+#: Digest of a sequence and its length.
+Key = tuple[bytes, int]
+#: What names a row of the table `record`, and where its value lies.
+Place = tuple[bytes, str, int, int]
+
+
+def sequence_digest(sequence: str) -> bytes:
+    """Under which name a sequence is stored: the first 16 bytes of the SHA-256 of its residues.
+
+    Examples
+    --------
+    >>> sequence_digest("MKTAYIAK").hex()
+    'b5f2a413e2fcd0586f3ce57ecb88b0c8'
+    """
+    return hashlib.sha256(sequence.encode()).digest()[:_DIGEST_BYTES]
+
+
+def identity(namespace: Namespace) -> str:
+    """Text that is equal exactly for namespaces that share records."""
+    return json.dumps([namespace.fingerprint, namespace.numerics])
+
+
+class Codec:
+    """Arrays to bytes and back, with checksums that hold for one namespace, sequence, output and shape only."""
+
+    def __init__(self, namespace: str) -> None:
+        key = hashlib.blake2b(namespace.encode(), digest_size=32).digest()
+        self._start = hashlib.blake2b(key=key, digest_size=_CHECKSUM_BYTES)
+
+    def checksum(self, key: Key, output: str, shape: str, value: bytes) -> bytes:
+        state = self._start.copy()
+        state.update(b"%b%d:%b:%b:" % (key[0], key[1], output.encode(), shape.encode()))
+        state.update(value)
+        return state.digest()
+
+    def decode(self, key: Key, output: str, shape: str, value: bytes, checksum: bytes) -> FloatArray | None:
+        """Return the array, read-only, or None if it is not what was stored under this key."""
+        if self.checksum(key, output, shape, value) != checksum:
+            return None
+        return np.frombuffer(value, _STORED).astype(np.float32, copy=False).reshape(_dimensions(shape))
+
+
+@functools.lru_cache(maxsize=4096)
+def _dimensions(shape: str) -> tuple[int, ...]:
+    return tuple(map(int, shape.split(",")))
+
+
+def load(
+    connection: sqlite3.Connection, codec: Codec, keys: Iterable[Key], names: Mapping[str, OutputSpec]
+) -> tuple[dict[Key, dict[OutputSpec, FloatArray]], list[Place]]:
+    """Read the records that hold all outputs `names`, and the places of the damaged values met on the way."""
+    found: dict[Key, dict[OutputSpec, FloatArray]] = {}
+    damaged: list[Place] = []
+    for group in _chunks(list(keys), _GROUP):
+        lengths = dict(group)
+        rows: list[tuple[int, int, int, bytes, str, str, bytes]] = []
+        for chunk in _chunks(list(lengths)):
+            rows += connection.execute(
+                "SELECT block, start, size, sequence, output, shape, checksum FROM record"
+                f" WHERE sequence IN ({_marks(chunk)}) AND output IN ({_marks(names)})",
+                (*chunk, *names),
+            )
+        held, block = -1, b""
+        for number, start, size, digest, output, shape, checksum in sorted(rows):
+            if number != held:
+                row = connection.execute("SELECT value FROM block WHERE id = ?", (number,)).fetchone()
+                held, block = number, row[0] if row else b""
+            key = (digest, lengths[digest])
+            array = codec.decode(key, output, shape, block[start : start + size], checksum)
+            if array is None:
+                damaged.append((digest, output, number, start))
+            else:
+                found.setdefault(key, {})[names[output]] = array
+    return {key: record for key, record in found.items() if len(record) == len(names)}, damaged
+
+
+def forget(connection: sqlite3.Connection, places: Sequence[Place]) -> None:
+    """Delete damaged rows, by place as well as by key: another process may have stored a sound value since."""
+    connection.executemany("DELETE FROM record WHERE sequence = ? AND output = ? AND block = ? AND start = ?", places)
+
+
+def save(connection: sqlite3.Connection, codec: Codec, values: Mapping[tuple[str, Key], FloatArray]) -> None:
+    """Store values by output and sequence; what is there already stays."""
+    # Output by output: who reads one of many prefetched outputs then finds it in few blocks.
+    order = sorted(values.items(), key=lambda item: item[0][0])
+    known = stored(connection, {key[0] for _, key in values}, {output for output, _ in values})
+    blocks: list[bytearray] = []
+    rows = []
+    (first,) = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM block").fetchone()
+    for (output, key), value in order:
+        if (key[0], output) in known:
+            continue
+        data = value.astype(_STORED, copy=False).tobytes()
+        if not blocks or len(blocks[-1]) + len(data) > BLOCK_BYTES:
+            blocks.append(bytearray())
+        shape = ",".join(map(str, value.shape))
+        checksum = codec.checksum(key, output, shape, data)
+        place = first + len(blocks) - 1, len(blocks[-1]), len(data)
+        rows.append((key[0], output, key[1], shape, *place, checksum))
+        blocks[-1] += data
+    connection.executemany("INSERT INTO block VALUES (?, ?)", enumerate(blocks, first))
+    connection.executemany("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def stored(connection: sqlite3.Connection, digests: Iterable[bytes], outputs: Iterable[str]) -> set[tuple[bytes, str]]:
+    """Which outputs of which sequences have a row."""
+    known: set[tuple[bytes, str]] = set()
+    names = list(outputs)
+    for chunk in _chunks(list(digests)):
+        known.update(
+            connection.execute(
+                "SELECT sequence, output FROM record"
+                f" WHERE sequence IN ({_marks(chunk)}) AND output IN ({_marks(names)})",
+                (*chunk, *names),
+            )
+        )
+    return known
+
+
+def claimed(connection: sqlite3.Connection, digests: list[bytes]) -> dict[bytes, str]:
+    """Find the tokens that claim these sequences."""
+    tokens: dict[bytes, str] = {}
+    for chunk in _chunks(digests):
+        tokens.update(
+            connection.execute(f"SELECT sequence, token FROM claim WHERE sequence IN ({_marks(chunk)})", chunk)
+        )
+    return tokens
+
+
+def holders(connection: sqlite3.Connection, digests: set[bytes], names: set[str]) -> set[str]:
+    """Find the tokens that claim what is missing; none if anything that is missing is not claimed."""
+    counts: dict[bytes, int] = {}
+    for digest, _ in stored(connection, digests, names):
+        counts[digest] = counts.get(digest, 0) + 1
+    missing = [digest for digest in digests if counts.get(digest, 0) < len(names)]
+    claims = claimed(connection, missing)
+    return set(claims.values()) if len(claims) == len(missing) else set()
+
+
+def _chunks(items: list[T], size: int = _CHUNK) -> Iterator[list[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _marks(items: Collection[object]) -> str:
+    return ",".join("?" * len(items))
