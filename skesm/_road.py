@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from tqdm import tqdm
 
 from skesm._alphabet import count_residues
 from skesm._outputs import Namespace, OutputSpec, Record, validate_record
-from skesm.backends.base import Backend
+from skesm.backends.base import Backend, Batch
 from skesm.cache import RecordStore, recall_model, remember_model, resolve_location
 from skesm.esm2.spec import ModelSpec
-from skesm.exceptions import BackendError, CheckpointNotFoundError
+from skesm.exceptions import BackendError, CheckpointNotFoundError, PartialResultError
+
+_CAUSES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -93,17 +95,23 @@ def travel(
 
         def forward(indices: Sequence[int], wanted: Sequence[OutputSpec]) -> Iterator[dict[int, Record]]:
             """Run the backend; its indices count the sequences that it was handed, ours all distinct ones."""
-            batches = backend.run(model, [distinct[i] for i in indices], wanted, n_jobs=n_jobs)
-            unanswered = set(indices)
-            for batch in batches:
-                fresh = {indices[i]: record for i, record in zip(batch.indices, batch.records, strict=True)}
-                for index, record in fresh.items():
-                    _check(record, wanted, distinct[index], spec, index)
-                if not unanswered.issuperset(fresh):
-                    raise BackendError("the backend answered a sequence twice")
-                unanswered -= fresh.keys()
-                progress.update(len(fresh))
-                yield fresh
+            unanswered = set(range(len(indices)))
+            # Closed here, not when the garbage collector finds it: a backend's workers and requests end with it.
+            try:
+                with closing(backend.run(model, [distinct[i] for i in indices], wanted, n_jobs=n_jobs)) as batches:
+                    for batch in batches:
+                        fresh = {indices[place]: record for place, record in _answers(batch, unanswered)}
+                        for index, record in fresh.items():
+                            try:
+                                validate_record(record, wanted, count_residues(distinct[index]), spec.width)
+                            except ValueError as error:
+                                raise BackendError(
+                                    f"{spec.name}: the answer for row {inverse.index(index)} of X is wrong: {error}"
+                                ) from error
+                        progress.update(len(fresh))
+                        yield fresh
+            except PartialResultError as error:
+                raise _by_rows(error, indices, inverse) from error
             if unanswered:
                 raise BackendError(f"the backend left {len(unanswered)} of {len(indices)} sequences unanswered")
 
@@ -143,11 +151,26 @@ def travel(
     return Answer([records[i] for i in range(len(distinct))], inverse, info)
 
 
-def _check(record: Record, outputs: Sequence[OutputSpec], sequence: str, spec: ModelSpec, index: int) -> None:
-    try:
-        validate_record(record, outputs, count_residues(sequence), spec.width)
-    except ValueError as error:
-        raise BackendError(f"{spec.name}: the answer for distinct sequence {index} is wrong: {error}") from error
+def _answers(batch: Batch, unanswered: set[int]) -> Iterator[tuple[int, Record]]:
+    """Places and records of a batch. A place is taken from `unanswered`, where it must be."""
+    if len(batch.indices) != len(batch.records):
+        raise BackendError(f"the backend answered {len(batch.indices)} sequences with {len(batch.records)} records")
+    for place, record in zip(batch.indices, batch.records, strict=True):
+        if place not in unanswered:
+            raise BackendError("the backend answered a sequence twice, or one that it was not asked for")
+        unanswered.remove(place)
+        yield place, record
+
+
+def _by_rows(error: PartialResultError, indices: Sequence[int], inverse: Sequence[int]) -> PartialResultError:
+    """A backend's error, which counts the sequences that it was handed, in rows of X."""
+    failed = {indices[place]: cause for place, cause in error.causes.items()}
+    causes = {row: failed[index] for row, index in enumerate(inverse) if index in failed}
+    shown = "; ".join(f"row {row}: {cause}" for row, cause in list(causes.items())[:_CAUSES_SHOWN])
+    more = f"; and {len(causes) - _CAUSES_SHOWN} more" if len(causes) > _CAUSES_SHOWN else ""
+    return PartialResultError(
+        f"{len(causes)} of {len(inverse)} rows of X failed, all others are finished: {shown}{more}", causes
+    )
 
 
 def _find_namespace(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -135,13 +136,14 @@ def _clean(row: Any, unknown_residues: str) -> tuple[str, str]:
 
 
 def _first_problem(sequence: str) -> str:
-    valid = _CLEAN.match(sequence.upper()) if sequence.isascii() else None
+    valid = _CLEAN.match(sequence) if sequence.isascii() else None
     place = valid.end() if valid else 0
     if not sequence.isascii():
         place = next(i for i, c in enumerate(sequence) if not c.isascii())
     character = sequence[place]
     position = count_residues(sequence[:place]) + 1
-    return f", position {position}: {_explain(character, last=place == len(sequence) - 1)}"
+    only_stops_follow = not sequence[place:].strip("*")
+    return f", position {position}: {_explain(character, last=only_stops_follow)}"
 
 
 def _explain(character: str, *, last: bool) -> str:
@@ -164,11 +166,11 @@ def _explain(character: str, *, last: bool) -> str:
 def _describe(row: Any) -> str:
     if row is None or type(row).__name__ in ("NAType", "NaTType"):
         return "a missing value; remove the row"
-    if isinstance(row, float) and row != row:
+    if isinstance(row, Real) and row != row:
         return "a missing value (NaN); remove the row"
-    if isinstance(row, bytes):
+    if isinstance(row, bytes | bytearray):
         return "bytes; decode them with b.decode('ascii')"
-    return f"a {type(row).__name__}; a sequence is a str"
+    return f"of type {type(row).__name__}; give a str of one-letter residues"
 
 
 def _truncate(sequence: str, max_length: int) -> str:

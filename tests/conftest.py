@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -16,7 +17,10 @@ MakeCheckpoint = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
-    """Folder of a random ESM-2 checkpoint: ``make_checkpoint(n_layers, width, n_heads, seed=0, **save_options)``."""
+    """Folder of a random ESM-2 checkpoint: ``make_checkpoint(n_layers, width, n_heads, seed=0, **save_options)``.
+
+    ``config`` holds further fields of the configuration; ``head=False`` saves it without the language-model head.
+    """
 
     def make(
         n_layers: int = 2,
@@ -25,6 +29,8 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
         *,
         seed: int = 0,
         dtype: str = "float32",
+        head: bool = True,
+        config: Mapping[str, object] = MappingProxyType({}),
         **options: object,
     ) -> Path:
         import torch
@@ -33,7 +39,7 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
         from skesm.esm2.tokenizer import VOCABULARY
 
         torch.manual_seed(seed)
-        config = EsmConfig(
+        fields = dict(
             vocab_size=len(VOCABULARY),
             mask_token_id=VOCABULARY.index("<mask>"),
             pad_token_id=VOCABULARY.index("<pad>"),
@@ -50,7 +56,7 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
         )
-        model = EsmForMaskedLM(config).eval()
+        model = EsmForMaskedLM(EsmConfig(**{**fields, **config})).eval()
         with (
             torch.no_grad()
         ):  # transformers starts biases at 0 and LayerNorms at 1: an engine that forgets them would pass
@@ -58,7 +64,8 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
                 if parameter.ndim == 1:
                     parameter += 0.1 * torch.randn_like(parameter)
         folder = tmp_path_factory.mktemp("checkpoint")
-        model.to(getattr(torch, dtype)).save_pretrained(folder, **options)
+        model = model.to(getattr(torch, dtype))
+        (model if head else model.esm).save_pretrained(folder, **options)
         return folder
 
     return make

@@ -7,8 +7,9 @@ attributes, and may be used by several threads at once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from sklearn.base import BaseEstimator
 
@@ -35,6 +36,8 @@ class Batch:
 class Backend(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is untyped
     """Turns clean sequences into records."""
 
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {}
+
     @property
     @abstractmethod
     def numerics(self) -> str:
@@ -51,7 +54,7 @@ class Backend(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is unty
     @abstractmethod
     def run(
         self, model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec], *, n_jobs: int | None = None
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """Compute `outputs` for distinct, clean `sequences`; yield batches as they finish, in any order.
 
         Every sequence is answered exactly once, or the iterator raises; what it has yielded before stays

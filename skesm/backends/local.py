@@ -7,13 +7,13 @@ import os
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib.util import find_spec as find_module
 from numbers import Integral
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from joblib import effective_n_jobs
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -84,7 +84,7 @@ class LocalBackend(Backend):
     (1, 192)
     """
 
-    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "engine": [StrOptions({"auto", "numpy", "torch"})],
         "device": [str],
         "dtype": [StrOptions(set(_NUMERICS))],
@@ -128,7 +128,7 @@ class LocalBackend(Backend):
         outputs: Sequence[OutputSpec],
         *,
         n_jobs: int | None = None,
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """Compute `outputs` for `sequences`, in batches of `tokens_per_batch` tokens, longest sequences first."""
         self._validate_params()
         engine = self._load(locate(model))
@@ -198,8 +198,9 @@ def _may_have_gpu() -> bool:
 
 def _file_key(checkpoint: Checkpoint) -> tuple[Hashable, ...]:
     """Changes when a checkpoint's files are replaced."""
+    # The modification time alone can be that of the old file: `cp -p`, rsync and archives set it.
     stats = [(os.fspath(path), path.stat()) for path in checkpoint.files]
-    return (checkpoint.spec, *((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
+    return (checkpoint.spec, *((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in stats))
 
 
 def _fingerprint(checkpoint: Checkpoint) -> str:

@@ -1,0 +1,418 @@
+"""ESM-2 in torch: GPUs, bfloat16, and an alternative on the CPU. Needs the extra ``torch``.
+
+Sequences are laid end to end along the token axis, sorted by length; linear layers run over all of them at once,
+attention over each run of equal lengths, and nothing is padded. Features agree within 1e-5 with those of the NumPy
+engine in float32; they may differ in the last bits with what else is in the pack, as torch's products do.
+
+In bfloat16 the weights and the inputs of every product are rounded, while the residual stream, LayerNorms, rotary
+angles and poolings stay float32.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skesm._optional import import_optional
+from skesm._outputs import FloatArray, OutputSpec
+from skesm.esm2.numpy_engine import TRAINED_MASK_RATIO, Tokens
+from skesm.esm2.parameters import Affine, Block, Head, Parameters
+from skesm.esm2.spec import ModelSpec
+from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK
+from skesm.exceptions import BackendError
+
+#: Tokens in a shared pack on the CPU: enough for efficient products, few enough to stay in the caches.
+CPU_PACK_TOKENS = 512
+#: Elements of the residual stream in a pack on a GPU, which needs more work at a time: 26,214 tokens of the 8M model,
+#: 6,553 of 650M. All arrays of such a pack take about half a gigabyte.
+GPU_PACK_ELEMENTS = 1 << 23
+
+Tensor = Any  # torch is imported at use, and untyped here
+
+
+def resolve_device(name: str) -> str:
+    """Device that a name stands for.
+
+    Parameters
+    ----------
+    name : str
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; ``"auto"`` is CUDA or MPS if there is one, else the CPU.
+
+    Returns
+    -------
+    device : str
+
+    Raises
+    ------
+    ValueError
+        If the name is none of these.
+    BackendError
+        If this machine, or the installed torch, has no such device.
+    MissingDependencyError
+        If torch is not installed.
+
+    Examples
+    --------
+    >>> resolve_device("cpu")
+    'cpu'
+    >>> resolve_device("gpu")
+    Traceback (most recent call last):
+        ...
+    ValueError: unknown device 'gpu': use 'auto', 'cpu', 'cuda', 'cuda:0' (a number) or 'mps'
+    """
+    torch = import_optional("torch", extra="torch")
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, colon, number = name.partition(":")
+    if name not in ("cpu", "cuda", "mps") and not (kind == "cuda" and number.isascii() and number.isdigit()):
+        raise ValueError(f"unknown device {name!r}: use 'auto', 'cpu', 'cuda', 'cuda:0' (a number) or 'mps'")
+    if kind == "cuda":
+        if not torch.cuda.is_available():
+            reason = "no GPU or driver is found" if torch.version.cuda else "it was installed without CUDA"
+            raise BackendError(f"device={name!r}: torch {torch.__version__} cannot use CUDA: {reason}")
+        if colon and int(number) >= torch.cuda.device_count():
+            raise BackendError(f"device={name!r}: torch sees {torch.cuda.device_count()} CUDA devices, from 'cuda:0'")
+    elif kind == "mps" and not torch.backends.mps.is_available():
+        raise BackendError(f"device='mps': torch {torch.__version__} finds no Apple GPU on this machine")
+    return name
+
+
+class TorchEngine:
+    """Forward passes in torch.
+
+    Several threads may call `forward` at once, inside `hold`.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    parameters : Parameters
+        On the CPU in float32 the engine computes from these arrays themselves; else they are copied once.
+    device : str, default="cpu"
+        As `resolve_device` gives it.
+    dtype : {"float32", "bfloat16"}, default="float32"
+        Type of the matrix products.
+
+    Raises
+    ------
+    BackendError
+        If the weights do not fit on the device, or it cannot compute in `dtype`.
+    """
+
+    def __init__(self, spec: ModelSpec, parameters: Parameters, device: str = "cpu", dtype: str = "float32") -> None:
+        torch = import_optional("torch", extra="torch")
+        self.spec = spec
+        self.has_head = parameters.head is not None
+        self._device = torch.device(device)
+        self._dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+        # MPS has one command queue, which is not made for several threads at once
+        self._turn: AbstractContextManager[object] = threading.Lock() if self._device.type == "mps" else nullcontext()
+        try:
+            self._place_weights(parameters)
+            self._refuse_rounded_products()
+        except RuntimeError as error:
+            if isinstance(error, BackendError):
+                raise
+            raise BackendError(f"{spec.name} cannot be used on device {device!r} in {dtype}: {error}") from error
+
+    def _place_weights(self, parameters: Parameters) -> None:
+        """The parameters' own places, with tensors on the device in them."""
+
+        import torch
+
+        def affine(pair: Affine) -> Affine:
+            dtype = self._dtype if pair.weight.ndim == 2 else torch.float32  # LayerNorms stay float32
+            return Affine(*(self._on_device(array).to(dtype) for array in pair))
+
+        self._embedding = self._on_device(parameters.embedding)
+        self._inverse_frequencies = self._on_device(parameters.inverse_frequencies)
+        self._blocks = [Block(*map(affine, block)) for block in parameters.blocks]
+        self._final_norm = affine(parameters.final_norm)
+        self._head = Head(*map(affine, parameters.head)) if parameters.head is not None else None
+
+    def _on_device(self, array: FloatArray) -> Tensor:
+        import torch
+
+        return torch.from_numpy(np.asarray(_Shared(array))).to(self._device)
+
+    def _refuse_rounded_products(self) -> None:
+        """Raise if this process lets torch round the inputs of float32 products to TF32 or bfloat16.
+
+        `torch.set_float32_matmul_precision` and its newer and older spellings do, for a whole process. A trial asks
+        what happens, not which spelling was used: 1 + 2⁻¹² is exact in float32 and needs more digits than TF32 has.
+        """
+        import torch
+
+        if self._dtype != torch.float32:
+            return
+        n, entry = 256, 1 + 2**-12  # torch rounds no smaller products
+        with torch.inference_mode():
+            product = torch.full((n, n), entry, device=self._device) @ torch.ones((n, n), device=self._device)
+            if product[0, 0].item() != n * entry:
+                raise BackendError(
+                    "this process has told torch to round float32 matrix products (TF32 or bfloat16), which would move "
+                    "features by far more than 1e-5: call torch.set_float32_matmul_precision('highest'), or choose "
+                    "dtype='bfloat16'"
+                )
+
+    @property
+    def sharing(self) -> tuple[int, int]:
+        """(tokens in a shared pack, most tokens of a sequence that shares)."""
+        tokens = CPU_PACK_TOKENS if self._device.type == "cpu" else max(1, GPU_PACK_ELEMENTS // self.spec.width)
+        return tokens, tokens
+
+    @contextmanager
+    def hold(self, n_threads: int) -> Iterator[int]:
+        """Keep torch on one CPU thread for each pack; gives the packs to run at once.
+
+        Those are `n_threads` on the CPU, one on MPS, and two on CUDA: the kernels of one are queued while the
+        results of the other are fetched.
+        """
+        self._refuse_rounded_products()
+        if self._device.type == "cpu":
+            with _one_thread.hold():
+                yield n_threads
+        else:
+            yield 2 if self._device.type == "cuda" else 1
+
+    def forward(self, sequences: Sequence[Tokens], outputs: Sequence[OutputSpec]) -> list[dict[OutputSpec, FloatArray]]:
+        """Compute a pack.
+
+        Parameters
+        ----------
+        sequences : sequence of ndarray of shape (L + 2,), uint8
+            Tokens with start and end.
+        outputs : sequence of OutputSpec
+            The pass stops after the last layer that is needed.
+
+        Returns
+        -------
+        records : list of dict
+            One for each sequence.
+
+        Raises
+        ------
+        BackendError
+            If the device fails, for example for lack of memory.
+        """
+        import torch
+
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+        runs = [list(run) for _, run in groupby(order, key=lambda i: len(sequences[i]))]
+        shapes = [(len(run), len(sequences[run[0]])) for run in runs]
+        try:
+            with torch.inference_mode(), self._turn:
+                results = self._compute([sequences[i] for i in order], shapes, outputs)
+                arrays = self._to_host([tensor for _, tensors in results for tensor in tensors])
+        except RuntimeError as error:  # the base of torch's errors, those about memory among them
+            tokens = sum(len(s) for s in sequences)
+            raise BackendError(
+                f"{self.spec.name} failed on device {str(self._device)!r} with {tokens} tokens: {error}"
+            ) from error
+        records: list[dict[OutputSpec, FloatArray]] = [{} for _ in sequences]
+        taken = iter(arrays)
+        for output, _ in results:
+            for run in runs:
+                for i, value in zip(run, next(taken), strict=True):
+                    records[i][output] = value.copy()  # a view would keep the whole pack's results alive
+        return records
+
+    def _compute(
+        self, sequences: Sequence[Tokens], shapes: Sequence[tuple[int, int]], outputs: Sequence[OutputSpec]
+    ) -> list[tuple[OutputSpec, list[Tensor]]]:
+        """For each output one float32 tensor a run, (count, …), on the device.
+
+        `sequences` are sorted by length; `shapes` holds the (count, tokens) of each run of equal lengths.
+        """
+        n_layers = self.spec.n_layers
+        needs_head = any(output.layer is None for output in outputs)
+        last = n_layers if needs_head else max(output.layer or 0 for output in outputs)
+        results: list[tuple[OutputSpec, list[Tensor]]] = []
+
+        def keep(layer: int | None, x: Tensor) -> None:
+            for output in outputs:
+                if output.layer == layer:
+                    results.append((output, [_reduce(run, output.kind) for run in _split_runs(x, shapes)]))
+
+        x = self._embed(sequences)
+        rotary = self._rotary_tables(shapes)
+        for i, block in enumerate(self._blocks[:last]):
+            keep(i, x)
+            self._attention(block, x, shapes, rotary)
+            self._feed_forward(block, x)
+        if last == n_layers:
+            x = self._norm(x, self._final_norm)
+        keep(last, x)
+        if needs_head:
+            keep(None, self._logits(x))
+        return results
+
+    def _embed(self, sequences: Sequence[Tokens]) -> Tensor:
+        """The residual stream at its start, (tokens, d)."""
+        tokens = np.concatenate(sequences)
+        x = self._embedding[self._to_device(tokens.astype(np.int64))]
+        if self.spec.token_dropout:
+            kept = (tokens != MASK).astype(np.float32)
+            begin = 0
+            for sequence in sequences:
+                part = kept[begin : begin + len(sequence)]
+                part *= np.float32((1 - TRAINED_MASK_RATIO) / part.mean())
+                begin += len(sequence)
+            x *= self._to_device(kept)[:, None]
+        return x
+
+    def _rotary_tables(self, shapes: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of each token's angles, (tokens, 1, h/2) for head width h."""
+        positions = np.concatenate([np.tile(np.arange(length, dtype=np.float32), count) for count, length in shapes])
+        angles = self._to_device(positions)[:, None, None] * self._inverse_frequencies
+        return angles.cos(), angles.sin()
+
+    def _norm(self, x: Tensor, affine: Affine) -> Tensor:
+        from torch.nn import functional
+
+        return functional.layer_norm(x, x.shape[-1:], affine.weight, affine.bias, self.spec.layer_norm_eps)
+
+    def _attention(
+        self, block: Block, x: Tensor, shapes: Sequence[tuple[int, int]], rotary: tuple[Tensor, Tensor]
+    ) -> None:
+        """Add the attention of a block to the residual stream x."""
+        import torch
+        from torch.nn import functional
+
+        n_tokens, d = x.shape
+        heads = self.spec.n_heads
+        h = self._norm(x, block.attention_norm).to(self._dtype)
+        z = torch.empty((3, n_tokens, d), dtype=self._dtype, device=self._device)
+        for affine, part in zip((block.query, block.key, block.value), z, strict=True):
+            torch.addmm(affine.bias, h, affine.weight.T, out=part)
+        cos, sin = rotary
+        low, high = z[:2].view(2, n_tokens, heads, 2, d // heads // 2).unbind(3)
+        rotated = torch.stack([low * cos - high * sin, high * cos + low * sin], dim=3).to(self._dtype)
+        query, key = rotated.view(2, n_tokens, heads, -1)
+        value = z[2].view(n_tokens, heads, -1)
+        mixed = [
+            functional.scaled_dot_product_attention(*(part.transpose(1, 2) for part in run)).transpose(1, 2)
+            for run in zip(*(_split_runs(part, shapes) for part in (query, key, value)), strict=True)
+        ]
+        h = torch.cat([part.reshape(-1, d) for part in mixed])
+        x += functional.linear(h, *block.attention_output)
+
+    def _feed_forward(self, block: Block, x: Tensor) -> None:
+        """Add the feed-forward network of a block to the residual stream x."""
+        from torch.nn import functional
+
+        h = self._norm(x, block.ffn_norm).to(self._dtype)
+        x += functional.linear(functional.gelu(functional.linear(h, *block.ffn_in)), *block.ffn_out)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """Logits over the 33 tokens, (tokens, 33), float32."""
+        from torch.nn import functional
+
+        assert self._head is not None, "the backend refuses logits of models without a head"
+        h = functional.gelu(functional.linear(x.to(self._dtype), *self._head.dense)).float()
+        return functional.linear(self._norm(h, self._head.norm).to(self._dtype), *self._head.decoder).float()
+
+    def _to_device(self, array: NDArray[Any]) -> Tensor:
+        import torch
+
+        tensor = torch.from_numpy(array)
+        if self._device.type == "cuda":
+            tensor = tensor.pin_memory()  # else the copy would wait for the kernels that are queued
+        return tensor.to(self._device, non_blocking=True)
+
+    def _to_host(self, tensors: Sequence[Tensor]) -> list[NDArray[Any]]:
+        """Fetch tensors in one transfer."""
+        import torch
+
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        if self._device.type == "cuda":
+            host = torch.empty(flat.shape, dtype=flat.dtype, pin_memory=True)
+            host.copy_(flat, non_blocking=True)
+            done = torch.cuda.Event()
+            done.record(torch.cuda.current_stream(self._device))
+            done.synchronize()  # this pack only, not what other threads have queued since
+        else:
+            host = flat.cpu()
+        parts = np.split(host.numpy(), np.cumsum([tensor.numel() for tensor in tensors])[:-1])
+        return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def _split_runs(x: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Views of x, (tokens, …), by run of equal lengths, (count, tokens of one, …)."""
+    parts = x.split([count * length for count, length in shapes])
+    return [part.view(*shape, *x.shape[1:]) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _reduce(run: Tensor, kind: str) -> Tensor:
+    """One output of a run of equal lengths, in memory of its own: what follows overwrites the residual stream."""
+    residues = run[:, 1:-1]
+    if kind == "mean":
+        return residues.mean(dim=1)
+    if kind == "max":
+        return residues.amax(dim=1)
+    if kind == "logits":
+        return residues[..., AMINO_ACID_TOKENS].clone()
+    if kind == "logit_means":
+        return residues.mean(dim=-1)
+    return {"cls": run[:, 0], "eos": run[:, -1], "residues": residues}[kind].clone()
+
+
+class _Shared:
+    """Hands an array's memory to torch, which has no read-only tensors and warns of them, as if it were writable.
+
+    Nothing writes to weights; memory-mapped ones are protected by the operating system.
+    """
+
+    def __init__(self, array: FloatArray) -> None:
+        self._owner = array  # NumPy keeps this object, and with it the memory, for as long as the new array lives
+        self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}
+
+
+class _OneThread:
+    """Keeps torch on one thread in each thread that starts to use it; the first holder sets this, the last lifts it.
+
+    torch's number of threads is one value for the process, taken by each thread at its first use, and kept. The worker
+    threads of a run are new and take 1. It is set from a passing thread: set by the holder, it would slow the
+    holder's own use of torch too, and stay there if another holder is the last to leave.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._allowed = 1
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        import torch
+
+        torch.get_num_threads()  # this thread takes its number before the limit
+        with self._lock:
+            if not self._holders:
+                self._allowed = _in_new_thread(torch.get_num_threads)
+                _in_new_thread(lambda: torch.set_num_threads(1))
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                if not self._holders:
+                    _in_new_thread(lambda: torch.set_num_threads(self._allowed))
+
+
+def _in_new_thread(call: Any) -> Any:
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(call()))
+    thread.start()
+    thread.join()
+    return answers[0]
+
+
+_one_thread = _OneThread()
