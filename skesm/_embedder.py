@@ -114,7 +114,7 @@ class ESM2Embedder(_ESM2Transformer):
         layers, poolings = as_tuple(self.layers), as_tuple(self.pooling)
         if not layers or not all(isinstance(layer, Integral) and not isinstance(layer, bool) for layer in layers):
             raise ValueError(f"layers must be one or several whole numbers, got {self.layers!r}")
-        if not poolings or not set(poolings) <= set(POOLINGS):
+        if not poolings or not all(isinstance(pooling, str) and pooling in POOLINGS for pooling in poolings):
             raise ValueError(f"pooling must be one or several of {', '.join(POOLINGS)}, got {self.pooling!r}")
         outputs = [
             OutputSpec(pooling, resolve_layer(int(layer), spec.n_layers)) for layer in layers for pooling in poolings

@@ -89,9 +89,13 @@ def travel(
     spec = backend.spec(model)
     location = resolve_location(memory)
     with ExitStack() as stack:
-        progress = stack.enter_context(
-            tqdm(total=len(distinct), desc=f"skesm: {spec.name}", unit="seq", disable=not verbose)
-        )
+        bar = None  # tqdm starts a thread, even for a bar that is disabled
+        if verbose:
+            bar = stack.enter_context(tqdm(total=len(distinct), desc=f"skesm: {spec.name}", unit="seq"))
+
+        def advance(n_sequences: int) -> None:
+            if bar is not None:
+                bar.update(n_sequences)
 
         def forward(indices: Sequence[int], wanted: Sequence[OutputSpec]) -> Iterator[dict[int, Record]]:
             """Run the backend; its indices count the sequences that it was handed, ours all distinct ones."""
@@ -108,7 +112,7 @@ def travel(
                                 raise BackendError(
                                     f"{spec.name}: the answer for row {inverse.index(index)} of X is wrong: {error}"
                                 ) from error
-                        progress.update(len(fresh))
+                        advance(len(fresh))
                         yield fresh
             except PartialResultError as error:
                 raise _by_rows(error, indices, inverse) from error
@@ -131,7 +135,7 @@ def travel(
                 found = store.get([distinct[i] for i in indices], outputs)
                 known = {i: record for i, record in zip(indices, found, strict=True) if record is not None}
                 records.update(known)
-                progress.update(len(known))
+                advance(len(known))
                 return [i for i in indices if i not in known]
 
             missing = look_up(range(len(distinct)))

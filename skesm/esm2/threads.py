@@ -9,16 +9,29 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
 
 @cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController().select(user_api="blas")
+def _libraries() -> Sequence[Any]:
+    libraries: Sequence[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
+    return libraries
+
+
+def _release_control() -> None:
+    """Let any thread set the limits, this one first.
+
+    threadpoolctl 3.8 obeys, for all of OpenBLAS, only the first thread that ever set a limit, and ignores others
+    silently. Estimators are used from any thread.
+    """
+    for library in _libraries():
+        if hasattr(library, "clear_controlling_thread"):
+            library.clear_controlling_thread(force=True)
 
 
 class _OneThread:
@@ -27,23 +40,22 @@ class _OneThread:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._holders = 0
-        self._allowed = 0
-        self._limiter: object = None
+        self._allowed: list[int] = []
 
     def allowed(self) -> int:
         """BLAS threads outside of any hold."""
         with self._lock:
-            if self._holders:
-                return self._allowed
-            return max((info["num_threads"] for info in _blas().info()), default=os.cpu_count() or 1)
+            allowed = self._allowed if self._holders else [library.num_threads for library in _libraries()]
+            return max(allowed, default=os.cpu_count() or 1)
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        allowed = self.allowed()
         with self._lock:
             if not self._holders:
-                self._allowed = allowed
-                self._limiter = _blas().limit(limits=1)
+                self._allowed = [library.num_threads for library in _libraries()]
+                _release_control()
+                for library in _libraries():
+                    library.set_num_threads(1)  # and keep control: no other thread can lift the limit
             self._holders += 1
         try:
             yield
@@ -51,11 +63,21 @@ class _OneThread:
             with self._lock:
                 self._holders -= 1
                 if not self._holders:
-                    self._limiter.restore_original_limits()  # type: ignore[attr-defined]  # threadpoolctl is untyped
+                    _release_control()
+                    for library, allowed in zip(_libraries(), self._allowed, strict=True):
+                        library.set_num_threads(allowed)
+                    _release_control()
 
 
 _one_thread = _OneThread()
 one_blas_thread = _one_thread.hold
+
+
+def limit_own_thread() -> None:
+    """Set the limit in a worker thread too: a BLAS on OpenMP (conda's on macOS) keeps one for each thread."""
+    for library in _libraries():
+        if getattr(library, "threading_layer", None) == "openmp":
+            library.set_num_threads(1)
 
 
 def default_workers() -> int:
