@@ -14,10 +14,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from skesm._outputs import FloatArray, OutputSpec, Record, parse_outputs
-from skesm._road import RunInfo, travel
+from skesm._road import Answer, RunInfo, travel
 from skesm._sequences import clean_sequences
 from skesm.backends.base import Backend, resolve_backend
 from skesm.esm2.spec import ModelSpec
+from skesm.exceptions import PartialResultError
 
 # Not attributes of the estimators: transform leaves an estimator as it was, so that threads may share it.
 _last_runs: weakref.WeakKeyDictionary[Any, RunInfo] = weakref.WeakKeyDictionary()
@@ -34,7 +35,8 @@ class _ESM2Transformer(TransformerMixin, BaseEstimator, ABC):  # type: ignore[mi
         "max_length": [Interval(Integral, 1, None, closed="left"), None],
         "unknown_residues": [StrOptions({"error", "X"})],
         "prefetch": [str, "array-like"],
-        "n_jobs": [Integral, None],
+        "on_error": [StrOptions({"raise", "nan"})],
+        "n_jobs": [Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left"), None],
         "verbose": ["verbose"],
     }
 
@@ -45,6 +47,7 @@ class _ESM2Transformer(TransformerMixin, BaseEstimator, ABC):  # type: ignore[mi
     max_length: int | None
     unknown_residues: str
     prefetch: str | Sequence[str]
+    on_error: str
     n_jobs: int | None
     verbose: bool | int
 
@@ -116,6 +119,9 @@ class _ESM2Transformer(TransformerMixin, BaseEstimator, ABC):  # type: ignore[mi
             If X is not a column of sequences; the message lists the first rows that are not. Nothing was computed.
         CheckpointNotFoundError
             If the model is not on this machine and cannot be fetched.
+        PartialResultError
+            If the backend failed on some rows, after all others were finished; its `results` are the features with NaN
+            in the failed rows. Not with ``on_error="nan"``.
         BackendError
             If the backend fails or answers wrongly. With `memory`, what was finished is stored.
         """
@@ -147,18 +153,29 @@ class _ESM2Transformer(TransformerMixin, BaseEstimator, ABC):  # type: ignore[mi
 
     def _transform(self, X: Any) -> FloatArray:
         backend, spec = self._prepare()
-        answer = travel(
-            self._clean(X),
-            self._outputs(spec),
-            backend=backend,
-            model=_model_name(self.model),
-            memory=self.memory,
-            prefetch=parse_outputs(as_tuple(self.prefetch), spec.n_layers),
-            n_jobs=self.n_jobs,
-            verbose=bool(self.verbose),
-        )
+        try:
+            answer = travel(
+                self._clean(X),
+                self._outputs(spec),
+                backend=backend,
+                model=_model_name(self.model),
+                memory=self.memory,
+                prefetch=parse_outputs(as_tuple(self.prefetch), spec.n_layers),
+                n_jobs=self.n_jobs,
+                on_error=self.on_error,
+                verbose=bool(self.verbose),
+            )
+        except PartialResultError as error:
+            error.results = self._features(error.results, spec)
+            raise
+        return self._features(answer, spec)
+
+    def _features(self, answer: Answer, spec: ModelSpec) -> FloatArray:
+        """The matrix of features; rows that failed are NaN."""
         _last_runs[self] = answer.info
-        features: FloatArray = np.stack([self._row(record, spec) for record in answer.records])[answer.inverse]
+        failed = np.full(len(self._column_names(spec)), np.nan, dtype=np.float32)
+        rows = [failed if record is None else self._row(record, spec) for record in answer.records]
+        features: FloatArray = np.stack(rows)[answer.inverse]
         return features
 
     def _prepare(self) -> tuple[Backend, ModelSpec]:

@@ -44,6 +44,9 @@ class ESM2Embedder(_ESM2Transformer):
     prefetch : str or sequence of str, default=()
         Further outputs to store from the same forward passes, for other settings to find: ``"mean@*"`` (every layer),
         ``"max@6"``, ``"logits"``, ``"logit_means"`` … Changes no value.
+    on_error : {"raise", "nan"}, default="raise"
+        What happens if a backend fails on some rows. All others are finished and stored first. Then ``"raise"`` raises
+        a `PartialResultError`, which carries what was finished; ``"nan"`` gives rows of NaN, and warns.
     n_jobs : int or None, default=None
         CPU threads that compute; -1 is all cores. None leaves it to the backend. Changes no value.
     verbose : bool, default=False
@@ -94,6 +97,7 @@ class ESM2Embedder(_ESM2Transformer):
         max_length: int | None = 1022,
         unknown_residues: str = "error",
         prefetch: str | Sequence[str] = (),
+        on_error: str = "raise",
         n_jobs: int | None = None,
         verbose: bool | int = False,
     ) -> None:
@@ -106,6 +110,7 @@ class ESM2Embedder(_ESM2Transformer):
         self.max_length = max_length
         self.unknown_residues = unknown_residues
         self.prefetch = prefetch
+        self.on_error = on_error
         self.n_jobs = n_jobs
         self.verbose = verbose
 

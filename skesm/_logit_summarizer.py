@@ -45,6 +45,9 @@ class ESM2LogitSummarizer(_ESM2Transformer):
     prefetch : str or sequence of str, default=()
         Further outputs to store from the same forward passes, such as ``"mean@-1"`` for an `ESM2Embedder` beside this
         one. Changes no value.
+    on_error : {"raise", "nan"}, default="raise"
+        What happens if a backend fails on some rows. All others are finished and stored first. Then ``"raise"`` raises
+        a `PartialResultError`, which carries what was finished; ``"nan"`` gives rows of NaN, and warns.
     n_jobs : int or None, default=None
         CPU threads that compute; -1 is all cores. None leaves it to the backend. Changes no value.
     verbose : bool, default=False
@@ -85,6 +88,7 @@ class ESM2LogitSummarizer(_ESM2Transformer):
         max_length: int | None = 1022,
         unknown_residues: str = "error",
         prefetch: str | Sequence[str] = (),
+        on_error: str = "raise",
         n_jobs: int | None = None,
         verbose: bool | int = False,
     ) -> None:
@@ -96,6 +100,7 @@ class ESM2LogitSummarizer(_ESM2Transformer):
         self.max_length = max_length
         self.unknown_residues = unknown_residues
         self.prefetch = prefetch
+        self.on_error = on_error
         self.n_jobs = n_jobs
         self.verbose = verbose
 

@@ -19,10 +19,17 @@ from sklearn.pipeline import FeatureUnion
 from skesm import ESM2Embedder, ESM2LogitSummarizer
 from skesm._alphabet import count_residues
 from skesm._outputs import FloatArray, Namespace, OutputSpec, Record, parse_outputs
-from skesm._road import RunInfo, travel
+from skesm._road import Answer, RunInfo, travel
 from skesm.backends.base import Backend, Batch
 from skesm.esm2.spec import ModelSpec
-from skesm.exceptions import BackendError, CheckpointError, CheckpointNotFoundError, PartialResultError, StoreWarning
+from skesm.exceptions import (
+    BackendError,
+    CheckpointError,
+    CheckpointNotFoundError,
+    PartialResultError,
+    PartialResultWarning,
+    StoreWarning,
+)
 
 MEAN = OutputSpec("mean", 2)
 SPEC = ModelSpec("toy", n_layers=2, width=4, n_heads=1, ffn_width=16)
@@ -525,3 +532,35 @@ def test_a_checkpoint_without_head_has_no_logits(tmp_path: Path, folder: Path) -
     ESM2Embedder(folder).transform(ROWS)
     with pytest.raises((BackendError, CheckpointError), match="head"):
         ESM2LogitSummarizer(folder).transform(ROWS)
+
+
+def test_failed_sequences_may_be_left_out_with_a_warning(tmp_path: Path) -> None:
+    def travel_on(backend: Backend) -> Answer:
+        return travel(ROWS, [MEAN], backend=backend, model="toy", memory=tmp_path, on_error="nan")
+
+    with pytest.warns(PartialResultWarning, match="3 of 8 rows"):
+        answer = travel_on(Partial())  # is handed 3 0 1 4 2, fails 0 and 1
+    assert [row for row, place in enumerate(answer.inverse) if answer.records[place] is None] == [1, 3, 5]
+    assert travel_on(ToyBackend()).info == RunInfo(rows=8, distinct=5, hits=3, computed=2)
+
+
+def test_an_error_carries_what_was_finished() -> None:
+    with pytest.raises(PartialResultError) as caught:
+        embedder(Partial()).transform(ROWS)
+    features = caught.value.results
+    assert np.isnan(features).all(axis=1).nonzero()[0].tolist() == [1, 3, 5]
+    np.testing.assert_array_equal(features[[0, 2]], expected(ROWS)[[0, 2]])
+    with pytest.warns(PartialResultWarning):
+        np.testing.assert_array_equal(embedder(Partial(), on_error="nan").transform(ROWS), features)
+
+
+def test_weights_replaced_during_a_run_store_nothing(tmp_path: Path) -> None:
+    class Replaced(ToyBackend):
+        def namespace(self, model: str) -> Namespace:
+            return Namespace(model, f"weights {len(self.outputs)}", self.numerics)  # others after the first run
+
+    with pytest.raises(BackendError, match="replaced during the run"):
+        ask(Replaced(), memory=tmp_path)
+    backend = ToyBackend()
+    ask(backend, memory=tmp_path)
+    assert len(backend.asked) == len(SEQUENCES)

@@ -1,4 +1,4 @@
-"""One BLAS thread per worker, while any worker computes.
+"""One thread of BLAS, or of torch, per worker, while any worker computes.
 
 Several packs at once on one BLAS thread each are faster than one pack on all threads, and a product's last bits can
 depend on the number of threads. The limit is global to the process, so holders are counted: the first sets it, the
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -89,3 +90,44 @@ def default_workers() -> int:
     True
     """
     return _one_thread.allowed()
+
+
+class _OneTorchThread:
+    """Keeps torch on one thread in each thread that starts to use it; the first holder sets this, the last lifts it.
+
+    torch's number of threads is one value for the process, taken by each thread at its first use, and kept. The worker
+    threads of a run are new and take 1. It is set from a passing thread: set by the holder, it would slow the
+    holder's own use of torch too, and stay there if another holder is the last to leave.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._allowed: int | None = None
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        import torch
+
+        torch.get_num_threads()  # this thread takes its number before the limit
+        with self._lock:
+            if not self._holders:
+                self._allowed = _in_new_thread(torch.get_num_threads)
+                _in_new_thread(lambda: torch.set_num_threads(1))
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                if not self._holders:
+                    _in_new_thread(lambda: torch.set_num_threads(self._allowed))
+
+
+def _in_new_thread(call: Callable[[], int | None]) -> int | None:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result()
+
+
+_one_torch_thread = _OneTorchThread()
+one_torch_thread = _one_torch_thread.hold
