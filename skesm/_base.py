@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from skesm._outputs import FloatArray, OutputSpec, Record, parse_outputs
-from skesm._road import Answer, RunInfo, travel
+from skesm._road import Answer, RunInfo, TransformPlan, survey, travel
 from skesm._sequences import clean_sequences
 from skesm.backends.base import Backend, resolve_backend
 from skesm.esm2.spec import ModelSpec
@@ -140,6 +140,35 @@ class _ESM2Transformer(TransformerMixin, BaseEstimator, ABC):  # type: ignore[mi
         """
         _, spec = self._prepare()
         return np.asarray(self._column_names(spec), dtype=object)
+
+    def plan(self, X: Any) -> TransformPlan:
+        """Find what ``transform(X)`` would cost: a dry run, which computes nothing and sends no sequence.
+
+        Parameters
+        ----------
+        X : list, tuple, array, Series, or one-column DataFrame of str
+            n sequences.
+
+        Returns
+        -------
+        plan : TransformPlan
+            Rows, distinct sequences, those that the record store has, those that would go through the model, and for a
+            remote backend the requests.
+
+        Raises
+        ------
+        InvalidSequenceError
+            If X is not a column of sequences.
+        """
+        backend, spec = self._prepare()
+        return survey(
+            self._clean(X),
+            self._outputs(spec),
+            backend=backend,
+            model=_model_name(self.model),
+            memory=self.memory,
+            prefetch=parse_outputs(as_tuple(self.prefetch), spec.n_layers),
+        )
 
     def cache_info(self) -> RunInfo | None:
         """What the last ``transform`` of this object cost, None before the first.

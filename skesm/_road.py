@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from skesm._alphabet import count_residues
 from skesm._outputs import Namespace, OutputSpec, Record, validate_record
-from skesm.backends.base import Backend, Batch
+from skesm.backends.base import Backend, Batch, RequestPlan
 from skesm.cache import RecordStore, recall_model, remember_model, resolve_location
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import BackendError, CheckpointNotFoundError, PartialResultError, PartialResultWarning
@@ -45,6 +45,31 @@ class RunInfo:
     distinct: int
     hits: int
     computed: int
+
+
+@dataclass(frozen=True)
+class TransformPlan:
+    """What a transform would cost.
+
+    Attributes
+    ----------
+    rows : int
+        Rows of X.
+    distinct : int
+        Distinct sequences among them.
+    stored : int
+        Distinct sequences that the record store can answer.
+    to_compute : int
+        Distinct sequences that would go through the model.
+    requests : RequestPlan or None
+        What would be sent; None for a model on this machine.
+    """
+
+    rows: int
+    distinct: int
+    stored: int
+    to_compute: int
+    requests: RequestPlan | None
 
 
 @dataclass(frozen=True)
@@ -219,6 +244,34 @@ def travel(
             raise error
         warnings.warn(f"{error}: NaN", PartialResultWarning, stacklevel=4)
     return answer
+
+
+def survey(
+    sequences: Sequence[str],
+    outputs: Sequence[OutputSpec],
+    *,
+    backend: Backend,
+    model: str,
+    memory: Any = None,
+    prefetch: Sequence[OutputSpec] = (),
+) -> TransformPlan:
+    """Find what `travel` with the same arguments would cost; computes and sends no sequence."""
+    missing = distinct = list(dict.fromkeys(sequences))
+    location = resolve_location(memory)
+    if location is not None:
+        passes = _Passes(distinct, [], backend=backend, model=model, spec=backend.spec(model), n_jobs=None)
+        namespace, _ = passes.find_namespace(location)
+        with RecordStore(location, namespace) as store:
+            found = store.get(distinct, outputs)
+        missing = [sequence for sequence, record in zip(distinct, found, strict=True) if record is None]
+        outputs = sorted({*outputs, *prefetch}, key=str)
+    return TransformPlan(
+        rows=len(sequences),
+        distinct=len(distinct),
+        stored=len(distinct) - len(missing),
+        to_compute=len(missing),
+        requests=backend.plan(model, missing, outputs),
+    )
 
 
 def _through_store(

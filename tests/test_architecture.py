@@ -34,7 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "cache": {"_optional", "_outputs", "exceptions"},
     "backends": {"_alphabet", "_optional", "_outputs", "esm2", "exceptions"},
     "_road": {"_alphabet", "_outputs", "backends", "cache", "esm2", "exceptions"},
-    "_base": {"_outputs", "_road", "_sequences", "backends", "esm2"},
+    "_base": {"_outputs", "_road", "_sequences", "backends", "esm2", "exceptions"},
     "_embedder": {"_base", "_outputs", "backends", "esm2"},
     "_logit_summarizer": {"_base", "_outputs", "_summaries", "backends", "esm2"},
     "__init__": {"_embedder", "_logit_summarizer"},

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import skesm
+from skesm import ESM2Embedder
 from skesm.cli import main
 from skesm.esm2.spec import REGISTRY
 
@@ -234,3 +235,50 @@ class TestOtherCommands:
         by_name = {line[0]: line for line in lines}
         assert by_name["esm2_t33_650M_UR50D"][1:7] == ["33", "1280", "651.0", "M", "2.6", "GB"]
         assert "bundled," in by_name["skesm-mini"]
+
+
+# cache ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path, tiny_checkpoint: Path) -> Path:
+    folder = tmp_path / "memory"
+    ESM2Embedder(tiny_checkpoint, memory=folder, prefetch="logit_means").transform(["MKTAYI", "GSHMSL", "MKTAYI"])
+    return folder
+
+
+def test_cache_info_tells_what_is_stored(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cache", "info", str(store)]) == 0
+    printed = capsys.readouterr().out
+    assert "2 sequences" in printed
+    assert "fp32" in printed
+    assert [line.split() for line in printed.splitlines()[2:]] == [["logit_means", "2"], ["mean@2", "2"]]
+
+
+def test_cache_verify_finds_damage(store: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cache", "verify", str(store)]) == 0
+    assert "4 values checked, sound" in capsys.readouterr().out
+    file = next(store.rglob("records.sqlite"))
+    content = bytearray(file.read_bytes())
+    place = content.index(ESM2Embedder(tiny_checkpoint).transform(["MKTAYI"]).tobytes()[:16])
+    content[place] ^= 1
+    file.write_bytes(content)
+    assert main(["cache", "verify", str(store)]) == 1
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_cache_prune_and_export(store: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = store.parent / "values.npz"
+    assert main(["cache", "export", str(store), str(target)]) == 0
+    assert "wrote 4 values" in capsys.readouterr().out
+    assert len(np.load(target).files) > 0
+    assert main(["cache", "prune", str(store), "--model", "no-such-model"]) == 1
+    assert main(["cache", "prune", str(store), "--model", str(tiny_checkpoint)]) == 0
+    capsys.readouterr()
+    assert main(["cache", "info", str(store)]) == 0
+    assert "no records" in capsys.readouterr().out
+
+
+def test_cache_of_a_folder_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cache", "info", str(tmp_path / "absent")]) == 1
+    assert "absent" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from sklearn.pipeline import FeatureUnion
 from skesm import ESM2Embedder, ESM2LogitSummarizer
 from skesm._alphabet import count_residues
 from skesm._outputs import FloatArray, Namespace, OutputSpec, Record, parse_outputs
-from skesm._road import Answer, RunInfo, travel
+from skesm._road import Answer, RunInfo, TransformPlan, travel
 from skesm.backends.base import Backend, Batch
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import (
@@ -564,3 +564,14 @@ def test_weights_replaced_during_a_run_store_nothing(tmp_path: Path) -> None:
     backend = ToyBackend()
     ask(backend, memory=tmp_path)
     assert len(backend.asked) == len(SEQUENCES)
+
+
+def test_a_plan_counts_what_a_transform_would_do_and_does_none_of_it(tmp_path: Path) -> None:
+    backend = ToyBackend()
+    planned = embedder(backend, memory=tmp_path).plan(ROWS)
+    assert planned == TransformPlan(rows=8, distinct=5, stored=0, to_compute=5, requests=None)
+    assert not backend.asked
+    ask(backend, SEQUENCES[:2], memory=tmp_path)
+    planned = embedder(backend, memory=tmp_path).plan(ROWS)
+    assert planned == TransformPlan(rows=8, distinct=5, stored=2, to_compute=3, requests=None)
+    assert embedder(backend).plan(ROWS).to_compute == 5
