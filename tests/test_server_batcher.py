@@ -25,12 +25,14 @@ class Model:
 
     def __init__(self, poison: str = "") -> None:
         self.calls: list[tuple[str, list[str], list[OutputSpec]]] = []
+        self.threads: list[int] = []
         self._poison = poison
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self, model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec]) -> Computed:
+    def __call__(self, model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec], threads: int) -> Computed:
         self.calls.append((model, list(sequences), list(outputs)))
+        self.threads.append(threads)
         assert self.gate.wait(30)
         if self._poison in sequences:
             raise RuntimeError("too hard")
@@ -44,9 +46,15 @@ def run(
     tokens_per_batch: int = 1000,
     wait: float = 0.02,
     metrics: Metrics | None = None,
+    threads: int = 4,
 ) -> object:
     async def main() -> object:
-        settings = {"tokens_per_batch": tokens_per_batch, "wait": wait, "metrics": metrics or Metrics()}
+        settings = {
+            "threads": threads,
+            "tokens_per_batch": tokens_per_batch,
+            "wait": wait,
+            "metrics": metrics or Metrics(),
+        }
         async with Batcher(compute, **settings) as batcher:
             return await work(batcher)
 
@@ -144,7 +152,7 @@ def test_a_bad_sequence_costs_nobody_else_an_answer(n_others: int) -> None:
 
 
 def test_a_wrong_count_is_an_error_and_shifts_nobody() -> None:
-    def short(model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec]) -> Computed:
+    def short(model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec], threads: int) -> Computed:
         return Computed([{MEAN: np.float32(1)}] * max(len(sequences) - 1, 0), hits=0)
 
     async def work(batcher: Batcher) -> None:
@@ -181,3 +189,17 @@ def test_no_kind_of_request_starves_another() -> None:
     run(model, work, tokens_per_batch=100)
     place = next(i for i, (_, _, outputs) in enumerate(model.calls) if outputs == [LOGITS])
     assert place <= 3 < len(model.calls) - 10
+
+
+@pytest.mark.parametrize(("threads", "shares"), [(4, {4, 2}), (2, {2, 1}), (1, {1})])
+def test_batches_share_the_threads(threads: int, shares: set[int]) -> None:
+    model = Model()
+
+    async def work(batcher: Batcher) -> None:
+        await asyncio.gather(*(batcher.records("m", ["A" * n], [MEAN]) for n in range(30, 60)))
+        await asyncio.sleep(0)
+        await batcher.records("m", ["C"], [MEAN])
+
+    run(model, work, tokens_per_batch=100, threads=threads)
+    assert set(model.threads) <= shares
+    assert model.threads[0] == model.threads[-1] == threads  # alone: all of them

@@ -23,6 +23,7 @@ import skesm
 from skesm._outputs import OutputSpec
 from skesm._road import travel
 from skesm.backends.biolm_wire import action_path, schema_path
+from skesm.esm2.threads import default_workers
 from skesm.server._answers import encode_body, to_json
 from skesm.server._auth import LOGIN_PATH, REFRESH_PATH
 from skesm.server._batcher import Batcher, Computed
@@ -69,6 +70,7 @@ class Application:
         config = self._config
         async with Batcher(
             self._compute,
+            threads=config.backend.num_threads or default_workers(),
             tokens_per_batch=config.backend.tokens_per_batch,
             wait=config.batch_wait,
             metrics=self._metrics,
@@ -166,8 +168,9 @@ class Application:
 
     # how --------------------------------------------------------------------------------------------------------------
 
-    def _compute(self, model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec]) -> Computed:
-        answer = travel(sequences, outputs, backend=self._config.backend, model=model, memory=self._config.memory)
+    def _compute(self, model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec], threads: int) -> Computed:
+        config = self._config
+        answer = travel(sequences, outputs, backend=config.backend, model=model, memory=config.memory, n_jobs=threads)
         # None is missing where failures are raised; the batcher counts them all the same.
         records = [record for place in answer.inverse if (record := answer.records[place]) is not None]
         return Computed(records, answer.info.hits)

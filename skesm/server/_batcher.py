@@ -18,8 +18,9 @@ from skesm._outputs import OutputSpec, Record
 from skesm.server._logs import FIELDS, describe
 from skesm.server._metrics import Metrics
 
-# Two batches are computed at once: when one ends, and what is left of it cannot fill all cores, the other goes on.
-_RUNNERS = 1
+# Two batches are computed at once, each on half of the threads: when one ends, and what is left of it cannot fill its
+# threads, the other goes on.
+_RUNNERS = 2
 _TOKENS_AROUND = 2  # start and end
 
 _logger = logging.getLogger(__name__)
@@ -33,8 +34,8 @@ class Computed:
     hits: int
 
 
-#: (model, distinct sequences, outputs) → records. Called from several threads.
-Compute = Callable[[str, Sequence[str], Sequence[OutputSpec]], Computed]
+#: (model, distinct sequences, outputs, threads to use) → records. Called from several threads.
+Compute = Callable[[str, Sequence[str], Sequence[OutputSpec], int], Computed]
 _Outcome = Record | Exception
 
 
@@ -65,6 +66,8 @@ class Batcher:
     ----------
     compute : callable
         What computes a batch.
+    threads : int
+        Threads that all batches together compute on.
     tokens_per_batch : int
         A batch of more than one sequence has at most this many tokens.
     wait : float
@@ -73,8 +76,9 @@ class Batcher:
         Where batches are counted.
     """
 
-    def __init__(self, compute: Compute, *, tokens_per_batch: int, wait: float, metrics: Metrics) -> None:
+    def __init__(self, compute: Compute, *, threads: int, tokens_per_batch: int, wait: float, metrics: Metrics) -> None:
         self._compute = compute
+        self._threads = threads
         self._tokens_per_batch = tokens_per_batch
         self._wait = wait
         self._metrics = metrics
@@ -82,7 +86,9 @@ class Batcher:
         self._under_way: dict[tuple[str, str], list[_Job]] = {}
         self._arrival = asyncio.Event()
         self._turn = asyncio.Lock()
-        self._pool = ThreadPoolExecutor(_RUNNERS, "skesm-batch")
+        self._n_runners = min(_RUNNERS, threads)
+        self._busy = 0
+        self._pool = ThreadPoolExecutor(self._n_runners, "skesm-batch")
         self._runners: list[asyncio.Task[None]] = []
         self._pace: float | None = None  # residues a second
 
@@ -92,7 +98,7 @@ class Batcher:
         return not any(runner.done() for runner in self._runners)
 
     async def __aenter__(self) -> Batcher:
-        self._runners = [asyncio.create_task(self._run()) for _ in range(_RUNNERS)]
+        self._runners = [asyncio.create_task(self._run()) for _ in range(self._n_runners)]
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -143,8 +149,12 @@ class Batcher:
         while True:
             async with self._turn:  # one runner collects at a time, so that batches are as large as they can be
                 jobs = await self._collect()
+            # All threads for a batch that is alone; with work for two, both soon have their half.
+            threads = self._threads // self._n_runners if self._busy else self._threads
+            self._busy += 1
             begun = time.perf_counter()
-            outcomes, hits = await loop.run_in_executor(self._pool, self._compute_all, jobs)
+            outcomes, hits = await loop.run_in_executor(self._pool, self._compute_all, jobs, threads)
+            self._busy -= 1
             self._settle(jobs, outcomes, hits, time.perf_counter() - begun)
 
     async def _collect(self) -> list[_Job]:
@@ -172,13 +182,15 @@ class Batcher:
             self._lines[key] = line
         return jobs
 
-    def _compute_all(self, jobs: Sequence[_Job]) -> tuple[list[_Outcome], int]:
+    def _compute_all(self, jobs: Sequence[_Job], threads: int) -> tuple[list[_Outcome], int]:
         """Compute outcomes of the jobs, and how many came from the store.
 
         A batch that fails is halved: one bad sequence, or too large a batch, does not cost others their answers.
         """
         try:
-            computed = self._compute(jobs[0].model, [job.sequence for job in jobs], sorted(jobs[0].outputs, key=str))
+            computed = self._compute(
+                jobs[0].model, [job.sequence for job in jobs], sorted(jobs[0].outputs, key=str), threads
+            )
             return [record for _, record in zip(jobs, computed.records, strict=True)], computed.hits
         except Exception as error:
             level = logging.WARNING if len(jobs) > 1 else logging.ERROR
@@ -187,7 +199,7 @@ class Batcher:
             if len(jobs) == 1:
                 return [error], 0
             middle = len(jobs) // 2
-            first, second = self._compute_all(jobs[:middle]), self._compute_all(jobs[middle:])
+            first, second = self._compute_all(jobs[:middle], threads), self._compute_all(jobs[middle:], threads)
             return first[0] + second[0], first[1] + second[1]
 
     def _settle(self, jobs: Sequence[_Job], outcomes: Sequence[_Outcome], hits: int, seconds: float) -> None:
