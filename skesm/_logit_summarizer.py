@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
-from skesm._base import _ESM2Transformer, as_tuple
-from skesm._outputs import FloatArray, OutputSpec, Record
+from skesm._base import Run, _ESM2Transformer, as_tuple
+from skesm._outputs import FloatArray
 from skesm._summaries import STATISTICS
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
@@ -107,12 +107,13 @@ class ESM2LogitSummarizer(_ESM2Transformer):
             raise ValueError(f"statistics={self.statistics!r} name the same column twice")
         return names
 
-    def _outputs(self, spec: ModelSpec) -> list[OutputSpec]:
-        return sorted({STATISTICS[name].output for name in self._names()}, key=str)
-
-    def _row(self, record: Record, spec: ModelSpec) -> FloatArray:
+    def _features(self, run: Run, sequences: Sequence[str]) -> FloatArray:
         chosen = [STATISTICS[name] for name in self._names()]
-        return np.array([s.function(record[s.output]) for s in chosen], dtype=np.float32)
+        outputs = sorted({statistic.output for statistic in chosen}, key=str)
+        answer = run.travel(sequences, outputs, prefetch=self._prefetched(run.spec))
+        rows = [[s.function(record[s.output]) for s in chosen] for record in answer.records]
+        features: FloatArray = np.array(rows, dtype=np.float32)[answer.inverse]
+        return features
 
     def _column_names(self, spec: ModelSpec) -> list[str]:
         return [f"logit_{name}" for name in self._names()]

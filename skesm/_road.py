@@ -15,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from skesm._alphabet import count_residues
+from skesm._derived import derive, source
 from skesm._outputs import Namespace, OutputSpec, Record, validate_record
 from skesm.backends.base import Backend, Batch
 from skesm.cache import RecordStore, recall_model, remember_model, resolve_location
@@ -33,7 +34,7 @@ class RunInfo:
     rows : int
         Rows of X.
     distinct : int
-        Distinct sequences among them.
+        Distinct sequences among them, and what else was needed for them: the reference, masked copies.
     hits : int
         Distinct sequences that were answered from the record store (by this or another process).
     computed : int
@@ -48,8 +49,9 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class Answer:
-    """Records of the distinct sequences, and for each row of X which of them is its own."""
+    """The distinct sequences with their records, and for each row of X which of them is its own."""
 
+    sequences: Sequence[str]
     records: Sequence[Record]
     inverse: list[int]
     info: RunInfo
@@ -65,6 +67,7 @@ def travel(
     prefetch: Sequence[OutputSpec] = (),
     n_jobs: int | None = None,
     verbose: bool = False,
+    rows: Sequence[int] | None = None,
 ) -> Answer:
     """Records of clean sequences.
 
@@ -78,6 +81,8 @@ def travel(
         As given to the estimator.
     prefetch : sequence of OutputSpec
         What else is stored for the sequences that go through the model. Nothing without `memory`.
+    rows : sequence of int, optional
+        Row of X for which each sequence is needed, for messages; by default its own place.
 
     Returns
     -------
@@ -86,6 +91,7 @@ def travel(
     places: dict[str, int] = {}
     inverse = [places.setdefault(sequence, len(places)) for sequence in sequences]
     distinct = list(places)
+    row_of = range(len(sequences)) if rows is None else rows
     spec = backend.spec(model)
     location = resolve_location(memory)
     with ExitStack() as stack:
@@ -96,22 +102,25 @@ def travel(
         def forward(indices: Sequence[int], wanted: Sequence[OutputSpec]) -> Iterator[dict[int, Record]]:
             """Run the backend; its indices count the sequences that it was handed, ours all distinct ones."""
             unanswered = set(range(len(indices)))
+            asked = sorted({source(output) for output in wanted}, key=str)
             # Closed here, not when the garbage collector finds it: a backend's workers and requests end with it.
             try:
-                with closing(backend.run(model, [distinct[i] for i in indices], wanted, n_jobs=n_jobs)) as batches:
+                with closing(backend.run(model, [distinct[i] for i in indices], asked, n_jobs=n_jobs)) as batches:
                     for batch in batches:
                         fresh = {indices[place]: record for place, record in _answers(batch, unanswered)}
                         for index, record in fresh.items():
                             try:
-                                validate_record(record, wanted, count_residues(distinct[index]), spec.width)
+                                validate_record(record, asked, count_residues(distinct[index]), spec.width)
                             except ValueError as error:
+                                row = row_of[inverse.index(index)]
                                 raise BackendError(
-                                    f"{spec.name}: the answer for row {inverse.index(index)} of X is wrong: {error}"
+                                    f"{spec.name}: the answer for row {row} of X is wrong: {error}"
                                 ) from error
+                            fresh[index] = derive(record, wanted, distinct[index])
                         progress.update(len(fresh))
                         yield fresh
             except PartialResultError as error:
-                raise _by_rows(error, indices, inverse) from error
+                raise _by_rows(error, indices, inverse, row_of) from error
             if unanswered:
                 raise BackendError(f"the backend left {len(unanswered)} of {len(indices)} sequences unanswered")
 
@@ -148,7 +157,7 @@ def travel(
                     store.wait([distinct[i] for i in others], outputs)
                 missing = look_up(others) if others else []
     info = RunInfo(rows=len(sequences), distinct=len(distinct), hits=len(distinct) - computed, computed=computed)
-    return Answer([records[i] for i in range(len(distinct))], inverse, info)
+    return Answer(distinct, [records[i] for i in range(len(distinct))], inverse, info)
 
 
 def _answers(batch: Batch, unanswered: set[int]) -> Iterator[tuple[int, Record]]:
@@ -162,14 +171,16 @@ def _answers(batch: Batch, unanswered: set[int]) -> Iterator[tuple[int, Record]]
         yield place, record
 
 
-def _by_rows(error: PartialResultError, indices: Sequence[int], inverse: Sequence[int]) -> PartialResultError:
+def _by_rows(
+    error: PartialResultError, indices: Sequence[int], inverse: Sequence[int], rows: Sequence[int]
+) -> PartialResultError:
     """A backend's error, which counts the sequences that it was handed, in rows of X."""
     failed = {indices[place]: cause for place, cause in error.causes.items()}
-    causes = {row: failed[index] for row, index in enumerate(inverse) if index in failed}
+    causes = {row: failed[index] for row, index in zip(rows, inverse, strict=True) if index in failed}
     shown = "; ".join(f"row {row}: {cause}" for row, cause in list(causes.items())[:_CAUSES_SHOWN])
     more = f"; and {len(causes) - _CAUSES_SHOWN} more" if len(causes) > _CAUSES_SHOWN else ""
     return PartialResultError(
-        f"{len(causes)} of {len(inverse)} rows of X failed, all others are finished: {shown}{more}", causes
+        f"{len(causes)} of {len(set(rows))} rows of X failed, all others are finished: {shown}{more}", causes
     )
 
 
