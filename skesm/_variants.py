@@ -72,6 +72,16 @@ def check_lengths(sequences: Sequence[str], reference: str, remedy: str) -> None
     )
 
 
+def check_residues(sequences: Sequence[str]) -> None:
+    """Raise InvalidSequenceError, naming rows, unless every sequence has one of the 20 amino acids."""
+    _refuse(
+        [row for row, sequence in enumerate(sequences) if (own_columns(sequence) < 0).all()],
+        f"of {len(sequences)} rows of X hold none of the 20 amino acids, so that statistics of the residues' own "
+        "probabilities have no value; remove these rows, or choose other statistics",
+        lambda row: f"row {row}",
+    )
+
+
 def check_scorable(sequences: Sequence[str], reference: str) -> None:
     """Raise InvalidSequenceError, naming rows, if a score would need the probability of what is no amino acid.
 

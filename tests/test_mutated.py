@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -52,21 +52,29 @@ def counting() -> CountingBackend:
     return CountingBackend(num_threads=1)
 
 
-def residues(model: Path, sequence: str, layer: int) -> np.ndarray:
+@pytest.fixture(scope="module")
+def residues(tiny_checkpoint: Path) -> Iterator[Callable[[str, int], np.ndarray]]:
     """Residue rows of one layer from transformers, (L, d)."""
     import torch
     from transformers import EsmModel
 
     from skesm.esm2.tokenizer import tokenize
 
-    net = EsmModel.from_pretrained(model, add_pooling_layer=False).eval()
-    with torch.no_grad():
-        states = net(torch.from_numpy(tokenize(sequence).astype(np.int64))[None], output_hidden_states=True)
-    return states.hidden_states[layer][0, 1:-1].numpy()
+    net = EsmModel.from_pretrained(tiny_checkpoint, add_pooling_layer=False).eval()
+
+    def rows(sequence: str, layer: int) -> np.ndarray:
+        with torch.no_grad():
+            states = net(torch.from_numpy(tokenize(sequence).astype(np.int64))[None], output_hidden_states=True)
+        return states.hidden_states[layer][0, 1:-1].numpy()
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several wait for each other on a busy machine, and the sequences are short
+    yield rows
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("engine", ["numpy", "torch"])
-def test_means_are_those_of_the_rows_that_differ(engine: str, tiny_checkpoint: Path) -> None:
+def test_means_are_those_of_the_rows_that_differ(engine: str, tiny_checkpoint: Path, residues: Any) -> None:
     embedder = ESM2Embedder(
         tiny_checkpoint, pooling=("mean", "mutated"), layers=(1, -1), reference=REFERENCE, backend=engine
     )
@@ -76,7 +84,7 @@ def test_means_are_those_of_the_rows_that_differ(engine: str, tiny_checkpoint: P
     for row, sequence, positions in zip(rows, VARIANTS, POSITIONS, strict=True):
         blocks = []
         for layer in (1, 2):
-            own, home = residues(tiny_checkpoint, sequence, layer), residues(tiny_checkpoint, REFERENCE, layer)
+            own, home = residues(sequence, layer), residues(REFERENCE, layer)
             blocks += [own.mean(axis=0), own[positions].mean(axis=0), home[positions].mean(axis=0)]
         np.testing.assert_allclose(row, np.concatenate(blocks), rtol=0, atol=1e-5)  # the promise of DESIGN
 
