@@ -12,7 +12,7 @@ from skesm._base import Run, _ESM2Transformer, as_tuple
 from skesm._masked import masked_logits
 from skesm._outputs import FloatArray, OutputSpec
 from skesm._summaries import MASKED, STATISTICS, Predictions, Statistic, custom_statistic
-from skesm._variants import check_residues, own_columns
+from skesm._variants import check_residues, distinct_rows, own_columns
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 
@@ -159,20 +159,18 @@ class ESM2LogitSummarizer(_ESM2Transformer):
         chosen = self._chosen()
         if any(statistic.of_residues for statistic in chosen):
             check_residues(sequences)
-        places: dict[str, int] = {}
-        inverse = [places.setdefault(sequence, len(places)) for sequence in sequences]
-        columns = [own_columns(sequence) for sequence in places]
+        distinct, inverse, rows = distinct_rows(sequences)
+        columns = [own_columns(sequence) for sequence in distinct]
         values: dict[OutputSpec, Iterable[Predictions]] = {}
         unmasked = sorted({s.output for s in chosen} - {MASKED}, key=str)
         if unmasked:
-            answer = run.travel(sequences, unmasked, prefetch=self._prefetched(run.spec))
+            answer = run.travel(distinct, unmasked, prefetch=self._prefetched(run.spec), rows=rows)
             for output in unmasked:
                 arrays = [record[output] for record in answer.records]
                 values[output] = map(Predictions, arrays, columns)
         if any(s.output == MASKED for s in chosen):
             known = [np.flatnonzero(own >= 0) for own in columns]
-            rows = [inverse.index(place) for place in range(len(places))]
-            masked = masked_logits(run, list(places), known, rows)
+            masked = masked_logits(run, distinct, known, rows)
             values[MASKED] = map(Predictions, masked, (own[own >= 0] for own in columns))
         features = []
         for predictions in zip(*values.values(), strict=True):

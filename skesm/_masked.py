@@ -49,6 +49,9 @@ def masked_logits(
             end += 1
         some = range(begin, end)
         copies = [copy for i in some for copy in mask_each(sequences[i], positions[i])]
+        if not copies:  # the rest have no positions
+            yield from (np.empty((0, 20), dtype=np.float32) for _ in some)
+            break
         answer = run.travel(copies, [_MASKED], rows=[rows[i] for i in some for _ in positions[i]])
         places = iter(answer.inverse)
         for i in some:

@@ -156,6 +156,24 @@ def learn_reference(sequences: Sequence[str], how: str | None) -> str:
     )
 
 
+def distinct_rows(sequences: Sequence[str]) -> tuple[list[str], list[int], list[int]]:
+    """Distinct sequences in the order of their first rows; for each row its own; for each of them its first row.
+
+    Examples
+    --------
+    >>> distinct_rows(["MKT", "MRT", "MKT"])
+    (['MKT', 'MRT'], [0, 1, 0], [0, 1])
+    """
+    places: dict[str, int] = {}
+    rows = []
+    inverse = []
+    for row, sequence in enumerate(sequences):
+        if sequence not in places:
+            rows.append(row)
+        inverse.append(places.setdefault(sequence, len(places)))
+    return list(places), inverse, rows
+
+
 def mask_each(sequence: str, positions: Iterable[int]) -> list[str]:
     """Copies of a sequence, each with one of `positions` masked; what is masked already stays.
 
