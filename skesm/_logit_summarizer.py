@@ -164,7 +164,7 @@ class ESM2LogitSummarizer(_ESM2Transformer):
         values: dict[OutputSpec, Iterable[Predictions]] = {}
         unmasked = sorted({s.output for s in chosen} - {MASKED}, key=str)
         if unmasked:
-            answer = run.travel(distinct, unmasked, prefetch=self._prefetched(run.spec), rows=rows)
+            answer = run.travel(sequences, unmasked, prefetch=self._prefetched(run.spec))
             for output in unmasked:
                 arrays = [record[output] for record in answer.records]
                 values[output] = map(Predictions, arrays, columns)
