@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from numbers import Integral
@@ -15,13 +14,11 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skesm._outputs import FloatArray, OutputSpec, parse_outputs
-from skesm._road import Answer, RunInfo, travel
+from skesm._road import RunInfo, TransformPlan, add_plans, survey
+from skesm._run import Journey, Run, last_runs, model_name
 from skesm._sequences import clean_sequences
 from skesm.backends.base import Backend, resolve_backend
 from skesm.esm2.spec import ModelSpec
-
-# Not attributes of the estimators: transform leaves an estimator as it was, so that threads may share it.
-_last_runs: weakref.WeakKeyDictionary[Any, RunInfo] = weakref.WeakKeyDictionary()
 
 
 class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is untyped
@@ -35,7 +32,8 @@ class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         "max_length": [Interval(Integral, 1, None, closed="left"), None],
         "unknown_residues": [StrOptions({"error", "X"})],
         "prefetch": [str, "array-like"],
-        "n_jobs": [Integral, None],
+        "on_error": [StrOptions({"raise", "nan"})],
+        "n_jobs": [Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left"), None],
         "verbose": ["verbose"],
     }
 
@@ -46,6 +44,7 @@ class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
     max_length: int | None
     unknown_residues: str
     prefetch: str | Sequence[str] = ()
+    on_error: str
     n_jobs: int | None
     verbose: bool | int
 
@@ -57,14 +56,14 @@ class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         info : RunInfo or None
             Rows, distinct sequences, those answered by the record store, and those computed.
         """
-        return _last_runs.get(self)
+        return last_runs.get(self)
 
     def _prepare(self) -> tuple[Backend, ModelSpec]:
         """Validate every parameter; an estimator that learns nothing may never see ``fit``."""
         self._validate_params()
         backend = resolve_backend(self.backend)
         backend._validate_params()
-        spec = backend.spec(_model_name(self.model))
+        spec = backend.spec(model_name(self.model))
         self._prefetched(spec)
         self._check(spec)
         return backend, spec
@@ -94,59 +93,20 @@ class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         return tags
 
 
-class Run:
-    """One use of an estimator: its journeys on the road, and what they cost together."""
-
-    def __init__(self, estimator: _ESM2Estimator, backend: Backend, spec: ModelSpec) -> None:
-        self.spec = spec
-        self._estimator = estimator
-        self._backend = backend
-        self._costs: list[RunInfo] = []
-
-    def travel(
-        self,
-        sequences: Sequence[str],
-        outputs: Sequence[OutputSpec],
-        *,
-        prefetch: Sequence[OutputSpec] = (),
-        rows: Sequence[int] | None = None,
-    ) -> Answer:
-        """Records of clean sequences; `rows` are those of X that need them, by default their own places."""
-        estimator = self._estimator
-        answer = travel(
-            sequences,
-            outputs,
-            backend=self._backend,
-            model=_model_name(estimator.model),
-            memory=estimator.memory,
-            prefetch=prefetch,
-            n_jobs=estimator.n_jobs,
-            verbose=bool(estimator.verbose),
-            rows=rows,
-        )
-        self._costs.append(answer.info)
-        return answer
-
-    def finish(self, rows: int) -> None:
-        """Note the costs, for `cache_info`."""
-        _last_runs[self._estimator] = RunInfo(
-            rows=rows,
-            distinct=sum(cost.distinct for cost in self._costs),
-            hits=sum(cost.hits for cost in self._costs),
-            computed=sum(cost.computed for cost in self._costs),
-        )
-
-
 class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc]  # scikit-learn is untyped
     """A transformer of sequences. A child says what columns it makes, and of which outputs."""
 
     @abstractmethod
-    def _features(self, run: Run, sequences: Sequence[str]) -> FloatArray:
-        """The columns of clean sequences, in their order."""
-
-    @abstractmethod
     def _column_names(self, spec: ModelSpec) -> list[str]:
         """Names of the columns, from parameters and the model's shape alone."""
+
+    @abstractmethod
+    def _journeys(self, spec: ModelSpec, sequences: Sequence[str]) -> Iterable[Journey]:
+        """What `_features` will ask for, for `plan`."""
+
+    @abstractmethod
+    def _features(self, run: Run, sequences: Sequence[str]) -> FloatArray:
+        """The columns of clean sequences, in their order; NaN where the backend failed."""
 
     def _check(self, spec: ModelSpec) -> None:
         self._column_names(spec)
@@ -212,6 +172,9 @@ class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc] 
             If what ``fit`` learns is needed, and it was not called.
         CheckpointNotFoundError
             If the model is not on this machine and cannot be fetched.
+        PartialResultError
+            If the backend failed on some rows, after all others were finished; its `results` are the features with NaN
+            in the failed rows. Not with ``on_error="nan"``.
         BackendError
             If the backend fails or answers wrongly. With `memory`, what was finished is stored.
         """
@@ -231,6 +194,41 @@ class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc] 
         _, spec = self._prepare()
         return np.asarray(self._column_names(spec), dtype=object)
 
+    def plan(self, X: Any) -> TransformPlan:
+        """Find what ``transform(X)`` would cost: a dry run, which computes nothing and sends no sequence.
+
+        Parameters
+        ----------
+        X : list, tuple, array, Series, or one-column DataFrame of str
+            n sequences.
+
+        Returns
+        -------
+        plan : TransformPlan
+            Rows, distinct sequences, those that the record store has, those that would go through the model, and for a
+            remote backend the requests.
+
+        Raises
+        ------
+        InvalidSequenceError
+            If X is not a column of sequences.
+        """
+        backend, spec = self._prepare()
+        check_is_fitted(self)
+        sequences = self._clean(X)
+        plans = [
+            survey(
+                journey.sequences,
+                journey.outputs,
+                backend=backend,
+                model=model_name(self.model),
+                memory=self.memory,
+                prefetch=journey.prefetch,
+            )
+            for journey in self._journeys(spec, sequences)
+        ]
+        return add_plans(len(sequences), plans)
+
     def _transform(self, X: Any, *, learn: bool = False) -> FloatArray:
         backend, spec = self._prepare()
         if not learn:
@@ -240,17 +238,13 @@ class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc] 
             self._learn(sequences)
         run = Run(self, backend, spec)
         features = self._features(run, sequences)
-        run.finish(len(sequences))
+        run.finish(features)
         return features
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-def _model_name(model: Any) -> str:
-    return model if isinstance(model, str) else str(model.__fspath__())
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:

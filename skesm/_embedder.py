@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
-from skesm._base import Run, _ESM2Transformer, as_tuple
-from skesm._derived import compared_positions, mean_rows
-from skesm._outputs import MUTATED, POOLINGS, FloatArray, OutputSpec, resolve_layer
+from skesm._base import _ESM2Transformer, as_tuple
+from skesm._derived import compared_positions, mean_rows, source
+from skesm._outputs import MUTATED, POOLINGS, FloatArray, OutputSpec, Record, resolve_layer
 from skesm._reference import ReferenceMixin
+from skesm._run import Journey, Run
 from skesm._variants import check_lengths
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
@@ -53,6 +54,9 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
     prefetch : str or sequence of str, default=()
         Further outputs to store from the same forward passes, for other settings to find: ``"mean@*"`` (every layer),
         ``"max@6"``, ``"logits"``, ``"logit_means"`` … Changes no value.
+    on_error : {"raise", "nan"}, default="raise"
+        What happens if a backend fails on some rows. All others are finished and stored first. Then ``"raise"`` raises
+        a `PartialResultError`, which carries what was finished; ``"nan"`` gives rows of NaN, and warns.
     n_jobs : int or None, default=None
         CPU threads that compute; -1 is all cores. None leaves it to the backend. Changes no value.
     verbose : bool, default=False
@@ -131,6 +135,7 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
         max_length: int | None = 1022,
         unknown_residues: str = "error",
         prefetch: str | Sequence[str] = (),
+        on_error: str = "raise",
         n_jobs: int | None = None,
         verbose: bool | int = False,
     ) -> None:
@@ -144,6 +149,7 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
         self.max_length = max_length
         self.unknown_residues = unknown_residues
         self.prefetch = prefetch
+        self.on_error = on_error
         self.n_jobs = n_jobs
         self.verbose = verbose
 
@@ -174,25 +180,40 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
         if self._needs_reference():
             check_lengths(sequences, self._known_reference(), _REMEDY)
 
-    def _features(self, run: Run, sequences: Sequence[str]) -> FloatArray:
-        blocks, prefetch = self._blocks(run.spec), self._prefetched(run.spec)
-        reference = self._known_reference() if self._needs_reference() else None
-        outputs = [OutputSpec(kind, layer, reference if kind == MUTATED else None) for kind, layer in blocks]
-        home: Mapping[OutputSpec, FloatArray] = {}
+    def _known(self) -> str | None:
+        return self._known_reference() if self._needs_reference() else None
+
+    def _outputs(self, spec: ModelSpec, reference: str | None) -> list[OutputSpec]:
+        return [OutputSpec(kind, layer, reference if kind == MUTATED else None) for kind, layer in self._blocks(spec)]
+
+    def _journeys(self, spec: ModelSpec, sequences: Sequence[str]) -> list[Journey]:
+        reference, prefetch = self._known(), self._prefetched(spec)
+        outputs = self._outputs(spec, reference)
+        journeys = [Journey(sequences, outputs, prefetch)]
         if reference is not None:
             check_lengths(sequences, reference, _REMEDY)
-            residues = sorted({OutputSpec("residues", output.layer) for output in outputs if output.reference}, key=str)
+            residues = sorted({source(output) for output in outputs if output.reference}, key=str)
             # the reference is often a row of X too: one pass for both, if there is a store
-            home = run.travel([reference], residues, prefetch=(*outputs, *prefetch)).records[0]
-        answer = run.travel(sequences, outputs, prefetch=prefetch)
+            journeys.insert(0, Journey([reference], residues, (*outputs, *prefetch)))
+        return journeys
+
+    def _features(self, run: Run, sequences: Sequence[str]) -> FloatArray:
+        *first, journey = self._journeys(run.spec, sequences)
+        home: Record = {}
+        for of_reference in first:
+            (home,) = run.travel_reference(of_reference)
+        answer = run.travel(journey)
+        failed = np.full(len(self._column_names(run.spec)), np.nan, dtype=np.float32)
         rows = []
         for sequence, record in zip(answer.sequences, answer.records, strict=True):
+            if record is None:
+                rows.append(failed)
+                continue
             parts = []
-            for output in outputs:
+            for output in journey.outputs:
                 parts.append(record[output])
                 if output.reference is not None:
-                    positions = compared_positions(sequence, output.reference)
-                    parts.append(mean_rows(home[OutputSpec("residues", output.layer)], positions))
+                    parts.append(mean_rows(home[source(output)], compared_positions(sequence, output.reference)))
             rows.append(np.concatenate(parts))
         features: FloatArray = np.stack(rows)[answer.inverse]
         return features

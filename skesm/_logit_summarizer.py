@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
-from skesm._base import Run, _ESM2Transformer, as_tuple
-from skesm._masked import masked_logits
+from skesm._base import _ESM2Transformer, as_tuple
+from skesm._masked import masked_journeys, masked_logits
 from skesm._outputs import FloatArray, OutputSpec
+from skesm._run import Journey, Run
 from skesm._summaries import MASKED, STATISTICS, Predictions, Statistic, custom_statistic
 from skesm._variants import check_residues, distinct_rows, own_columns
 from skesm.backends.base import Backend
@@ -41,6 +42,9 @@ class ESM2LogitSummarizer(_ESM2Transformer):
     prefetch : str or sequence of str, default=()
         Further outputs to store from the same forward passes, such as ``"mean@-1"`` for an `ESM2Embedder` beside this
         one. Changes no value.
+    on_error : {"raise", "nan"}, default="raise"
+        What happens if a backend fails on some rows. All others are finished and stored first. Then ``"raise"`` raises
+        a `PartialResultError`, which carries what was finished; ``"nan"`` gives rows of NaN, and warns.
     n_jobs : int or None, default=None
         CPU threads that compute; -1 is all cores. None leaves it to the backend. Changes no value.
     verbose : bool, default=False
@@ -126,6 +130,7 @@ class ESM2LogitSummarizer(_ESM2Transformer):
         max_length: int | None = 1022,
         unknown_residues: str = "error",
         prefetch: str | Sequence[str] = (),
+        on_error: str = "raise",
         n_jobs: int | None = None,
         verbose: bool | int = False,
     ) -> None:
@@ -137,6 +142,7 @@ class ESM2LogitSummarizer(_ESM2Transformer):
         self.max_length = max_length
         self.unknown_residues = unknown_residues
         self.prefetch = prefetch
+        self.on_error = on_error
         self.n_jobs = n_jobs
         self.verbose = verbose
 
@@ -155,25 +161,38 @@ class ESM2LogitSummarizer(_ESM2Transformer):
     def _column_names(self, spec: ModelSpec) -> list[str]:
         return [column for statistic in self._chosen() for column in statistic.columns]
 
+    def _of_sequences(self, spec: ModelSpec, sequences: Sequence[str]) -> Journey | None:
+        """The passes of the sequences as they are; None if no statistic needs them."""
+        outputs = sorted({s.output for s in self._chosen()} - {MASKED}, key=str)
+        return Journey(sequences, outputs, self._prefetched(spec)) if outputs else None
+
+    def _needs_masked(self) -> bool:
+        return any(s.output == MASKED for s in self._chosen())
+
+    def _journeys(self, spec: ModelSpec, sequences: Sequence[str]) -> Iterator[Journey]:
+        journey = self._of_sequences(spec, sequences)
+        if journey is not None:
+            yield journey
+        if self._needs_masked():
+            yield from (masked for _, masked in masked_journeys(list(distinct_rows(sequences))))
+
     def _features(self, run: Run, sequences: Sequence[str]) -> FloatArray:
         chosen = self._chosen()
         if any(statistic.of_residues for statistic in chosen):
             check_residues(sequences)
-        distinct, inverse, rows = distinct_rows(sequences)
-        columns = [own_columns(sequence) for sequence in distinct]
-        values: dict[OutputSpec, Iterable[Predictions]] = {}
-        unmasked = sorted({s.output for s in chosen} - {MASKED}, key=str)
-        if unmasked:
-            answer = run.travel(sequences, unmasked, prefetch=self._prefetched(run.spec))
-            for output in unmasked:
-                arrays = [record[output] for record in answer.records]
-                values[output] = map(Predictions, arrays, columns)
-        if any(s.output == MASKED for s in chosen):
-            known = [np.flatnonzero(own >= 0) for own in columns]
-            masked = masked_logits(run, distinct, known, rows)
-            values[MASKED] = map(Predictions, masked, (own[own >= 0] for own in columns))
-        features = []
-        for predictions in zip(*values.values(), strict=True):
-            of = dict(zip(values, predictions, strict=True))
-            features.append(np.concatenate([np.atleast_1d(s.function(of[s.output])) for s in chosen]))
-        return np.asarray(features, dtype=np.float32)[inverse]
+        rows = distinct_rows(sequences)
+        found: list[dict[OutputSpec, Predictions]] = [{} for _ in rows]
+        journey = self._of_sequences(run.spec, sequences)
+        if journey is not None:
+            for of, sequence, record in zip(found, rows, run.travel(journey).records, strict=True):
+                of.update((o, Predictions(record[o], own_columns(sequence))) for o in journey.outputs if record)
+        if self._needs_masked():
+            for of, sequence, logits in zip(found, rows, masked_logits(run, rows), strict=True):
+                columns = own_columns(sequence)
+                if logits is not None:
+                    of[MASKED] = Predictions(logits, columns[columns >= 0])
+        features = np.full((len(sequences), len(self._column_names(run.spec))), np.nan, dtype=np.float32)
+        for of, places in zip(found, rows.values(), strict=True):
+            if all(s.output in of for s in chosen):
+                features[places] = np.concatenate([np.atleast_1d(s.function(of[s.output])) for s in chosen])
+        return features

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from skesm._base import Run
-from skesm._outputs import MASK_LOGITS, FloatArray, OutputSpec
-from skesm._variants import is_mask, mask_each
+from skesm._alphabet import AMINO_ACIDS
+from skesm._outputs import MASK_LOGITS, FloatArray, OutputSpec, Record
+from skesm._run import Journey, Run
+from skesm._variants import is_mask, mask_each, own_columns
 
 _MASKED = OutputSpec(MASK_LOGITS)
 
@@ -21,42 +21,61 @@ _MASKED = OutputSpec(MASK_LOGITS)
 _COPIES = 4096
 
 
-def masked_logits(
-    run: Run, sequences: Sequence[str], positions: Sequence[NDArray[np.intp]], rows: Sequence[int]
-) -> Iterator[FloatArray]:
-    """Logits of residues, each from the pass of the copy in which it is masked; what else is masked stays so.
+def known_positions(sequence: str) -> list[int]:
+    """Residues that are one of the 20 amino acids."""
+    positions: list[int] = np.flatnonzero(own_columns(sequence) >= 0).tolist()
+    return positions
+
+
+def masked_journey(sequence: str, positions: Sequence[int]) -> Journey:
+    """Passes of a sequence with each of some residues masked; what is masked already stays."""
+    return Journey(mask_each(sequence, positions), [_MASKED])
+
+
+def masked_journeys(sequences: Sequence[str]) -> Iterator[tuple[list[str], Journey]]:
+    """Passes of sequences with each of their amino acids masked: some sequences at a time, with all of their copies."""
+    some: list[str] = []
+    copies: list[str] = []
+    for sequence in sequences:
+        more = mask_each(sequence, known_positions(sequence))
+        if some and len(copies) + len(more) > _COPIES:
+            yield some, Journey(copies, [_MASKED])
+            some, copies = [], []
+        some.append(sequence)
+        copies += more
+    if some:
+        yield some, Journey(copies, [_MASKED])
+
+
+def masked_rows(records: Sequence[Record], sequence: str, positions: Sequence[int]) -> FloatArray:
+    """Logits of the residues at some positions, (number of positions, 20), from their copies' records."""
+    # the mask of a copy is one of several, if the sequence has masks of its own
+    ranks = np.cumsum(is_mask(sequence))[positions]
+    logits = np.empty((len(positions), len(AMINO_ACIDS)), dtype=np.float32)
+    for row, record, rank in zip(logits, records, ranks, strict=True):
+        row[:] = record[_MASKED][rank]
+    return logits
+
+
+def masked_logits(run: Run, rows: dict[str, list[int]]) -> Iterator[FloatArray | None]:
+    """Logits of each sequence's amino acids, (C, 20), each from the pass in which it is masked.
 
     Parameters
     ----------
     run : Run
-    sequences : sequence of str
-        Clean sequences.
-    positions : sequence of ndarray of int
-        For each sequence, the residues that are masked, one at a time.
-    rows : sequence of int
-        For each sequence, a row of X that needs it.
+    rows : dict of str to list of int
+        Distinct sequences, each with an amino acid, and the rows of X that need them.
 
     Yields
     ------
-    logits : ndarray of shape (number of positions, 20), float32
-        For each sequence.
+    logits : ndarray of shape (C, 20), float32, or None
+        For each sequence, in order; None if the backend failed on any of its copies.
     """
-    begin = 0
-    while begin < len(sequences):
-        end, count = begin, 0
-        while end < len(sequences) and (end == begin or count + len(positions[end]) <= _COPIES):
-            count += len(positions[end])
-            end += 1
-        some = range(begin, end)
-        copies = [copy for i in some for copy in mask_each(sequences[i], positions[i])]
-        if not copies:  # the rest have no positions
-            yield from (np.empty((0, 20), dtype=np.float32) for _ in some)
-            break
-        answer = run.travel(copies, [_MASKED], rows=[rows[i] for i in some for _ in positions[i]])
+    for some, journey in masked_journeys(list(rows)):
+        answer = run.travel(journey, [rows[s] for s in some for _ in known_positions(s)])
         places = iter(answer.inverse)
-        for i in some:
-            # the mask of a copy is one of several, if the sequence has masks of its own
-            ranks = np.cumsum(is_mask(sequences[i]))[positions[i]]
-            values = [answer.records[next(places)][_MASKED][rank] for rank in ranks]
-            yield np.stack(values) if values else np.empty((0, 20), dtype=np.float32)
-        begin = end
+        for sequence in some:
+            positions = known_positions(sequence)
+            records = [answer.records[next(places)] for _ in positions]
+            found = [record for record in records if record is not None]
+            yield masked_rows(found, sequence, positions) if len(found) == len(records) else None

@@ -143,6 +143,8 @@ def parse_outputs(names: Iterable[str], n_layers: int) -> tuple[OutputSpec, ...]
     """
     specs: set[OutputSpec] = set()
     for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"an output is named by a str such as 'mean@33', got {name!r}")
         kind, at, layer = name.partition("@")
         if not at:
             specs.add(OutputSpec(kind))

@@ -6,7 +6,8 @@ Only this module knows the backend and the store at the same time.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,10 +18,10 @@ from tqdm import tqdm
 from skesm._alphabet import count_residues
 from skesm._derived import derive, source
 from skesm._outputs import Namespace, OutputSpec, Record, validate_record
-from skesm.backends.base import Backend, Batch
+from skesm.backends.base import Backend, Batch, RequestPlan
 from skesm.cache import RecordStore, recall_model, remember_model, resolve_location
 from skesm.esm2.spec import ModelSpec
-from skesm.exceptions import BackendError, CheckpointNotFoundError, PartialResultError
+from skesm.exceptions import BackendError, CheckpointNotFoundError, PartialResultError, PartialResultWarning
 
 _CAUSES_SHOWN = 5
 
@@ -34,7 +35,7 @@ class RunInfo:
     rows : int
         Rows of X.
     distinct : int
-        Distinct sequences among them, and what else was needed for them: the reference, masked copies.
+        Distinct sequences among them, and what else they need: a reference, copies with residues masked.
     hits : int
         Distinct sequences that were answered from the record store (by this or another process).
     computed : int
@@ -48,13 +49,155 @@ class RunInfo:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The distinct sequences with their records, and for each row of X which of them is its own."""
+class TransformPlan:
+    """What a transform would cost.
 
-    sequences: Sequence[str]
-    records: Sequence[Record]
+    Attributes
+    ----------
+    rows : int
+        Rows of X.
+    distinct : int
+        Distinct sequences among them, and what else they need: a reference, copies with residues masked.
+    stored : int
+        Distinct sequences that the record store can answer.
+    to_compute : int
+        Distinct sequences that would go through the model.
+    requests : RequestPlan or None
+        What would be sent; None for a model on this machine.
+    """
+
+    rows: int
+    distinct: int
+    stored: int
+    to_compute: int
+    requests: RequestPlan | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Records of the distinct sequences, and which of them is each row's own.
+
+    Attributes
+    ----------
+    sequences : list of str
+        The distinct sequences.
+    records : list of Record or None
+        None for a sequence that failed.
+    inverse : list of int
+        For each row of X its place in `records`.
+    info : RunInfo
+    """
+
+    sequences: list[str]
+    records: list[Record | None]
     inverse: list[int]
     info: RunInfo
+
+
+class _Passes:
+    """Forward passes of one transform's distinct sequences, each answer checked.
+
+    Attributes
+    ----------
+    computed : int
+        Sequences that were answered.
+    failed : dict of int to BackendError
+        Why a sequence could not be had.
+    """
+
+    def __init__(
+        self,
+        distinct: list[str],
+        inverse: list[int],
+        *,
+        backend: Backend,
+        model: str,
+        spec: ModelSpec,
+        n_jobs: int | None,
+        rows: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        self.distinct = distinct
+        self.computed = 0
+        self.failed: dict[int, BackendError] = {}
+        self._inverse = inverse
+        self._rows = rows
+        self._backend = backend
+        self._model = model
+        self._spec = spec
+        self._n_jobs = n_jobs
+
+    def run(self, indices: Sequence[int], outputs: Sequence[OutputSpec]) -> Generator[dict[int, Record], None, None]:
+        """Records of some distinct sequences, by index, as they finish; what cannot be had goes to `failed`."""
+        unanswered = set(range(len(indices)))  # the backend counts the sequences that it is handed
+        sequences = [self.distinct[i] for i in indices]
+        asked = _sources(outputs)
+        try:
+            # Closed here, not when the garbage collector finds it: a backend's workers and requests end with it.
+            with closing(self._backend.run(self._model, sequences, asked, n_jobs=self._n_jobs)) as batches:
+                for batch in batches:
+                    fresh = {indices[place]: record for place, record in _answers(batch, unanswered)}
+                    for index, record in fresh.items():
+                        self._check(index, record, asked)
+                        fresh[index] = derive(record, outputs, self.distinct[index])
+                    self.computed += len(fresh)
+                    yield fresh
+        except PartialResultError as error:
+            self.failed.update((indices[place], cause) for place, cause in error.causes.items())
+            unanswered -= error.causes.keys()
+        if unanswered:
+            raise BackendError(f"the backend left {len(unanswered)} of {len(indices)} sequences unanswered")
+
+    def _check(self, index: int, record: Record, outputs: Sequence[OutputSpec]) -> None:
+        try:
+            validate_record(record, outputs, count_residues(self.distinct[index]), self._spec.width)
+        except ValueError as error:
+            row = self._rows_of(self._inverse.index(index))[0]
+            raise BackendError(f"{self._spec.name}: the answer for row {row} of X is wrong: {error}") from error
+
+    def _rows_of(self, place: int) -> Sequence[int]:
+        """Rows of X that need the sequence at a place of those that travel."""
+        return (place,) if self._rows is None else self._rows[place]
+
+    def find_namespace(self, location: Path) -> tuple[Namespace, CheckpointNotFoundError | None]:
+        """The namespace of the model's records; if its weights are not here, that of the last time, with the error.
+
+        What is stored can then be had without weights, and the error is raised if something is missing.
+        """
+        name = os.path.abspath(self._model) if os.path.isdir(self._model) else self._model
+        try:
+            namespace = self._backend.namespace(self._model)
+        except CheckpointNotFoundError as error:
+            known = recall_model(location, name, self._backend.numerics)
+            if known is None:
+                raise
+            return Namespace(self._model, known.fingerprint, known.numerics), error
+        remember_model(location, name, namespace, asdict(self._spec))
+        return namespace, None
+
+    def refuse_changed_weights(self, namespace: Namespace) -> None:
+        """Raise if the model's files were replaced since: what was computed could belong to either."""
+        if self._backend.namespace(self._model) != namespace:
+            raise BackendError(f"{self._spec.name}: its files were replaced during the run; run it again")
+
+    def error(self, answer: Answer) -> PartialResultError:
+        """What failed, in rows of X."""
+        causes = {
+            row: self.failed[index]
+            for place, index in enumerate(self._inverse)
+            if index in self.failed
+            for row in self._rows_of(place)
+        }
+        return partial_result(causes, len(self._inverse), answer)
+
+
+def partial_result(causes: Mapping[int, BackendError], n_rows: int, results: Any) -> PartialResultError:
+    """The error that names the rows of X that failed, and carries what was finished."""
+    ordered = dict(sorted(causes.items()))
+    shown = "; ".join(f"row {row}: {cause}" for row, cause in list(ordered.items())[:_CAUSES_SHOWN])
+    more = f"; and {len(ordered) - _CAUSES_SHOWN} more" if len(ordered) > _CAUSES_SHOWN else ""
+    return PartialResultError(
+        f"{len(ordered)} of {n_rows} rows of X failed, all others are finished: {shown}{more}", ordered, results
+    )
 
 
 def travel(
@@ -66,8 +209,9 @@ def travel(
     memory: Any = None,
     prefetch: Sequence[OutputSpec] = (),
     n_jobs: int | None = None,
+    on_error: str = "raise",
     verbose: bool = False,
-    rows: Sequence[int] | None = None,
+    rows: Sequence[Sequence[int]] | None = None,
 ) -> Answer:
     """Records of clean sequences.
 
@@ -81,83 +225,133 @@ def travel(
         As given to the estimator.
     prefetch : sequence of OutputSpec
         What else is stored for the sequences that go through the model. Nothing without `memory`.
-    rows : sequence of int, optional
-        Row of X for which each sequence is needed, for messages; by default its own place.
+    on_error : {"raise", "nan"}
+        What happens, after all others are finished, if the backend fails on some sequences: ``"nan"`` leaves them None
+        and warns.
+    rows : sequence of sequence of int, optional
+        For each sequence the rows of X that need it, to be named if it fails; by default its own place.
 
     Returns
     -------
     Answer
+
+    Raises
+    ------
+    PartialResultError
+        If the backend failed on some sequences; its `results` is the Answer.
     """
     places: dict[str, int] = {}
     inverse = [places.setdefault(sequence, len(places)) for sequence in sequences]
     distinct = list(places)
-    row_of = range(len(sequences)) if rows is None else rows
     spec = backend.spec(model)
+    passes = _Passes(distinct, inverse, backend=backend, model=model, spec=spec, n_jobs=n_jobs, rows=rows)
     location = resolve_location(memory)
+    records: dict[int, Record] = {}
     with ExitStack() as stack:
-        progress = stack.enter_context(
-            tqdm(total=len(distinct), desc=f"skesm: {spec.name}", unit="seq", disable=not verbose)
-        )
-
-        def forward(indices: Sequence[int], wanted: Sequence[OutputSpec]) -> Iterator[dict[int, Record]]:
-            """Run the backend; its indices count the sequences that it was handed, ours all distinct ones."""
-            unanswered = set(range(len(indices)))
-            asked = sorted({source(output) for output in wanted}, key=str)
-            # Closed here, not when the garbage collector finds it: a backend's workers and requests end with it.
-            try:
-                with closing(backend.run(model, [distinct[i] for i in indices], asked, n_jobs=n_jobs)) as batches:
-                    for batch in batches:
-                        fresh = {indices[place]: record for place, record in _answers(batch, unanswered)}
-                        for index, record in fresh.items():
-                            try:
-                                validate_record(record, asked, count_residues(distinct[index]), spec.width)
-                            except ValueError as error:
-                                row = row_of[inverse.index(index)]
-                                raise BackendError(
-                                    f"{spec.name}: the answer for row {row} of X is wrong: {error}"
-                                ) from error
-                            fresh[index] = derive(record, wanted, distinct[index])
-                        progress.update(len(fresh))
-                        yield fresh
-            except PartialResultError as error:
-                raise _by_rows(error, indices, inverse, row_of) from error
-            if unanswered:
-                raise BackendError(f"the backend left {len(unanswered)} of {len(indices)} sequences unanswered")
-
-        records: dict[int, Record] = {}
+        bar = None  # tqdm starts a thread, even for a bar that is disabled
+        if verbose:
+            bar = stack.enter_context(tqdm(total=len(distinct), desc=f"skesm: {spec.name}", unit="seq"))
         if location is None:
-            for fresh in forward(range(len(distinct)), outputs):
-                records.update(fresh)
-            computed = len(records)
+            steps = passes.run(range(len(distinct)), outputs)
         else:
-            namespace, absent = _find_namespace(backend, model, spec, location)
-            store = stack.enter_context(RecordStore(location, namespace))
-            wanted = sorted({*outputs, *prefetch}, key=str)
-            computed = 0
+            steps = _through_store(passes, location, outputs, prefetch)
+        for finished in stack.enter_context(closing(steps)):
+            records.update(finished)
+            if bar is not None:
+                bar.update(len(finished))
+    hits = len(records) - passes.computed
+    info = RunInfo(rows=len(sequences), distinct=len(distinct), hits=hits, computed=passes.computed)
+    answer = Answer(distinct, [records.get(i) for i in range(len(distinct))], inverse, info)
+    if passes.failed:
+        error = passes.error(answer)
+        if on_error == "raise":
+            raise error
+        warnings.warn(f"{error}: NaN", PartialResultWarning, stacklevel=4)
+    return answer
 
-            def look_up(indices: Sequence[int]) -> list[int]:
-                """Take what the store has of `indices`; what it lacks is returned."""
-                found = store.get([distinct[i] for i in indices], outputs)
-                known = {i: record for i, record in zip(indices, found, strict=True) if record is not None}
-                records.update(known)
-                progress.update(len(known))
-                return [i for i in indices if i not in known]
 
-            missing = look_up(range(len(distinct)))
-            while missing:
-                if absent is not None:
-                    raise absent
-                with store.claim([distinct[i] for i in missing], wanted) as mine:
-                    for fresh in forward([missing[i] for i in mine], wanted) if mine else ():
-                        store.put([distinct[i] for i in fresh], list(fresh.values()))
-                        records.update(fresh)
-                        computed += len(fresh)
-                others = [i for i in missing if i not in records]
-                if others and not mine:
-                    store.wait([distinct[i] for i in others], outputs)
-                missing = look_up(others) if others else []
-    info = RunInfo(rows=len(sequences), distinct=len(distinct), hits=len(distinct) - computed, computed=computed)
-    return Answer(distinct, [records[i] for i in range(len(distinct))], inverse, info)
+def survey(
+    sequences: Sequence[str],
+    outputs: Sequence[OutputSpec],
+    *,
+    backend: Backend,
+    model: str,
+    memory: Any = None,
+    prefetch: Sequence[OutputSpec] = (),
+) -> TransformPlan:
+    """Find what `travel` with the same arguments would cost; computes and sends no sequence."""
+    missing = distinct = list(dict.fromkeys(sequences))
+    location = resolve_location(memory)
+    if location is not None:
+        passes = _Passes(distinct, [], backend=backend, model=model, spec=backend.spec(model), n_jobs=None)
+        namespace, _ = passes.find_namespace(location)
+        with RecordStore(location, namespace) as store:
+            found = store.get(distinct, outputs)
+        missing = [sequence for sequence, record in zip(distinct, found, strict=True) if record is None]
+        outputs = sorted({*outputs, *prefetch}, key=str)
+    return TransformPlan(
+        rows=len(sequences),
+        distinct=len(distinct),
+        stored=len(distinct) - len(missing),
+        to_compute=len(missing),
+        requests=backend.plan(model, missing, _sources(outputs)),
+    )
+
+
+def add_plans(rows: int, plans: Sequence[TransformPlan]) -> TransformPlan:
+    """The plan of several journeys for the same rows."""
+    requests = [plan.requests for plan in plans if plan.requests is not None]
+    return TransformPlan(
+        rows=rows,
+        distinct=sum(plan.distinct for plan in plans),
+        stored=sum(plan.stored for plan in plans),
+        to_compute=sum(plan.to_compute for plan in plans),
+        requests=RequestPlan(
+            requests=sum(plan.requests for plan in requests),
+            sequences=sum(plan.sequences for plan in requests),
+            residues=sum(plan.residues for plan in requests),
+            refused=sum(plan.refused for plan in requests),
+            batch_size=max(plan.batch_size for plan in requests),
+        )
+        if requests
+        else None,
+    )
+
+
+def _through_store(
+    passes: _Passes, location: Path, outputs: Sequence[OutputSpec], prefetch: Sequence[OutputSpec]
+) -> Generator[dict[int, Record], None, None]:
+    """All records: what the store has, and then what it lacks, stored batch by batch as it is computed."""
+    namespace, absent = passes.find_namespace(location)
+    wanted = sorted({*outputs, *prefetch}, key=str)
+    with RecordStore(location, namespace) as store:
+        missing = list(range(len(passes.distinct)))
+        while missing:
+            found = store.get([passes.distinct[i] for i in missing], outputs)
+            known = {i: record for i, record in zip(missing, found, strict=True) if record is not None}
+            yield known
+            missing = [i for i in missing if i not in known]
+            if not missing:
+                break
+            if absent is not None:
+                raise absent
+            sequences = [passes.distinct[i] for i in missing]
+            with store.claim(sequences, wanted) as mine:
+                claimed = [missing[i] for i in mine]
+                if claimed:
+                    with closing(passes.run(claimed, wanted)) as batches:
+                        for fresh in batches:
+                            passes.refuse_changed_weights(namespace)
+                            store.put([passes.distinct[i] for i in fresh], list(fresh.values()))
+                            yield fresh
+            if not claimed:
+                store.wait(sequences, outputs)
+            missing = [i for i in missing if i not in claimed]
+
+
+def _sources(outputs: Iterable[OutputSpec]) -> list[OutputSpec]:
+    """What a backend is asked for."""
+    return sorted({source(output) for output in outputs}, key=str)
 
 
 def _answers(batch: Batch, unanswered: set[int]) -> Iterator[tuple[int, Record]]:
@@ -169,35 +363,3 @@ def _answers(batch: Batch, unanswered: set[int]) -> Iterator[tuple[int, Record]]
             raise BackendError("the backend answered a sequence twice, or one that it was not asked for")
         unanswered.remove(place)
         yield place, record
-
-
-def _by_rows(
-    error: PartialResultError, indices: Sequence[int], inverse: Sequence[int], rows: Sequence[int]
-) -> PartialResultError:
-    """A backend's error, which counts the sequences that it was handed, in rows of X."""
-    failed = {indices[place]: cause for place, cause in error.causes.items()}
-    causes = {row: failed[index] for row, index in zip(rows, inverse, strict=True) if index in failed}
-    shown = "; ".join(f"row {row}: {cause}" for row, cause in list(causes.items())[:_CAUSES_SHOWN])
-    more = f"; and {len(causes) - _CAUSES_SHOWN} more" if len(causes) > _CAUSES_SHOWN else ""
-    return PartialResultError(
-        f"{len(causes)} of {len(set(rows))} rows of X failed, all others are finished: {shown}{more}", causes
-    )
-
-
-def _find_namespace(
-    backend: Backend, model: str, spec: ModelSpec, location: Path
-) -> tuple[Namespace, CheckpointNotFoundError | None]:
-    """The namespace of the model's records; if its weights are not here, that of the last time, with the error.
-
-    What is stored can then be had without weights, and the error is raised if something is missing.
-    """
-    name = os.path.abspath(model) if os.path.isdir(model) else model
-    try:
-        namespace = backend.namespace(model)
-    except CheckpointNotFoundError as error:
-        known = recall_model(location, name, backend.numerics)
-        if known is None:
-            raise
-        return Namespace(model, known.fingerprint, known.numerics), error
-    remember_model(location, name, namespace, asdict(spec))
-    return namespace, None

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 
 from skesm._alphabet import AMINO_ACIDS
 from skesm._outputs import MASK_LOGITS, FloatArray, OutputSpec
@@ -47,7 +46,8 @@ class Predictions:
     @cached_property
     def log_p(self) -> NDArray[np.float64]:
         """Logarithms of the probabilities over the 20 amino acids, of the shape of the logits."""
-        log_p: NDArray[np.float64] = log_softmax(self.values.astype(np.float64), axis=1)
+        logits = self.values.astype(np.float64)
+        log_p: NDArray[np.float64] = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
         return log_p
 
     @cached_property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from numbers import Integral
 from typing import Any, Self
@@ -13,11 +13,12 @@ from sklearn.base import RegressorMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skesm._alphabet import AMINO_ACIDS
-from skesm._base import Run, _ESM2Estimator
-from skesm._masked import masked_logits
+from skesm._alphabet import AMINO_ACIDS, count_residues
+from skesm._base import _ESM2Estimator
+from skesm._masked import known_positions, masked_journey, masked_logits, masked_rows
 from skesm._outputs import FloatArray
 from skesm._reference import ReferenceMixin
+from skesm._run import Journey, Run
 from skesm._summaries import LOGITS, Predictions
 from skesm._variants import check_lengths, check_scorable, differences, distinct_rows, own_columns
 from skesm.backends.base import Backend
@@ -51,6 +52,9 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Estimator):  # type
         The longest sequences that ESM-2 was trained on; longer ones are an error. None sets no limit.
     unknown_residues : {"error", "X"}, default="error"
         ``"X"`` reads letters that ESM-2 does not know (``J``) as any residue.
+    on_error : {"raise", "nan"}, default="raise"
+        What happens if a backend fails on some rows. All others are finished and stored first. Then ``"raise"`` raises
+        a `PartialResultError`, which carries what was finished; ``"nan"`` gives scores of NaN, and warns.
     n_jobs : int or None, default=None
         CPU threads that compute; -1 is all cores. None leaves it to the backend. Changes no value.
     verbose : bool, default=False
@@ -126,6 +130,7 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Estimator):  # type
         memory: Any = None,
         max_length: int | None = 1022,
         unknown_residues: str = "error",
+        on_error: str = "raise",
         n_jobs: int | None = None,
         verbose: bool | int = False,
     ) -> None:
@@ -136,6 +141,7 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Estimator):  # type
         self.memory = memory
         self.max_length = max_length
         self.unknown_residues = unknown_residues
+        self.on_error = on_error
         self.n_jobs = n_jobs
         self.verbose = verbose
 
@@ -186,6 +192,9 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Estimator):  # type
             If the reference is to be learnt, and ``fit`` was not called.
         CheckpointNotFoundError
             If the model is not on this machine and cannot be fetched.
+        PartialResultError
+            If the backend failed on some rows, after all others were finished; its `results` are the scores with NaN in
+            the failed rows. Not with ``on_error="nan"``.
         BackendError
             If the backend fails or answers wrongly. With `memory`, what was finished is stored.
         """
@@ -194,10 +203,12 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Estimator):  # type
         sequences, reference = self._clean(X), self._known_reference()
         self._check_variants(sequences, reference)
         run = Run(self, backend, spec)
-        distinct, inverse, rows = distinct_rows(sequences)
+        rows = distinct_rows(sequences)
         score = self._pll_ratios if self.strategy == "pll_ratio" else self._marginals
-        scores: NDArray[np.float64] = np.array(score(run, distinct, rows, reference), dtype=np.float64)[inverse]
-        run.finish(len(sequences))
+        scores = np.empty(len(sequences))
+        for places, value in zip(rows.values(), score(run, rows, reference), strict=True):
+            scores[places] = value
+        run.finish(scores)
         return scores
 
     def _check_variants(self, sequences: Sequence[str], reference: str) -> None:
@@ -205,40 +216,50 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Estimator):  # type
             check_lengths(sequences, reference, "remove these rows, or choose strategy='pll_ratio'")
         check_scorable(sequences, reference)
 
-    def _marginals(self, run: Run, sequences: Sequence[str], rows: Sequence[int], reference: str) -> list[float]:
+    def _marginals(self, run: Run, rows: dict[str, list[int]], reference: str) -> Iterator[float]:
         """Sums over the mutated positions. Differences of logits are those of log-probabilities."""
         own_reference = own_columns(reference)
-        mutated = [differences(sequence, reference) for sequence in sequences]
-        tables: Iterable[FloatArray]  # (L, 20) logits for each sequence, of which the mutated rows are used
+        mutated = [differences(sequence, reference) for sequence in rows]
+        tables: Iterable[FloatArray | None]  # (L, 20) logits for each sequence, of which the mutated rows are used
         if self.strategy == "mutant_marginal":
-            tables = [record[LOGITS] for record in run.travel(sequences, [LOGITS], rows=rows).records]
-        elif self.strategy == "wt_marginal":
-            tables = repeat(run.travel([reference], [LOGITS]).records[0][LOGITS], len(sequences))
+            answer = run.travel(Journey(list(rows), [LOGITS]), list(rows.values()))
+            tables = [None if record is None else record[LOGITS] for record in answer.records]
         else:
-            table = np.zeros((len(own_reference), len(AMINO_ACIDS)), dtype=np.float32)
-            positions = np.unique(np.concatenate(mutated))
-            (table[positions],) = masked_logits(run, [reference], [positions], rows[:1])
-            tables = repeat(table, len(sequences))
-        scores = []
-        for sequence, at, table in zip(sequences, mutated, tables, strict=True):
-            logits = table[at].astype(np.float64)
-            place = np.arange(len(at))
-            scores.append(float((logits[place, own_columns(sequence)[at]] - logits[place, own_reference[at]]).sum()))
-        return scores
+            tables = repeat(self._table(run, reference, np.unique(np.concatenate(mutated)).tolist()), len(rows))
+        for sequence, at, table in zip(rows, mutated, tables, strict=True):
+            if table is None:
+                yield np.nan
+            else:
+                new, old = own_columns(sequence)[at], own_reference[at]
+                yield float((table[at, new].astype(np.float64) - table[at, old]).sum())
 
-    def _pll_ratios(self, run: Run, sequences: Sequence[str], rows: Sequence[int], reference: str) -> list[float]:
+    def _table(self, run: Run, reference: str, positions: list[int]) -> FloatArray:
+        """Logits of the reference, (L, 20); with masks, only those of the mutated positions, each masked."""
+        if self.strategy == "wt_marginal":
+            return run.travel_reference(Journey([reference], [LOGITS]))[0][LOGITS]
+        table = np.zeros((count_residues(reference), len(AMINO_ACIDS)), dtype=np.float32)
+        if positions:
+            records = run.travel_reference(masked_journey(reference, positions))
+            table[positions] = masked_rows(records, reference, positions)
+        return table
+
+    def _pll_ratios(self, run: Run, rows: dict[str, list[int]], reference: str) -> Iterator[float]:
         """Pseudo-log-likelihoods less that of the reference."""
-        every = {reference: rows[0], **dict(zip(sequences, rows, strict=True))}
-        columns = [own_columns(sequence) for sequence in every]
-        known = [np.flatnonzero(own >= 0) for own in columns]
-        logits = masked_logits(run, list(every), known, list(every.values()))
-        pll = {
-            sequence: float(Predictions(values, own[own >= 0]).own.sum())
-            for sequence, values, own in zip(every, logits, columns, strict=True)
-        }
-        return [pll[sequence] - pll[reference] for sequence in sequences]
+        records = run.travel_reference(masked_journey(reference, known_positions(reference)))
+        home = _pll(masked_rows(records, reference, known_positions(reference)), reference)
+        others = {sequence: places for sequence, places in rows.items() if sequence != reference}
+        scores = {reference: 0.0}
+        for sequence, logits in zip(others, masked_logits(run, others), strict=True):
+            scores[sequence] = np.nan if logits is None else _pll(logits, sequence) - home
+        return (scores[sequence] for sequence in rows)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = False
         return tags
+
+
+def _pll(logits: FloatArray, sequence: str) -> float:
+    """Pseudo-log-likelihood, from logits of the amino acids alone."""
+    columns = own_columns(sequence)
+    return float(Predictions(logits, columns[columns >= 0]).own.sum())

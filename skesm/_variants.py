@@ -156,22 +156,18 @@ def learn_reference(sequences: Sequence[str], how: str | None) -> str:
     )
 
 
-def distinct_rows(sequences: Sequence[str]) -> tuple[list[str], list[int], list[int]]:
-    """Distinct sequences in the order of their first rows; for each row its own; for each of them its first row.
+def distinct_rows(sequences: Sequence[str]) -> dict[str, list[int]]:
+    """Distinct sequences, in the order of their first rows, with the rows that hold each.
 
     Examples
     --------
     >>> distinct_rows(["MKT", "MRT", "MKT"])
-    (['MKT', 'MRT'], [0, 1, 0], [0, 1])
+    {'MKT': [0, 2], 'MRT': [1]}
     """
-    places: dict[str, int] = {}
-    rows = []
-    inverse = []
+    rows: dict[str, list[int]] = {}
     for row, sequence in enumerate(sequences):
-        if sequence not in places:
-            rows.append(row)
-        inverse.append(places.setdefault(sequence, len(places)))
-    return list(places), inverse, rows
+        rows.setdefault(sequence, []).append(row)
+    return rows
 
 
 def mask_each(sequence: str, positions: Iterable[int]) -> list[str]:

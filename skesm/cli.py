@@ -1,7 +1,7 @@
-"""The command line: ``skesm demo``, ``skesm models``. The only module that prints.
+"""The command line: ``skesm demo``, ``models``, ``cache`` and ``serve``. The only module that prints.
 
-A command is a function that adds its parser to the others and sets ``run`` to the function that does the work; it stands
-in `_COMMANDS`. ``run`` returns nothing: what goes wrong is raised.
+A command is a function that adds its parser to the others and sets ``run`` to the function that does the work; it
+stands in `_COMMANDS`. ``run`` returns nothing: what goes wrong is raised.
 """
 
 from __future__ import annotations
@@ -11,22 +11,25 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skesm import __version__
 from skesm._optional import import_optional
-from skesm.exceptions import DemoModelWarning, InvalidSequenceError, SkesmError
+from skesm.exceptions import InvalidSequenceError, SkesmError, StoreError
 
 if TYPE_CHECKING:
     from skesm.benchmark import Comparison
 
-_DEMO_EXTRAS = ("xgboost", "matplotlib", "tqdm")
+_DEMO_EXTRAS = ("xgboost", "matplotlib")
+_GB1_GROUPS = "position"
+_BYTES_PUBLISHED = 4  # a weight: the published checkpoints are float32
 _DEFAULT_SEQUENCE_COLUMN, _DEFAULT_TARGET_COLUMN = "seq", "label"  # as in TAPE's files
 
 
@@ -46,11 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     try:
-        args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warning_printer()  # put back by catch_warnings
+            args.run(args)
     except (SkesmError, ValueError, OSError) as error:
         if args.traceback:
             raise
-        print(f"skesm: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"skesm: error: {_one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("skesm: interrupted", file=sys.stderr)
@@ -58,9 +63,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _warning_printer() -> Callable[..., None]:
+    """Shows a warning as one line for people, without the place in the code, and the same one once."""
+    shown = set()
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        line = _one_line(message)
+        if line not in shown:
+            shown.add(line)
+            print(f"skesm: warning: {line}", file=sys.stderr)
+
+    return show
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="skesm", description="ESM-2 features of proteins for scikit-learn.")
-    parser.add_argument("--version", action="version", version=f"skesm {metadata.version('skesm')}")
+    parser.add_argument("--version", action="version", version=f"skesm {__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in _COMMANDS:
@@ -77,27 +99,58 @@ def _add_demo(commands: Any) -> None:
         help="compare ESM-2 features with baselines on measured data",
         description="Cross-validate XGBoost and ridge regression on ESM-2 features and on baselines that know nothing "
         "of proteins. Without --data: the stability of 813 single mutants of protein G's B1 domain.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     data = parser.add_argument_group("data")
     data.add_argument("--data", type=Path, metavar="FILE", help="CSV (or .tsv) file with a header line")
-    data.add_argument("--sequence-column", metavar="NAME", help=f"of --data; {_DEFAULT_SEQUENCE_COLUMN!r} if not given")
-    data.add_argument("--target-column", metavar="NAME", help=f"of --data; {_DEFAULT_TARGET_COLUMN!r} if not given")
-    data.add_argument("--group-column", metavar="NAME", help="of --data; rows of one value stay in one fold")
+    data.add_argument("--sequence-column", metavar="NAME", help=f"in --data (default: {_DEFAULT_SEQUENCE_COLUMN})")
+    data.add_argument("--target-column", metavar="NAME", help=f"in --data (default: {_DEFAULT_TARGET_COLUMN})")
+    data.add_argument(
+        "--group-column",
+        metavar="NAME",
+        help=f"rows of one value stay in one fold; without --data only {_GB1_GROUPS!r}, to test on unseen positions",
+    )
     data.add_argument("--rows", type=_positive, metavar="N", help="random subset, drawn with --seed")
     model = parser.add_argument_group("model")
-    model.add_argument("--model", default="skesm-mini", help="registry name, Hub repository id or checkpoint folder")
-    model.add_argument("--backend", default="local", choices=("local", "numpy", "torch", "biolm"), help="where it runs")
     model.add_argument(
-        "--memory", type=Path, metavar="FOLDER", help="record store: each sequence is computed once, ever"
+        "--model",
+        default="skesm-mini",
+        help="registry name, Hub repository id or checkpoint folder (default: %(default)s)",
+    )
+    model.add_argument(
+        "--backend",
+        default="local",
+        choices=("local", "numpy", "torch", "biolm"),
+        help="where it runs (default: %(default)s)",
+    )
+    model.add_argument(
+        "--memory",
+        type=Path,
+        metavar="FOLDER",
+        help="record store: each sequence goes through the model once, ever (default: store in --output)",
     )
     runs = parser.add_argument_group("comparison")
-    runs.add_argument("--folds", type=_at_least_two, default=5, metavar="K", help="folds of the cross-validation")
-    runs.add_argument("--seed", type=int, default=0, help="seed of folds, subset and XGBoost")
     runs.add_argument(
-        "--n-jobs", type=int, default=-1, metavar="N", help="threads; changes speed only, -1: one per CPU"
+        "--folds",
+        type=_at_least_two,
+        default=5,
+        metavar="K",
+        help="folds of the cross-validation (default: %(default)s)",
     )
-    runs.add_argument("--output", type=Path, default=Path("skesm-demo"), metavar="FOLDER", help="for the results")
+    runs.add_argument("--seed", type=int, default=0, help="seed of folds, subset and XGBoost (default: %(default)s)")
+    runs.add_argument(
+        "--n-jobs",
+        type=int,
+        default=-1,
+        metavar="N",
+        help="threads that fit folds; changes no number (default: one per CPU)",
+    )
+    runs.add_argument(
+        "--output",
+        type=Path,
+        default=Path("skesm-demo"),
+        metavar="FOLDER",
+        help="for the results (default: %(default)s)",
+    )
     runs.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=_demo, usage_error=parser.error)
 
@@ -131,12 +184,14 @@ class _Data:
 
 
 def _demo(args: argparse.Namespace) -> None:
-    if args.data is None and (args.sequence_column or args.target_column or args.group_column):
-        args.usage_error("columns can only be chosen with --data")
+    if args.data is None and (args.sequence_column or args.target_column):
+        args.usage_error("--sequence-column and --target-column need --data")
+    if args.data is None and args.group_column not in (None, _GB1_GROUPS):
+        args.usage_error(f"without --data, --group-column can only be {_GB1_GROUPS!r}")
     # Before the expensive part: all that can be known to fail.
     for module in _DEMO_EXTRAS:
         import_optional(module, "demo")
-    data = _read_csv_data(args) if args.data else _load_gb1()
+    data = _read_csv_data(args) if args.data else _load_gb1(args)
     if args.rows is not None:
         data = data.subset(args.rows, args.seed)
     args.output.mkdir(parents=True, exist_ok=True)
@@ -146,36 +201,34 @@ def _demo(args: argparse.Namespace) -> None:
     print(f"{data.title}: {len(data.sequences)} sequences, target {data.target}")
     print(f"model {args.model}, {args.folds} folds, seed {args.seed}")
     baselines, notes = baseline_features(data.sequences)
-    features = {
-        **esm2_features(args.model, backend=args.backend, memory=args.memory, verbose=not args.quiet),
-        **baselines,
-    }
+    memory = args.memory or args.output / "store"
+    protein_features = esm2_features(args.model, backend=args.backend, memory=memory, verbose=not args.quiet)
+    features = {**protein_features, **baselines}
     regressors = default_regressors(args.seed)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DemoModelWarning)
-        try:
-            comparison = compare(
-                data.sequences,
-                data.y,
-                features,
-                regressors,
-                cv=args.folds,
-                groups=data.groups,
-                random_state=args.seed,
-                n_jobs=args.n_jobs,
-                verbose=not args.quiet,
-            )
-        except InvalidSequenceError as error:
-            raise InvalidSequenceError(_with_places(error, data), error.rows) from error
-    notes += _unique(str(w.message) for w in caught if issubclass(w.category, DemoModelWarning))
+    try:
+        comparison = compare(
+            data.sequences,
+            data.y,
+            features,
+            regressors,
+            cv=args.folds,
+            groups=data.groups,
+            random_state=args.seed,
+            n_jobs=args.n_jobs,
+            verbose=not args.quiet,
+        )
+    except InvalidSequenceError as error:
+        raise InvalidSequenceError(_with_places(error, data), error.rows) from error
 
     print()
     print(comparison.to_text())
     print()
-    print("Spearman and RMSE: mean ± standard deviation over folds. Seconds: to fit and predict, all folds.")
-    times = {row.features: row.feature_seconds for row in comparison.rows if row.features not in baselines}
+    print("Mean ± standard deviation over folds; seconds to fit and predict, all folds.")
+    cost = protein_features["embeddings"].cache_info()
+    seconds = next(row.feature_seconds for row in comparison.rows if row.features == "embeddings+logits")
     print(
-        "Features computed in " + ", ".join(f"{seconds:.1f} s ({name})" for name, seconds in times.items() if seconds)
+        f"The model saw {cost.computed} sequences, {cost.hits} more were in the store; "
+        f"embeddings and logits took {seconds:.1f} s."
     )
     for note in notes:
         print(f"Note: {note}")
@@ -184,18 +237,17 @@ def _demo(args: argparse.Namespace) -> None:
         print(f"wrote {path}")
 
 
-def _load_gb1() -> _Data:
+def _load_gb1(args: argparse.Namespace) -> _Data:
     from skesm.datasets import load_gb1_stability
 
     gb1 = load_gb1_stability()
-    n_rows = len(gb1.data)
     return _Data(
         title="GB1 stability (Nisthal et al. 2019)",
         target="ΔΔG (kcal/mol)",
         sequences=list(gb1.data),
-        y=np.asarray(gb1.target, dtype=np.float64),
-        groups=None,
-        row_numbers=np.arange(n_rows),
+        y=gb1.target,
+        groups=gb1.positions if args.group_column else None,
+        row_numbers=np.arange(len(gb1.data)),
         places="rows",
     )
 
@@ -261,7 +313,95 @@ def _add_models(commands: Any) -> None:
 
 
 def _models(args: argparse.Namespace) -> None:
-    raise NotImplementedError
+    from skesm.esm2.spec import REGISTRY
+
+    print(f"{'name':<20}{'layers':>8}{'width':>7}{'parameters':>12}{'on disk':>9}  weights")
+    for spec in sorted(REGISTRY.values(), key=lambda spec: spec.n_parameters):
+        if spec.repository is None:
+            file = resources.files("skesm.esm2") / "weights" / spec.name / "model.safetensors"
+            with resources.as_file(file) as path:
+                n_bytes = path.stat().st_size
+            source = "bundled, for trying and teaching"
+        else:
+            n_bytes = spec.n_parameters * _BYTES_PUBLISHED
+            source = f"Hub: {spec.repository}"
+        parameters = f"{spec.n_parameters / 1e6:,.1f} M"
+        print(f"{spec.name:<20}{spec.n_layers:>8}{spec.width:>7}{parameters:>12}{_size(n_bytes):>9}  {source}")
+
+
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
+
+
+# cache ----------------------------------------------------------------------------------------------------------------
+
+
+def _add_cache(commands: Any) -> None:
+    parser = commands.add_parser("cache", help="look after a record store, the folder that is given as memory")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    def add(name: str, run: Callable[[argparse.Namespace], None], help_text: str) -> argparse.ArgumentParser:
+        action: argparse.ArgumentParser = actions.add_parser(name, help=help_text, description=help_text)
+        action.add_argument("path", type=Path, metavar="PATH", help="the folder given as memory")
+        action.set_defaults(run=run)
+        return action
+
+    add("info", _cache_info, "what is stored, by model")
+    add("verify", _cache_verify, "compare every value with its checksum; exit status 1 if one is damaged")
+    prune = add("prune", _cache_prune, "remove everything that is stored for a model")
+    prune.add_argument("--model", required=True, help="a name or fingerprint that `skesm cache info` shows")
+    export = add("export", _cache_export, "write what is stored for a model to a .npz or .parquet file")
+    export.add_argument("file", type=Path, metavar="FILE", help="the file to write; its ending says which kind")
+    export.add_argument("--model", help="a name or fingerprint; needed if the store holds several")
+
+
+def _cache_info(args: argparse.Namespace) -> None:
+    from skesm.cache import info
+
+    found = info(args.path)
+    if not found:
+        print(f"{args.path} holds no records")
+    for each in found:
+        print(f"{', '.join(each.models)}  {each.numerics}  fingerprint {each.fingerprint}")
+        print(f"  {each.sequences:,} sequences, {_size(each.disk_bytes)} on disk, since {each.created}")
+        for output, count in sorted(each.outputs.items()):
+            print(f"  {output:<16}{count:>10,}")
+        if each.problem:
+            print(f"  cannot be read: {each.problem}")
+
+
+def _cache_verify(args: argparse.Namespace) -> None:
+    from skesm.cache import verify
+
+    reports = verify(args.path)
+    for report in reports:
+        state = "sound" if report.sound else f"{report.damaged:,} damaged"
+        print(f"{', '.join(report.models)}: {report.records:,} values checked, {report.problem or state}")
+    damaged = [report for report in reports if not report.sound]
+    if damaged:
+        raise StoreError(f"{len(damaged)} of {len(reports)} models have damaged records; they will be computed again")
+
+
+def _cache_prune(args: argparse.Namespace) -> None:
+    from skesm.cache import prune
+
+    report = prune(args.path, model=args.model)
+    print(f"removed {args.model}: {_size(report.freed_bytes)} freed")
+
+
+def _cache_export(args: argparse.Namespace) -> None:
+    from skesm.cache import export
+
+    print(f"wrote {export(args.path, args.file, model=args.model):,} values to {args.file}")
+
+
+# serve ----------------------------------------------------------------------------------------------------------------
+
+
+def _add_serve(commands: Any) -> None:
+    from skesm.server import add_serve_parser
+
+    add_serve_parser(commands, lambda text: print(text, flush=True))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -285,8 +425,4 @@ def _whole_number(text: str, lowest: int) -> int:
     return number
 
 
-def _unique(texts: Any) -> list[str]:
-    return list(dict.fromkeys(texts))
-
-
-_COMMANDS = (_add_demo, _add_models)
+_COMMANDS = (_add_demo, _add_models, _add_cache, _add_serve)

@@ -19,7 +19,8 @@
     SkesmWarning               (UserWarning)
     ├── StoreWarning                          the record store could not be used as it should
     ├── DemoModelWarning                      features come from the bundled demo model
-    └── TruncationWarning                     sequences were cut to max_length
+    ├── TruncationWarning                     sequences were cut to max_length
+    └── PartialResultWarning                  some rows are NaN, because the backend failed on them
 
 Messages carry row numbers, positions and lengths, never sequences: those are confidential.
 """
@@ -137,7 +138,8 @@ class PartialResultError(BackendError):
     causes : mapping of int to BackendError
         The reason for each failed row, counted from 0.
     results : object, default=None
-        What was finished, where the raiser holds it; backends do not, they have yielded it.
+        What was finished. From an estimator, the features as an ndarray of shape (n, n_features) with NaN in the failed
+        rows; a backend has yielded its results.
 
     Attributes
     ----------
@@ -169,3 +171,7 @@ class StoreWarning(SkesmWarning):
 
 class TruncationWarning(SkesmWarning):
     """Sequences were cut to `max_length`, as ``long_sequences="truncate"`` asks for."""
+
+
+class PartialResultWarning(SkesmWarning):
+    """The backend failed on some rows, which are NaN, as ``on_error="nan"`` asks for."""

@@ -39,23 +39,23 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
         from skesm.esm2.tokenizer import VOCABULARY
 
         torch.manual_seed(seed)
-        fields = dict(
-            vocab_size=len(VOCABULARY),
-            mask_token_id=VOCABULARY.index("<mask>"),
-            pad_token_id=VOCABULARY.index("<pad>"),
-            vocab_list=list(VOCABULARY),
-            hidden_size=width,
-            num_hidden_layers=n_layers,
-            num_attention_heads=n_heads,
-            intermediate_size=4 * width,
-            max_position_embeddings=1026,
-            position_embedding_type="rotary",
-            emb_layer_norm_before=False,
-            token_dropout=True,
-            layer_norm_eps=1e-5,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-        )
+        fields = {
+            "vocab_size": len(VOCABULARY),
+            "mask_token_id": VOCABULARY.index("<mask>"),
+            "pad_token_id": VOCABULARY.index("<pad>"),
+            "vocab_list": list(VOCABULARY),
+            "hidden_size": width,
+            "num_hidden_layers": n_layers,
+            "num_attention_heads": n_heads,
+            "intermediate_size": 4 * width,
+            "max_position_embeddings": 1026,
+            "position_embedding_type": "rotary",
+            "emb_layer_norm_before": False,
+            "token_dropout": True,
+            "layer_norm_eps": 1e-5,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        }
         model = EsmForMaskedLM(EsmConfig(**{**fields, **config})).eval()
         with (
             torch.no_grad()

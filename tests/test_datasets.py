@@ -161,9 +161,7 @@ def test_in_a_fresh_process(script: str) -> None:
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, timeout=60)
 
 
-def test_import_optional_leaves_broken_packages_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_import_optional_leaves_broken_packages_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package that is there but lacks a part is not reported as one to install."""
     (tmp_path / "skesm_test_broken.py").write_text("import skesm_test_absent\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -299,9 +297,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def send(
-    body: bytes = CONTENT, *, status: int = 200, announced: int | None = None, length: bool = True
-) -> Answer:
+def send(body: bytes = CONTENT, *, status: int = 200, announced: int | None = None, length: bool = True) -> Answer:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
         if length:
@@ -423,9 +419,7 @@ def test_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         file = RemoteFile("file.bin", url, 3, "0" * 64)
         with pytest.raises(DatasetError, match=r"ConnectionError while reading from 127\.0\.0\.1") as caught:
             fetch_file(file, tmp_path / "x", n_retries=1, delay=0)
-    assert f"curl --fail --location --create-dirs --output {tmp_path / 'x' / 'file.bin'} {url}" in str(
-        caught.value
-    )
+    assert f"curl --fail --location --create-dirs --output {tmp_path / 'x' / 'file.bin'} {url}" in str(caught.value)
     assert type(caught.value.__cause__).__module__.startswith("requests")
     assert not (tmp_path / "x").exists()
 
@@ -467,9 +461,7 @@ def test_two_processes_leave_one_good_file(server: Server, tmp_path: Path) -> No
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
 
-def test_fluorescence_downloads_all_splits(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fluorescence_downloads_all_splits(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole way: three files of other content stand in for the published ones, which are elsewhere."""
     files = {
         name: f"seq,label\n{residue}KT,{value}\n{residue}KV,0.5\n".encode()

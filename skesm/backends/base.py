@@ -33,6 +33,31 @@ class Batch:
     records: Sequence[Record]
 
 
+@dataclass(frozen=True)
+class RequestPlan:
+    """What a run would send.
+
+    Attributes
+    ----------
+    requests : int
+        Requests, if nothing has to be sent again.
+    sequences : int
+        Distinct sequences in them.
+    residues : int
+        Their residues.
+    refused : int
+        Distinct sequences that the service is known not to take; these are not sent.
+    batch_size : int
+        Sequences in a request, at most.
+    """
+
+    requests: int
+    sequences: int
+    residues: int
+    refused: int
+    batch_size: int
+
+
 class Backend(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is untyped
     """Turns clean sequences into records."""
 
@@ -61,6 +86,10 @@ class Backend(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is unty
         valid. A batch is computed or requested whether or not the earlier ones were taken, but no worker runs more than
         one batch ahead of the consumer. Closing the iterator stops the work promptly.
         """
+
+    def plan(self, model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec]) -> RequestPlan | None:
+        """Count what `run` would send; None if it would send nothing anywhere, as on this machine."""
+        return None
 
 
 def resolve_backend(backend: str | Backend) -> Backend:

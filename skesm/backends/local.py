@@ -132,6 +132,11 @@ class LocalBackend(Backend):
         """Compute `outputs` for `sequences`, in batches of `tokens_per_batch` tokens, longest sequences first."""
         self._validate_params()
         engine = self._load(locate(model))
+        beyond = max((output.layer or 0 for output in outputs), default=0)
+        if beyond > engine.spec.n_layers:
+            raise ValueError(
+                f"layer {beyond} does not exist: {engine.spec.name} has layers 0 to {engine.spec.n_layers}"
+            )
         if not engine.has_head and any(output.layer is None for output in outputs):
             raise BackendError(
                 f"the checkpoint of {engine.spec.name} was saved without its language-model head: it has embeddings, "

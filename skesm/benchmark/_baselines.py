@@ -14,28 +14,47 @@ from skesm.exceptions import InvalidSequenceError
 #: The standard amino acids, alphabetically: the order of the baselines' columns.
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 
+_MASK = "<MASK>"  # one residue, as ESM-2 reads it
+
 _UNKNOWN = len(AMINO_ACIDS)  # column of everything else, cut off before the result is handed out
 _COLUMN_OF_BYTE = np.full(256, _UNKNOWN, dtype=np.intp)
 _COLUMN_OF_BYTE[np.frombuffer(AMINO_ACIDS.encode(), dtype=np.uint8)] = np.arange(_UNKNOWN)
 
 
 def as_strings(X: Iterable[object]) -> list[str]:
-    """Upper-case strings without outer white space of a list, array, Series or one-column frame."""
+    """The rows of a list, array, Series or one-column frame, unchanged, once all are strings."""
     if isinstance(X, str | bytes):
-        raise ValueError("X is a single sequence; pass a list of sequences, such as [sequence]")
+        raise InvalidSequenceError("X is a single sequence, which would be read residue by residue: wrap it in a list")
     values = np.asarray(X, dtype=object)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
-        raise ValueError(f"X must hold one sequence per row, got an array of shape {values.shape}")
+        raise InvalidSequenceError(f"X must hold one sequence per row, got an array of shape {values.shape}")
     bad = [row for row, value in enumerate(values) if not isinstance(value, str)]
     if bad:
-        raise InvalidSequenceError(f"row {bad[0]} is a {type(values[bad[0]]).__name__}, not a string", bad)
-    return [value.strip().upper() for value in values]
+        raise InvalidSequenceError(
+            f"{len(bad)} rows are not strings, the first is row {bad[0]}, a {type(values[bad[0]]).__name__}; "
+            "remove or correct them",
+            bad,
+        )
+    return list(values)
+
+
+def normalise(sequence: str) -> str:
+    """A sequence as the transformers read it: white space at the ends removed, lower case raised.
+
+    Letters that are not ASCII stay as they are: raising them would turn some into residues.
+    """
+    sequence = sequence.strip()
+    return sequence.upper() if sequence.isascii() else sequence
 
 
 def _columns(sequence: str) -> NDArray[np.intp]:
     return _COLUMN_OF_BYTE[np.frombuffer(sequence.encode("ascii", "replace"), dtype=np.uint8)]
+
+
+def _read(X: Iterable[object]) -> list[str]:
+    return [normalise(sequence).replace(_MASK, "X") for sequence in as_strings(X)]
 
 
 class _SequenceBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
@@ -97,7 +116,7 @@ class AminoAcidComposition(_SequenceBaseline):
         InvalidSequenceError
             If a row is not a string.
         """
-        sequences = as_strings(X)
+        sequences = _read(X)
         counts = np.zeros((len(sequences), len(AMINO_ACIDS)), dtype=np.float32)
         for row, sequence in enumerate(sequences):
             counts[row] = np.bincount(_columns(sequence), minlength=_UNKNOWN + 1)[:_UNKNOWN]
@@ -124,8 +143,8 @@ class OneHotSequence(_SequenceBaseline):
     """One column for each amino acid at each position.
 
     Positions are counted from the start of the sequence. A sequence shorter than `length` has zeros at its
-    missing last positions: after a deletion its residues stand in the columns of their neighbours, which is why this baseline
-    is for libraries of substitutions. Letters other than the 20 standard ones have zeros at their position.
+    missing last positions: after a deletion its residues stand in the columns of their neighbours, which is why this
+    baseline is for libraries of substitutions. Letters other than the 20 standard ones have zeros at their position.
 
     Parameters
     ----------
@@ -161,7 +180,7 @@ class OneHotSequence(_SequenceBaseline):
         InvalidSequenceError
             If a row is not a string, or longer than `length`.
         """
-        sequences = as_strings(X)
+        sequences = _read(X)
         too_long = [row for row, sequence in enumerate(sequences) if len(sequence) > self.length]
         if too_long:
             raise InvalidSequenceError(

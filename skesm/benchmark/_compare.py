@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -19,9 +19,9 @@ from sklearn.dummy import DummyRegressor
 from sklearn.model_selection import GroupKFold
 from sklearn.utils import check_array, get_tags
 from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
-from skesm._optional import import_optional
-from skesm.benchmark._baselines import as_strings
+from skesm.benchmark._baselines import as_strings, normalise
 
 Features = Mapping[str, Any]
 Folds = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
@@ -99,7 +99,7 @@ class Comparison:
         return [row.as_dict() for row in self.rows]
 
     def best(self) -> ComparisonRow:
-        """Row of the highest mean Spearman correlation; the first one of equals, or the lowest RMSE if none is defined."""
+        """Row of the highest mean Spearman correlation, or of the lowest RMSE if no correlation is defined."""
         ranked = [row for row in self.rows if not np.isnan(row.spearman).any()]
         if not ranked:
             return min(self.rows, key=lambda row: float(np.mean(row.rmse)))
@@ -117,11 +117,8 @@ class Comparison:
             seconds = f"{row['fit_predict_seconds']:.1f}"
             cells.append((str(row["features"]), str(row["model"]), str(row["columns"]), spearman, rmse, seconds))
         widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
-        names = 2  # the first columns are names, aligned left; the others are numbers
-        lines = [
-            "  ".join(c.ljust(w) if i < names else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-            for line in cells
-        ]
+        aligned = "<<>>>>"  # names left, numbers right
+        lines = ["  ".join(f"{c:{a}{w}}" for c, a, w in zip(line, aligned, widths, strict=True)) for line in cells]
         return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
@@ -138,17 +135,17 @@ class Comparison:
             for row in self.table:
                 writer.writerow({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()})
 
-    def predictions_to_csv(self, path: str | os.PathLike[str], row_numbers: Sequence[int] | None = None) -> None:
+    def predictions_to_csv(self, path: str | os.PathLike[str], row_numbers: ArrayLike | None = None) -> None:
         """Write fold, measured value and every out-of-fold prediction of each sample as CSV.
 
         Parameters
         ----------
         path : path-like
             File to write; replaced if it exists.
-        row_numbers : sequence of int of length n_samples, default=None
+        row_numbers : array-like of shape (n_samples,), int, default=None
             Numbers that tell the samples apart, such as their rows in the original file; from 0 by default.
         """
-        numbers = range(len(self.y)) if row_numbers is None else row_numbers
+        numbers = np.arange(len(self.y)) if row_numbers is None else np.asarray(row_numbers)
         with Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["row", "fold", "measured", *(f"{f} | {m}" for f, m in self.predictions)])
@@ -189,15 +186,15 @@ def compare(
     cv : int or cross-validation splitter, default=5
         Number of folds, shuffled by `random_state`, or a splitter whose test sets hold every row once.
     groups : array-like of shape (n_samples,), default=None
-        Rows of one group stay in one fold. By default the rows of one sequence are a group, so that replicate
-        measurements never stand on both sides of a split.
+        Rows of one group stay in one fold. If `cv` is a number, the rows of one sequence are a group by default, so
+        that replicate measurements never stand on both sides of a split.
     random_state : int, default=0
         Seed of the folds.
     n_jobs : int, default=None
         Number of threads that fit folds; -1 is one per CPU. Each fit is held to one BLAS thread, so that the results do
         not depend on this number. Estimators that run threads of their own should be told to use one.
     verbose : bool, default=False
-        Show a progress bar on stderr (needs tqdm).
+        Show a progress bar of the fits on stderr. The transformers have bars of their own.
 
     Returns
     -------
@@ -228,39 +225,22 @@ def compare(
     models = [(f, m, estimator) for f in features for m, estimator in regressors.items()]
     models.append((NO_FEATURES, MEAN_MODEL, DummyRegressor()))
 
-    with _Progress(len(features) + len(models) * len(folds), verbose) as progress:
-        matrices: dict[str, NDArray[Any]] = {NO_FEATURES: np.zeros((len(sequences), 0))}
-        feature_seconds = {NO_FEATURES: 0.0}
-        for name, transformer in sorted(features.items(), key=lambda item: isinstance(item[1], tuple)):
-            progress.say(f"features: {name}")
-            if isinstance(transformer, tuple):
-                matrices[name] = np.hstack([matrices[part] for part in transformer])
-                feature_seconds[name] = sum(feature_seconds[part] for part in transformer)
-            else:
-                start = perf_counter()
-                matrices[name] = check_array(
-                    transformer.transform(sequences), dtype=(np.float64, np.float32), ensure_min_features=0
-                )
-                feature_seconds[name] = perf_counter() - start
-            if len(matrices[name]) != len(sequences):
-                raise ValueError(f"features {name!r}: {len(matrices[name])} rows for {len(sequences)} sequences")
-            progress.advance()
-
-        # A column that is constant over all rows is constant in every fold: it carries nothing, and costs time.
-        informative = {name: _without_constant_columns(matrix) for name, matrix in matrices.items()}
-        tasks = [(f, m, estimator, fold) for f, m, estimator in models for fold in range(len(folds))]
-        predictions = {(f, m): np.empty(len(sequences)) for f, m, _ in models}
-        seconds = dict.fromkeys(predictions, 0.0)
-        # threadpoolctl's limit holds for the process, so that the fits must be threads of this one.
-        with threadpool_limits(limits=1):
-            results = Parallel(n_jobs=n_jobs, require="sharedmem", return_as="generator")(
-                delayed(_fit_predict)(estimator, informative[f], target, *folds[fold]) for f, _, estimator, fold in tasks
-            )
-            for (f, m, _, fold), (predicted, elapsed) in zip(tasks, results, strict=True):
-                progress.say(f"{f} | {m}")
-                predictions[f, m][folds[fold][1]] = predicted
-                seconds[f, m] += elapsed
-                progress.advance()
+    matrices, feature_seconds = _compute_features(sequences, features)
+    # A column that is constant over all rows is constant in every fold: it carries nothing, and costs time.
+    informative = {name: _without_constant_columns(matrix) for name, matrix in matrices.items()}
+    tasks = [(f, m, estimator, *fold) for f, m, estimator in models for fold in folds]
+    predictions = {(f, m): np.empty(len(sequences)) for f, m, _ in models}
+    seconds = dict.fromkeys(predictions, 0.0)
+    # threadpoolctl's limit holds for one process, so that the fits must be threads of this one.
+    with threadpool_limits(limits=1), tqdm(total=len(tasks), desc="fits", unit="fit", disable=not verbose) as progress:
+        results = Parallel(n_jobs=n_jobs, require="sharedmem", return_as="generator")(
+            delayed(_fit_predict)(estimator, informative[f], target, train, test)
+            for f, _, estimator, train, test in tasks
+        )
+        for (f, m, _, _, test), (predicted, elapsed) in zip(tasks, results, strict=True):
+            predictions[f, m][test] = predicted
+            seconds[f, m] += elapsed
+            progress.update()
 
     fold_of = np.empty(len(sequences), dtype=np.intp)
     for number, (_, test) in enumerate(folds):
@@ -295,18 +275,36 @@ def _check_features(features: Features) -> None:
             )
 
 
-def _split(
-    sequences: list[str], y: NDArray[np.float64], cv: Any, groups: ArrayLike | None, random_state: int
-) -> Folds:
-    if groups is None:
-        groups = np.unique(sequences, return_inverse=True)[1]
-    groups = np.asarray(groups)
-    if groups.shape != (len(sequences),):
-        raise ValueError(f"groups has shape {groups.shape}, but X has {len(sequences)} sequences")
+def _compute_features(sequences: list[str], features: Features) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
+    """Matrix and seconds of each set of features, and of no features; joined ones after their parts."""
+    matrices: dict[str, NDArray[Any]] = {NO_FEATURES: np.empty((len(sequences), 0))}
+    seconds = {NO_FEATURES: 0.0}
+    for name, transformer in features.items():
+        if not isinstance(transformer, tuple):
+            start = perf_counter()
+            matrix = check_array(transformer.transform(sequences), dtype=(np.float64, np.float32))
+            seconds[name] = perf_counter() - start
+            if len(matrix) != len(sequences):
+                raise ValueError(f"features {name!r}: {len(matrix)} rows for {len(sequences)} sequences")
+            matrices[name] = matrix
+    for name, parts in features.items():
+        if isinstance(parts, tuple):
+            matrices[name] = np.hstack([matrices[part] for part in parts])
+            seconds[name] = sum(seconds[part] for part in parts)
+    return matrices, seconds
+
+
+def _split(sequences: list[str], y: NDArray[np.float64], cv: Any, groups: ArrayLike | None, random_state: int) -> Folds:
+    if groups is not None:
+        groups = np.asarray(groups)
+        if groups.shape != (len(sequences),):
+            raise ValueError(f"groups has shape {groups.shape}, but X has {len(sequences)} sequences")
     if isinstance(cv, int):
+        if groups is None:
+            groups = np.unique([normalise(sequence) for sequence in sequences], return_inverse=True)[1]
         n_groups = len(np.unique(groups))
         if not 2 <= cv <= n_groups:
-            raise ValueError(f"{cv} folds need at least 2 and at most as many folds as there are groups, {n_groups}")
+            raise ValueError(f"cannot make {cv} folds of {n_groups} groups (by default, distinct sequences)")
         cv = GroupKFold(n_splits=cv, shuffle=True, random_state=random_state)
     folds = list(cv.split(sequences, y, groups))
     if not np.array_equal(np.sort(np.concatenate([test for _, test in folds])), np.arange(len(sequences))):
@@ -316,7 +314,7 @@ def _split(
 
 def _without_constant_columns(matrix: NDArray[Any]) -> NDArray[Any]:
     if matrix.shape[1] == 0:
-        return np.zeros((len(matrix), 1))  # estimators want a column, even those that do not look at it
+        return np.zeros((len(matrix), 1))  # estimators want a column, even one that does not look at it
     varies = np.ptp(matrix, axis=0) > 0
     varies[0] |= not varies.any()
     return matrix[:, varies]
@@ -334,25 +332,3 @@ def _spearman(measured: NDArray[np.float64], predicted: NDArray[np.float64]) -> 
     if np.ptp(measured) == 0 or np.ptp(predicted) == 0:
         return float("nan")  # ranks of equal values are undefined; SciPy would warn
     return float(spearmanr(measured, predicted).statistic)
-
-
-class _Progress:
-    """A tqdm bar, or nothing."""
-
-    def __init__(self, total: int, verbose: bool) -> None:
-        self._bar = import_optional("tqdm", "demo").tqdm(total=total, unit="step", leave=False) if verbose else None
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def say(self, what: str) -> None:
-        if self._bar is not None:
-            self._bar.set_description(what)
-
-    def advance(self) -> None:
-        if self._bar is not None:
-            self._bar.update()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
 from collections.abc import Iterable, Mapping
 from importlib import metadata
@@ -11,10 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from skesm.benchmark._baselines import as_strings
+from skesm.benchmark._baselines import as_strings, normalise
 
 #: Packages whose version may change the numbers.
-_PACKAGES = ("skesm", "numpy", "scipy", "scikit-learn", "joblib", "xgboost", "torch")
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "joblib", "xgboost", "torch")
+
+#: Parameters that change where or how fast something runs, and no value.
+_NOT_NUMBERS = frozenset({"memory", "n_jobs", "prefetch", "verbose"})
 
 
 def data_digest(X: Iterable[str], y: ArrayLike) -> str:
@@ -42,7 +46,7 @@ def data_digest(X: Iterable[str], y: ArrayLike) -> str:
     """
     digest = hashlib.sha256()
     for sequence, value in zip(as_strings(X), np.asarray(y, dtype=np.float64), strict=True):
-        digest.update(f"{sequence}\t{float(value)!r}\n".encode())
+        digest.update(f"{normalise(sequence)}\t{float(value)!r}\n".encode())
     return digest.hexdigest()
 
 
@@ -75,10 +79,12 @@ def make_manifest(
     manifest : dict
         Ready for ``json.dump``.
     """
-    sequences = as_strings(X)
+    from skesm import __version__
+
+    sequences = [normalise(sequence) for sequence in as_strings(X)]
     lengths = [len(sequence) for sequence in sequences]
     return {
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"skesm": __version__, "python": platform.python_version(), **_versions()},
         "platform": f"{platform.system()} {platform.machine()}",
         "data": {
             "rows": len(sequences),
@@ -103,6 +109,15 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _describe(value: Any) -> str:
-    """One line; XGBoost's and scikit-learn's representations hold every parameter that was changed."""
-    return " + ".join(value) if isinstance(value, tuple) else " ".join(repr(value).split())
+def _describe(value: Any) -> Any:
+    """An estimator with its parameters, or a value, as JSON holds it."""
+    if hasattr(value, "get_params"):
+        parameters = value.get_params(deep=False)
+        described = {k: _describe(v) for k, v in parameters.items() if v is not None and k not in _NOT_NUMBERS}
+        return {"class": type(value).__name__, **described}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_describe(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    finite = not isinstance(value, float) or math.isfinite(value)
+    return value if isinstance(value, str | int | float) and finite else repr(value)  # JSON has no NaN

@@ -10,7 +10,8 @@ from skesm._optional import import_optional
 from skesm.benchmark._compare import Comparison, ComparisonRow
 
 _INCHES, _DPI = 5.0, 150
-_MARGIN = 0.04  # of the measured range, on each side
+_MARGIN = 0.04  # of the axes' range, on each side
+_CENTRAL = (0.5, 99.5)  # percentiles of the predictions that the axes must hold, so that one wild one cannot rule them
 
 
 def plot_predictions(
@@ -48,11 +49,19 @@ def plot_predictions(
     figure = matplotlib_figure.Figure(figsize=(_INCHES, _INCHES), dpi=_DPI, layout="constrained")
     agg.FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    low, high = min(measured.min(), predicted.min()), max(measured.max(), predicted.max())
+    lowest, highest = np.percentile(predicted, _CENTRAL)
+    low, high = min(measured.min(), lowest), max(measured.max(), highest)
     margin = _MARGIN * (high - low) or 1.0
     limits = (low - margin, high + margin)
+    shown = np.clip(predicted, *limits)
+    beyond = shown != predicted
     axes.plot(limits, limits, color="0.6", linewidth=1, linestyle="--", zorder=1, label="predicted = measured")
-    axes.scatter(measured, predicted, s=14, color="#1f5fa8", alpha=_opacity(len(measured)), linewidths=0, zorder=2)
+    points = {"s": 14, "alpha": _opacity(len(measured)), "linewidths": 0, "zorder": 2}
+    axes.scatter(measured[~beyond], predicted[~beyond], color="#1f5fa8", **points)
+    if beyond.any():
+        # Not left out: drawn on the edge, and counted.
+        edge = {**points, "s": 40, "alpha": 1, "clip_on": False, "label": f"{beyond.sum()} predicted beyond the axes"}
+        axes.scatter(measured[beyond], shown[beyond], color="#c0392b", marker="D", **edge)
     axes.set(xlim=limits, ylim=limits, xlabel=f"measured {target}", ylabel=f"predicted {target}, out of fold")
     axes.set_aspect("equal")
     axes.spines[["top", "right"]].set_visible(False)

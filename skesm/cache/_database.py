@@ -36,7 +36,7 @@ CREATE TABLE record (
     block INTEGER NOT NULL,
     start INTEGER NOT NULL,    -- place in the block, in bytes
     size INTEGER NOT NULL,
-    checksum BLOB NOT NULL,    -- over namespace, key, shape and value
+    checksum INTEGER NOT NULL, -- over namespace, key, shape and value
     PRIMARY KEY (sequence, output)
 ) WITHOUT ROWID;
 CREATE TABLE claim (sequence BLOB PRIMARY KEY, token TEXT NOT NULL) WITHOUT ROWID;

@@ -254,13 +254,17 @@ class RecordStore:
         digests = {sequence_digest(sequence) for sequence in sequences}
         end = None if timeout is None else time.monotonic() + timeout
         pause, longest = _PAUSES
-        while holders := self._read(lambda c: _records.holders(c, digests, names)):
-            while all(_claims.alive(self.folder, token) for token in holders):
+        while (holders := self._read(lambda c: _records.holders(c, digests, names))) and self._all_alive(holders):
+            # Until a holder ends, what it stores changes nothing for a caller that needs all of it.
+            while self._all_alive(holders):
                 if end is not None and time.monotonic() >= end:
                     return False
                 time.sleep(pause if end is None else min(pause, max(0.0, end - time.monotonic())))
                 pause = min(2 * pause, longest)
         return True
+
+    def _all_alive(self, tokens: Iterable[str]) -> bool:
+        return all(_claims.alive(self.folder, token) for token in tokens)
 
     # -- the file ------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ def plan_packs(lengths: Sequence[int], budget: int, alone_above: int) -> list[li
     budget : int
         Most tokens in a pack of several sequences.
     alone_above : int
-        A sequence of more tokens than this has a pack of its own; at most `budget`.
+        A sequence of more tokens than this, or than `budget`, has a pack of its own.
 
     Returns
     -------
@@ -32,7 +32,7 @@ def plan_packs(lengths: Sequence[int], budget: int, alone_above: int) -> list[li
     waiting: dict[int, list[int]] = defaultdict(list)
     packs = []
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if lengths[index] > alone_above:
+        if lengths[index] > min(alone_above, budget):
             packs.append([index])
         else:
             waiting[lengths[index]].append(index)

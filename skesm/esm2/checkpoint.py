@@ -228,8 +228,7 @@ def _shards(index: Path) -> list[str]:
     weight_map = _read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index} holds no 'weight_map'")
-    names = sorted(set(weight_map.values()))
-    for name in names:
+    for name in weight_map.values():
         if not isinstance(name, str) or not name.endswith(".safetensors") or Path(name).name != name:
             raise CheckpointError(f"{index} names a file that is not a safetensors file beside it: {name!r}")
-    return names
+    return sorted(set(weight_map.values()))

@@ -27,7 +27,7 @@ from skesm._outputs import FloatArray, OutputSpec
 from skesm._pooling import pool
 from skesm.esm2.parameters import Affine, Block, Parameters
 from skesm.esm2.spec import ModelSpec
-from skesm.esm2.threads import one_blas_thread
+from skesm.esm2.threads import limit_own_thread, one_blas_thread
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK
 
 Tokens = NDArray[np.uint8]
@@ -136,6 +136,7 @@ class NumpyEngine:
         records : list of dict
             One for each sequence.
         """
+        limit_own_thread()
         n_layers = self.spec.n_layers
         needs_head = any(output.layer is None for output in outputs)
         last = n_layers if needs_head else max(output.layer or 0 for output in outputs)

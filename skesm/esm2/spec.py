@@ -77,7 +77,7 @@ REGISTRY: Mapping[str, ModelSpec] = {
         _published("650M", 33, 1280, 20),
         _published("3B", 36, 2560, 40),
         _published("15B", 48, 5120, 40),
-        ModelSpec(DEMO_MODEL, n_layers=6, width=192, n_heads=6, ffn_width=768),
+        ModelSpec(DEMO_MODEL, n_layers=6, width=192, n_heads=6, ffn_width=768, layer_norm_eps=1e-12),
     )
 }
 

@@ -1,4 +1,4 @@
-"""One BLAS thread per worker, while any worker computes.
+"""One thread of BLAS, or of torch, per worker, while any worker computes.
 
 Several packs at once on one BLAS thread each are faster than one pack on all threads, and a product's last bits can
 depend on the number of threads. The limit is global to the process, so holders are counted: the first sets it, the
@@ -9,16 +9,30 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
 
 @cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController().select(user_api="blas")
+def _libraries() -> Sequence[Any]:
+    libraries: Sequence[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
+    return libraries
+
+
+def _release_control() -> None:
+    """Let any thread set the limits, this one first.
+
+    threadpoolctl 3.8 obeys, for all of OpenBLAS, only the first thread that ever set a limit, and ignores others
+    silently. Estimators are used from any thread.
+    """
+    for library in _libraries():
+        if hasattr(library, "clear_controlling_thread"):
+            library.clear_controlling_thread(force=True)
 
 
 class _OneThread:
@@ -27,23 +41,22 @@ class _OneThread:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._holders = 0
-        self._allowed = 0
-        self._limiter: object = None
+        self._allowed: list[int] = []
 
     def allowed(self) -> int:
         """BLAS threads outside of any hold."""
         with self._lock:
-            if self._holders:
-                return self._allowed
-            return max((info["num_threads"] for info in _blas().info()), default=os.cpu_count() or 1)
+            allowed = self._allowed if self._holders else [library.num_threads for library in _libraries()]
+            return max(allowed, default=os.cpu_count() or 1)
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        allowed = self.allowed()
         with self._lock:
             if not self._holders:
-                self._allowed = allowed
-                self._limiter = _blas().limit(limits=1)
+                self._allowed = [library.num_threads for library in _libraries()]
+                _release_control()
+                for library in _libraries():
+                    library.set_num_threads(1)  # and keep control: no other thread can lift the limit
             self._holders += 1
         try:
             yield
@@ -51,11 +64,21 @@ class _OneThread:
             with self._lock:
                 self._holders -= 1
                 if not self._holders:
-                    self._limiter.restore_original_limits()  # type: ignore[attr-defined]  # threadpoolctl is untyped
+                    _release_control()
+                    for library, allowed in zip(_libraries(), self._allowed, strict=True):
+                        library.set_num_threads(allowed)
+                    _release_control()
 
 
 _one_thread = _OneThread()
 one_blas_thread = _one_thread.hold
+
+
+def limit_own_thread() -> None:
+    """Set the limit in a worker thread too: a BLAS on OpenMP (conda's on macOS) keeps one for each thread."""
+    for library in _libraries():
+        if getattr(library, "threading_layer", None) == "openmp":
+            library.set_num_threads(1)
 
 
 def default_workers() -> int:
@@ -67,3 +90,44 @@ def default_workers() -> int:
     True
     """
     return _one_thread.allowed()
+
+
+class _OneTorchThread:
+    """Keeps torch on one thread in each thread that starts to use it; the first holder sets this, the last lifts it.
+
+    torch's number of threads is one value for the process, taken by each thread at its first use, and kept. The worker
+    threads of a run are new and take 1. It is set from a passing thread: set by the holder, it would slow the
+    holder's own use of torch too, and stay there if another holder is the last to leave.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._allowed: int | None = None
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        import torch
+
+        torch.get_num_threads()  # this thread takes its number before the limit
+        with self._lock:
+            if not self._holders:
+                self._allowed = _in_new_thread(torch.get_num_threads)
+                _in_new_thread(lambda: torch.set_num_threads(1))
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                if not self._holders:
+                    _in_new_thread(lambda: torch.set_num_threads(self._allowed))
+
+
+def _in_new_thread(call: Callable[[], int | None]) -> int | None:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result()
+
+
+_one_torch_thread = _OneTorchThread()
+one_torch_thread = _one_torch_thread.hold

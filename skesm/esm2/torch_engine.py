@@ -24,6 +24,7 @@ from skesm._outputs import FloatArray, OutputSpec
 from skesm.esm2.numpy_engine import TRAINED_MASK_RATIO, Tokens
 from skesm.esm2.parameters import Affine, Block, Head, Parameters
 from skesm.esm2.spec import ModelSpec
+from skesm.esm2.threads import one_torch_thread
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK
 from skesm.exceptions import BackendError
 
@@ -124,7 +125,6 @@ class TorchEngine:
 
     def _place_weights(self, parameters: Parameters) -> None:
         """The parameters' own places, with tensors on the device in them."""
-
         import torch
 
         def affine(pair: Affine) -> Affine:
@@ -172,12 +172,11 @@ class TorchEngine:
     def hold(self, n_threads: int) -> Iterator[int]:
         """Keep torch on one CPU thread for each pack; gives the packs to run at once.
 
-        Those are `n_threads` on the CPU, one on MPS, and two on CUDA: the kernels of one are queued while the
-        results of the other are fetched.
+        Two on CUDA: the kernels of one are queued while the results of the other are fetched.
         """
         self._refuse_rounded_products()
         if self._device.type == "cpu":
-            with _one_thread.hold():
+            with one_torch_thread():
                 yield n_threads
         else:
             yield 2 if self._device.type == "cuda" else 1
@@ -212,10 +211,8 @@ class TorchEngine:
                 results = self._compute([sequences[i] for i in order], shapes, outputs)
                 arrays = self._to_host([tensor for _, tensors in results for tensor in tensors])
         except RuntimeError as error:  # the base of torch's errors, those about memory among them
-            tokens = sum(len(s) for s in sequences)
-            raise BackendError(
-                f"{self.spec.name} failed on device {str(self._device)!r} with {tokens} tokens: {error}"
-            ) from error
+            tokens = sum(map(len, sequences))
+            raise BackendError(f"{self.spec.name} failed on {self._device} with {tokens} tokens: {error}") from error
         records: list[dict[OutputSpec, FloatArray]] = [{} for _ in sequences]
         taken = iter(arrays)
         for output, _ in results:
@@ -227,10 +224,7 @@ class TorchEngine:
     def _compute(
         self, sequences: Sequence[Tokens], shapes: Sequence[tuple[int, int]], outputs: Sequence[OutputSpec]
     ) -> list[tuple[OutputSpec, list[Tensor]]]:
-        """For each output one float32 tensor a run, (count, …), on the device.
-
-        `sequences` are sorted by length; `shapes` holds the (count, tokens) of each run of equal lengths.
-        """
+        """For each output one float32 tensor a run of equal lengths, (count, …); `shapes` holds (count, tokens)."""
         n_layers = self.spec.n_layers
         needs_head = any(output.layer is None for output in outputs)
         last = n_layers if needs_head else max(output.layer or 0 for output in outputs)
@@ -373,46 +367,3 @@ class _Shared:
     def __init__(self, array: FloatArray) -> None:
         self._owner = array  # NumPy keeps this object, and with it the memory, for as long as the new array lives
         self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}
-
-
-class _OneThread:
-    """Keeps torch on one thread in each thread that starts to use it; the first holder sets this, the last lifts it.
-
-    torch's number of threads is one value for the process, taken by each thread at its first use, and kept. The worker
-    threads of a run are new and take 1. It is set from a passing thread: set by the holder, it would slow the
-    holder's own use of torch too, and stay there if another holder is the last to leave.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._holders = 0
-        self._allowed = 1
-
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        import torch
-
-        torch.get_num_threads()  # this thread takes its number before the limit
-        with self._lock:
-            if not self._holders:
-                self._allowed = _in_new_thread(torch.get_num_threads)
-                _in_new_thread(lambda: torch.set_num_threads(1))
-            self._holders += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._holders -= 1
-                if not self._holders:
-                    _in_new_thread(lambda: torch.set_num_threads(self._allowed))
-
-
-def _in_new_thread(call: Any) -> Any:
-    answers: list[Any] = []
-    thread = threading.Thread(target=lambda: answers.append(call()))
-    thread.start()
-    thread.join()
-    return answers[0]
-
-
-_one_thread = _OneThread()

@@ -63,7 +63,7 @@ class WeightsFiles(Mapping[str, FloatArray]):
                     raise CheckpointError(
                         f"{path} is truncated: tensor {name} ends at byte {end}, the file at {len(data)}"
                     )
-                if begin < 8 + size or end - begin != _BYTES[dtype] * int(np.prod(shape)):
+                if min(shape, default=0) < 0 or begin < 8 + size or end - begin != _BYTES[dtype] * int(np.prod(shape)):
                     raise CheckpointError(f"{path}: the header's entry of tensor {name} contradicts itself")
                 self._entries[name] = (data, dtype, shape, begin, end)
         except (KeyError, TypeError, ValueError) as error:

@@ -1,0 +1,354 @@
+"""ESM-2 behind BioLM's REST API, or behind a server of one's own that speaks it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from numbers import Integral, Real
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from skesm._outputs import Namespace, OutputSpec
+from skesm.backends import biolm_wire as wire
+from skesm.backends.base import Backend, Batch, RequestPlan
+from skesm.backends.biolm_auth import HOSTED_ORIGIN, Auth, origin_of
+from skesm.backends.biolm_job import Job
+from skesm.backends.biolm_sockets import Sockets
+from skesm.backends.biolm_throttle import Pace, Timing
+from skesm.backends.biolm_transport import Connection, TransportFailure, check_base_url
+from skesm.backends.biolm_worker import Request
+from skesm.esm2.spec import ModelSpec, find_registered
+from skesm.exceptions import (
+    AuthenticationError,
+    BackendError,
+    PartialResultError,
+    RequestRejectedError,
+    ServiceUnavailableError,
+)
+
+_LOGGER = logging.getLogger(__name__)
+
+# Ends of a base URL that name a dialect; the official client's setting holds such an end.
+_DIALECT_PATHS = {"/api/v1/models": "v1", "/api/v1": "v1", "/api/v2": "v2", "/api/v3": "v3"}
+
+
+class BioLMBackend(Backend):
+    """ESM-2 as a service: BioLM's REST API, a biolm-hub gateway, or a server of one's own (``skesm serve``).
+
+    Credentials are never parameters. They come from the environment (``BIOLM_TOKEN``; or ``BIOLM_USER`` and
+    ``BIOLM_PASS``; or ``BIOLM_ACCESS`` and ``BIOLM_REFRESH``) or from the credential file of BioLM's own client.
+
+    Parameters
+    ----------
+    base_url : str, default=None
+        Address of the service. None takes ``BIOLM_BASE_API_URL`` from the environment, else ``"https://biolm.ai"``.
+    dialect : {"auto", "v1", "v2", "v3", "hub"}, default="auto"
+        Protocol. ``"auto"`` goes by the address: its end (``/api/v3``), else v3 for biolm.ai and hub for others.
+    batch_size : int, default=None
+        Sequences in a request, at most. None asks the service (its schema), and takes 8 where it does not say.
+    max_concurrency : int, default=16
+        Requests in flight, at most. Starts at 4 and adapts to what the service takes.
+    timeout : float or (float, float), default=(10, 180)
+        Seconds to connect, and to wait for a sign of life of the answer.
+    max_attempts : int, default=5
+        How often one request is sent, at most, while its failures may pass.
+    allow_http : bool, default=False
+        Permit plain http to another machine. Sequences and credentials then travel readable.
+
+    See Also
+    --------
+    skesm.backends.LocalBackend : The model on this machine.
+
+    Notes
+    -----
+    Every answer is checked before it is used: number and order of results, layers by their number, shapes, columns,
+    finite values. A sequence that fails does not take others with it: everything else is finished, then
+    `PartialResultError` names the failed ones.
+
+    Examples
+    --------
+    >>> backend = BioLMBackend("https://biolm.ai")
+    >>> backend.spec("esm2-650m").width
+    1280
+    >>> backend.namespace("esm2-650m").fingerprint
+    'https://biolm.ai esm2-650m v3'
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "base_url": [str, None],
+        "dialect": [StrOptions({"auto", *wire.DIALECTS})],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "max_concurrency": [Interval(Integral, 1, None, closed="left")],
+        "timeout": [Interval(Real, 0, None, closed="neither"), tuple],
+        "max_attempts": [Interval(Integral, 1, None, closed="left")],
+        "allow_http": ["boolean"],
+    }
+    # Durations that only tests change, in a subclass.
+    _timing: ClassVar[Timing] = Timing()
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        dialect: str = "auto",
+        batch_size: int | None = None,
+        max_concurrency: int = 16,
+        timeout: float | tuple[float, float] = (10, 180),
+        max_attempts: int = 5,
+        allow_http: bool = False,
+    ) -> None:
+        self.base_url = base_url
+        self.dialect = dialect
+        self.batch_size = batch_size
+        self.max_concurrency = max_concurrency
+        self.timeout = timeout
+        self.max_attempts = max_attempts
+        self.allow_http = allow_http
+
+    @property
+    def numerics(self) -> str:
+        """``"remote-"`` and the dialect: what a service computes in cannot be seen from outside."""
+        return f"remote-{self._service()[1]}"
+
+    def spec(self, model: str) -> ModelSpec:
+        """Shape of a model, by its registry name or slug.
+
+        Raises
+        ------
+        ValueError
+            If `model` is neither: a service answers for named models only.
+        """
+        spec = find_registered(model)
+        if spec is None:
+            raise ValueError(
+                f"model {model!r} is not one that a remote service has: use a name such as 'esm2_t33_650M_UR50D' or "
+                "'esm2-650m', or the local backend"
+            )
+        return spec
+
+    def namespace(self, model: str) -> Namespace:
+        """What the values of this model's records depend on: address, slug and dialect.
+
+        Which weights and which precision a service runs cannot be seen from outside; records of two services are
+        therefore never mixed, nor with local ones.
+        """
+        base, dialect = self._service()
+        return Namespace(model, f"{base} {wire.model_slug(self.spec(model), dialect)} {dialect}", f"remote-{dialect}")
+
+    def plan(self, model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec]) -> RequestPlan:
+        """Count what `run` would send; sends no sequence and needs no credentials.
+
+        The service is asked for its limits; that is free.
+
+        Parameters
+        ----------
+        model : str
+            Registry name or slug.
+        sequences : sequence of str
+            What is not in the store.
+        outputs : sequence of OutputSpec
+            What would be asked for.
+
+        Returns
+        -------
+        plan : RequestPlan
+            Requests and sequences.
+        """
+        request = self._request(model, outputs)
+        distinct = list(dict.fromkeys(sequences))
+        pace, sockets = Pace(1, 1, self._timing), Sockets()
+        limits = self._discover(request, lambda: self._connection(Auth(request.base_url), sockets, pace))
+        max_items = self._max_items(limits)
+        order, failures = _order(distinct, limits)
+        requests = done = 0
+        while done < len(order):
+            done += request.cut([len(distinct[place]) for place in order[done : done + max_items]])
+            requests += 1
+        return RequestPlan(requests, len(order), sum(len(distinct[i]) for i in order), len(failures), max_items)
+
+    def run(
+        self,
+        model: str,
+        sequences: Sequence[str],
+        outputs: Sequence[OutputSpec],
+        *,
+        n_jobs: int | None = None,
+    ) -> Generator[Batch, None, None]:
+        """Ask the service for `outputs` of `sequences`; yield batches as they are answered.
+
+        A worker sends its next request only when the batch it has handed over was taken and the iterator was asked
+        for more: whoever stores each batch before asking for the next loses, if killed, only what is in flight.
+        Ctrl-C stops the sending, yields what is finished or finishes within a second, and is raised again. Close the
+        iterator to stop earlier.
+
+        Parameters
+        ----------
+        model : str
+            Registry name or slug.
+        sequences : sequence of str
+            Clean sequences; the same one is sent once.
+        outputs : sequence of OutputSpec
+            All of them come from one request for each batch. ``max@l`` is taken from the residues' representations.
+        n_jobs : int, default=None
+            Ignored: `max_concurrency` says how many requests are in flight.
+
+        Yields
+        ------
+        batch : Batch
+            Checked records.
+
+        Raises
+        ------
+        ValueError
+            Before anything is sent, if an output, the model or a parameter is not possible.
+        AuthenticationError, RateLimitError, RequestRejectedError, ServiceUnavailableError, InvalidAnswerError
+            If the job cannot go on. Sequences not yielded until then are unfinished.
+        PartialResultError
+            If single sequences failed; all others have been yielded.
+        """
+        return self._run(self._request(model, outputs), list(sequences))
+
+    def _run(self, request: Request, sequences: list[str]) -> Generator[Batch, None, None]:
+        if not sequences:
+            return
+        auth = Auth.find(request.base_url)
+        if not auth.present and origin_of(request.base_url) == HOSTED_ORIGIN:
+            raise AuthenticationError(
+                "no credentials for biolm.ai: set BIOLM_TOKEN, or BIOLM_USER and BIOLM_PASS, in the environment"
+            )
+        places: dict[str, list[int]] = {}
+        for place, sequence in enumerate(sequences):
+            places.setdefault(sequence, []).append(place)
+        distinct, copies = list(places), list(places.values())
+
+        sockets = Sockets()
+        limits = self._discover(
+            request, lambda: self._connection(Auth(request.base_url), sockets, Pace(1, 1, self._timing))
+        )
+        order, failures = _order(distinct, limits)
+        max_items = self._max_items(limits)
+        pace = Pace(
+            self.max_concurrency,
+            self.max_attempts,
+            self._timing,
+            probe=limits.max_items is None,
+            requests_per_second=limits.requests_per_second,
+        )
+        job = Job(
+            request,
+            distinct,
+            order,
+            failures,
+            max_items=max_items,
+            auth=auth,
+            pace=pace,
+            connect=lambda: self._connection(auth, sockets, pace),
+            sockets=sockets,
+            timing=self._timing,
+            max_attempts=self.max_attempts,
+            n_workers=min(self.max_concurrency, len(order)),
+        )
+        with closing(job.batches()) as batches:
+            for batch in batches:
+                pairs = [
+                    (place, record)
+                    for i, record in zip(batch.indices, batch.records, strict=True)
+                    for place in copies[i]
+                ]
+                yield Batch(tuple(place for place, _ in pairs), tuple(record for _, record in pairs))
+        if job.failures:
+            if job.refused_altogether:
+                raise job.refused_altogether
+            causes = {place: cause for i, cause in job.failures.items() for place in copies[i]}
+            raise _partial_result(causes, sequences)
+
+    # ------------------------------------------------------------------------------------------ parts
+
+    def _service(self) -> tuple[str, str]:
+        """Base URL without a path that belongs to the dialect, and the dialect."""
+        self._validate_params()
+        url = (self.base_url or os.environ.get("BIOLM_BASE_API_URL", "").strip() or HOSTED_ORIGIN).rstrip("/")
+        check_base_url(url, allow_http=self.allow_http)
+        prefix = urlsplit(url).path
+        hosted = origin_of(url) == HOSTED_ORIGIN
+        guess = "v3" if hosted else "hub"
+        for path, dialect in _DIALECT_PATHS.items():
+            if prefix.endswith(path):
+                prefix = prefix.removesuffix(path)
+                # The hub's paths begin as those of v1, but for /models.
+                guess = dialect if hosted or path != "/api/v1" else "hub"
+                break
+        return origin_of(url) + prefix, guess if self.dialect == "auto" else self.dialect
+
+    def _request(self, model: str, outputs: Iterable[OutputSpec]) -> Request:
+        base_url, dialect = self._service()
+        self._timeout()
+        spec = self.spec(model)
+        outputs = tuple(outputs)
+        wire.check_outputs(dialect, spec, outputs)
+        return Request(spec, dialect, base_url, wire.model_slug(spec, dialect), outputs)
+
+    def _timeout(self) -> tuple[float, float]:
+        parts = self.timeout if isinstance(self.timeout, tuple) else (self.timeout, self.timeout)
+        if len(parts) != 2 or not all(isinstance(part, Real) and part > 0 for part in parts):
+            raise ValueError(f"timeout must be a positive number or a pair of them, got {self.timeout!r}")
+        return float(parts[0]), float(parts[1])
+
+    def _connection(self, auth: Auth, sockets: Sockets, pace: Pace) -> Connection:
+        return Connection(self._service()[0], auth, sockets, pace, self._timeout(), self._timing, self.max_attempts)
+
+    def _max_items(self, limits: wire.Limits) -> int:
+        return min(self.batch_size or limits.max_items or wire.MAX_ITEMS, limits.max_items or sys.maxsize)
+
+    def _discover(self, request: Request, connect: Callable[[], Connection]) -> wire.Limits:
+        """What the service says of its limits; without credentials, which can only make this fail."""
+        path = wire.schema_path(request.dialect, request.slug)
+        if path is None:
+            return wire.Limits()
+        try:
+            with connect() as connection:
+                reply = connection.get(path)
+        except TransportFailure as failure:
+            if failure.unreachable:
+                raise ServiceUnavailableError(f"the service cannot be reached: {failure}; check base_url") from None
+            _LOGGER.info("the service's limits are not known: %s", failure)
+            return wire.Limits()
+        if reply.status != 200:
+            _LOGGER.info("the service's limits are not known: status %d", reply.status)
+            return wire.Limits()
+        limits = wire.read_limits(reply.body, request.path)
+        _LOGGER.debug("the service says: %s", limits)
+        return limits
+
+
+def _order(sequences: Sequence[str], limits: wire.Limits) -> tuple[list[int], dict[int, BackendError]]:
+    """Places to send, longest first, and reasons for those that are not worth sending."""
+    failures: dict[int, BackendError] = {}
+    for place, sequence in enumerate(sequences):
+        reason = None
+        position = next((i for i, residue in enumerate(sequence) if residue not in wire.ACCEPTED_RESIDUES), None)
+        if position is not None:
+            reason = f"residue {position} is one that remote services do not take"
+        elif not sequence.strip("-"):
+            reason = "there are no residues"
+        elif limits.max_length is not None and len(sequence) > limits.max_length:
+            reason = f"{len(sequence)} residues, the service takes {limits.max_length}"
+        if reason is not None:
+            failures[place] = RequestRejectedError(f"not sent: {reason}")
+    # Batches of like lengths waste little on padding, and the longest do not come last, when all others wait.
+    order = sorted((i for i in range(len(sequences)) if i not in failures), key=lambda i: -len(sequences[i]))
+    return order, failures
+
+
+def _partial_result(causes: dict[int, BackendError], sequences: Sequence[str]) -> PartialResultError:
+    places = sorted(causes)
+    shown = "; ".join(f"{place} ({len(sequences[place])} residues): {causes[place]}" for place in places[:5])
+    more = f"; and {len(places) - 5} more" if len(places) > 5 else ""
+    return PartialResultError(
+        f"{len(places)} of {len(sequences)} sequences failed, all others are finished: {shown}{more}", causes
+    )

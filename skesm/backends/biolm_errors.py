@@ -1,0 +1,132 @@
+"""Errors as BioLM's services tell them: read, made fit to be shown, and written; for our client and our server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from skesm.backends.biolm_wire import at
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What an error's body says, in any dialect.
+
+    Attributes
+    ----------
+    items : mapping of int to str
+        Reasons for the items that it names, counted from 0 within the request.
+    oversize : bool
+        Whether the request held too many items; `max_items` is how many are allowed, if it says.
+    code : str
+        The service's error code, "" if none.
+    reason : str
+        One line for people. It may echo what was sent: pass it through `scrub`.
+    """
+
+    items: Mapping[int, str] = field(default_factory=dict)
+    oversize: bool = False
+    max_items: int | None = None
+    code: str = ""
+    reason: str = ""
+
+
+def carries_error(body: Any) -> bool:
+    """Whether a body with status 200 is an error all the same."""
+    return bool(at(body, "error")) or (
+        isinstance(body, Mapping) and "detail" in body and not {"results", "predictions"} & body.keys()
+    )
+
+
+def decode_error(body: Any) -> Refusal:
+    """Read an error's body, hosted (``error``, ``detail``, ``description``) or hub (pydantic's list).
+
+    Examples
+    --------
+    >>> decode_error({"error": {"items__3__sequence": ["Invalid residue"]}}).items
+    {3: 'Invalid residue'}
+    >>> too_long = {"type": "too_long", "loc": ["body", "items"], "msg": "", "ctx": {"max_length": 4}}
+    >>> decode_error({"detail": [too_long]}).max_items
+    4
+    """
+    said = next((body[key] for key in ("error", "detail", "description", "message") if at(body, key)), None)
+    entries: list[tuple[tuple[str, ...], str, Any]] = []
+    if isinstance(said, list):
+        for entry in said:
+            if isinstance(entry, Mapping) and isinstance(entry.get("loc"), list):
+                loc = tuple(str(part) for part in entry["loc"] if part != "body")
+                entries.append((loc, str(entry.get("msg", "")), at(entry, "ctx", "max_length")))
+    elif isinstance(said, Mapping):
+        for key, messages in said.items():
+            text = "; ".join(map(str, messages)) if isinstance(messages, list) else str(messages)
+            limit = re.search(r"at most (\d+) item", text)
+            entries.append((tuple(str(key).split("__")), text, int(limit[1]) if limit else None))
+    items: dict[int, str] = {}
+    oversize, max_items = False, None
+    for loc, text, limit in entries:
+        if loc[:1] not in (("items",), ("instances",)):
+            continue
+        if len(loc) == 1:
+            oversize, max_items = True, limit if isinstance(limit, int) and limit > 0 else None
+        elif loc[1].isdecimal():
+            items[int(loc[1])] = text
+    reason = said if isinstance(said, str) else "; ".join(f"{'.'.join(loc)}: {text}" for loc, text, _ in entries)
+    code = at(body, "code")
+    return Refusal(items, oversize, max_items, code if isinstance(code, str) else "", reason)
+
+
+def scrub(text: str, sequences: Iterable[str], secrets: Iterable[str] = ()) -> str:
+    """Make a service's message fit to be shown: one short line without sequences or secrets.
+
+    Every run of eight capitals or more goes, since a service may echo a part of a sequence.
+
+    Examples
+    --------
+    >>> scrub("cannot read MKTAYIAKQR at 3: J", ["MKTAYIAKQRJ"])
+    'cannot read [...] at 3: J'
+    """
+    for secret in secrets:
+        text = text.replace(secret, "[...]")
+    for sequence in {s for s in sequences if len(s) < 8}:
+        text = re.sub(rf"(?<!\w){re.escape(sequence)}(?!\w)", "[...]", text, flags=re.IGNORECASE)
+    text = re.sub(r"[A-Z*\-]{8,}|[a-z*\-]{24,}", "[...]", text)
+    text = " ".join(text.split())
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def encode_item_errors(dialect: str, reasons: Mapping[int, str]) -> tuple[int, dict[str, Any]]:
+    """Status and body that refuse single items of a request, for a server.
+
+    Examples
+    --------
+    >>> encode_item_errors("v3", {3: "Invalid residue"})
+    (400, {'error': {'items__3__sequence': ['Invalid residue']}})
+    """
+    if dialect == "hub":
+        return 422, {
+            "detail": [
+                {"type": "value_error", "loc": ["body", "items", place, "sequence"], "msg": reason}
+                for place, reason in sorted(reasons.items())
+            ]
+        }
+    name = "instances__{}__data__text" if dialect == "v1" else "items__{}__sequence"
+    return 400, {"error": {name.format(place): [reason] for place, reason in sorted(reasons.items())}}
+
+
+def encode_oversize(dialect: str, max_items: int, n_items: int) -> tuple[int, dict[str, Any]]:
+    """Status and body that refuse a request of too many items, for a server."""
+    key = "instances" if dialect == "v1" else "items"
+    reason = f"List should have at most {max_items} items after validation, not {n_items}"
+    if dialect != "hub":
+        return 400, {"error": {key: [reason]}}
+    context = {"field_type": "List", "max_length": max_items, "actual_length": n_items}
+    return 422, {"detail": [{"type": "too_long", "loc": ["body", key], "msg": reason, "ctx": context}]}
+
+
+def encode_error(dialect: str, status: int, reason: str, code: str = "") -> tuple[int, dict[str, Any]]:
+    """Status and body of any other error, for a server."""
+    if dialect == "hub" and code:
+        return status, {"detail": reason, "errors": [], "status_code": status, "code": code}
+    return status, {"detail" if dialect == "hub" else "error": reason}

@@ -1,0 +1,244 @@
+"""The protocols: captured answers of the hosted service, and both directions of every dialect."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skesm._alphabet import AMINO_ACIDS
+from skesm._outputs import OutputSpec, validate_record
+from skesm.backends import biolm_errors as errors
+from skesm.backends import biolm_wire as wire
+from skesm.esm2.spec import find_registered
+from skesm.exceptions import InvalidAnswerError
+
+GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "data" / "biolm_golden"
+SPEC = find_registered("esm2-8m")
+
+needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the captured answers are not at ../shared/data")
+
+
+def load(size):
+    return json.loads((GOLDEN / f"esm2_{size}.json").read_text())
+
+
+# ------------------------------------------------------------------------------------------------ captured answers
+
+
+@needs_golden
+@pytest.mark.parametrize("size", ["8m", "35m", "150m", "650m"])
+def test_captured_embeddings_decode_layer_by_layer(size):
+    golden, spec = load(size), find_registered(f"esm2-{size}")
+    results = golden["encode"]["results"]
+    layers = sorted(entry["layer"] for entry in results[0]["embeddings"])
+    assert layers[-1] == spec.n_layers
+    outputs = [OutputSpec("mean", layer) for layer in layers]
+    per_residue = "per_token_embeddings" in results[0]
+    if per_residue:
+        outputs += [OutputSpec(kind, layer) for layer in layers for kind in ("residues", "max")]
+    # The 35M capture does not say what it was asked for: its means have no length to check.
+    lengths = [len(s) for s in golden["encode_sequences"] or ["?"]]
+    records = wire.decode_answer("v3", golden["encode"], lengths, outputs, spec)
+    assert len(records) == len(results)
+    for record, result, length in zip(records, results, lengths, strict=True):
+        validate_record(record, outputs, length, spec.width)
+        for entry in result["embeddings"]:
+            want = np.float32(entry["embedding"])
+            np.testing.assert_array_equal(record[OutputSpec("mean", entry["layer"])], want)
+        for entry in result.get("per_token_embeddings", ()):
+            residues = record[OutputSpec("residues", entry["layer"])]
+            np.testing.assert_array_equal(residues, np.float32(entry["embeddings"]))
+            np.testing.assert_array_equal(record[OutputSpec("max", entry["layer"])], residues.max(axis=0))
+            # The service's own mean is that of the residue rows; both are float32.
+            mean = record[OutputSpec("mean", entry["layer"])]
+            np.testing.assert_allclose(residues.mean(axis=0), mean, atol=2e-5)
+
+
+@needs_golden
+@pytest.mark.parametrize("size", ["8m", "35m", "150m", "650m"])
+def test_captured_logits_decode(size):
+    golden, spec = load(size), find_registered(f"esm2-{size}")
+    lengths = [len(s.replace("<mask>", "_")) for s in golden["predict_sequences"]]
+    if golden["predict"]["results"][0]["logits"] and size == "150m":
+        # This capture's sequences are cut in the file; the answers have the full lengths.
+        lengths = [len(result["logits"]) for result in golden["predict"]["results"]]
+    logits = OutputSpec("logits")
+    for record, result in zip(
+        wire.decode_answer("v3", golden["predict"], lengths, [logits], spec), golden["predict"]["results"], strict=True
+    ):
+        np.testing.assert_array_equal(record[logits], np.float32(result["logits"]))
+        # The model finds the residue that is there, nearly always: columns in another order would not.
+        tokens = result["sequence_tokens"]
+        found = [AMINO_ACIDS[i] == t for i, t in zip(record[logits].argmax(axis=1), tokens, strict=True) if len(t) == 1]
+        assert np.mean(found) > 0.8
+
+
+@needs_golden
+def test_captured_answers_are_refused_for_the_wrong_question():
+    golden = load("650m")
+    spec, lengths = find_registered("esm2-650m"), [len(s) for s in golden["encode_sequences"]]
+    mean = [OutputSpec("mean", 33)]
+    with pytest.raises(InvalidAnswerError, match="mean@31 is missing"):
+        wire.decode_answer("v3", golden["encode"], lengths, [OutputSpec("mean", 31)], spec)
+    with pytest.raises(InvalidAnswerError, match="2 results for 3"):
+        wire.decode_answer("v3", golden["encode"], [*lengths, 4], mean, spec)
+    with pytest.raises(InvalidAnswerError, match=r"shape \[17, 1280\], expected \[14, 1280\]"):
+        wire.decode_answer("v3", golden["encode"], lengths[::-1], [OutputSpec("residues", 33)], spec)
+    with pytest.raises(InvalidAnswerError, match=r"expected \[2560\]"):
+        wire.decode_answer("v3", golden["encode"], lengths, mean, find_registered("esm2-3b"))
+
+
+# ------------------------------------------------------------------------------------------------ both directions
+
+
+def make_records(outputs, lengths, seed=0):
+    rng = np.random.default_rng(seed)
+    return [
+        {output: rng.standard_normal(output.shape(length, SPEC.width)).astype(np.float32) for output in outputs}
+        for length in lengths
+    ]
+
+
+def through_json(body):
+    return json.loads(json.dumps(body, default=lambda array: array.tolist()))
+
+
+@pytest.mark.parametrize(
+    ("dialect", "outputs"),
+    [
+        ("v1", [OutputSpec("mean", 6), OutputSpec("logit_means")]),
+        *(
+            (dialect, [OutputSpec("mean", 0), OutputSpec("mean", 6), OutputSpec("cls", 6), OutputSpec("residues", 2),
+                       OutputSpec("logits")])
+            for dialect in ("v2", "v3", "hub")
+        ),
+    ],
+)  # fmt: skip
+def test_answers_survive_json_exactly(dialect, outputs):
+    lengths = [5, 1, 12]
+    records = make_records(outputs, lengths)
+    body = through_json(wire.encode_answer(dialect, records))
+    decoded = wire.decode_answer(dialect, body, lengths, outputs, SPEC)
+    for got, want in zip(decoded, records, strict=True):
+        assert got.keys() == want.keys()
+        for output, value in want.items():
+            assert got[output].dtype == np.float32
+            np.testing.assert_array_equal(got[output], value)
+
+
+def test_answers_have_the_keys_of_their_dialect():
+    records = make_records([OutputSpec("mean", 6), OutputSpec("residues", 6)], [3])
+    keys = {
+        "v2": {"mean_representations", "representations"},
+        "v3": {"embeddings", "per_token_embeddings"},
+        "hub": set(wire.HUB_KEYS),
+    }
+    for dialect, want in keys.items():
+        (result,) = wire.encode_answer(dialect, records)["results"]
+        assert set(result) == want
+    assert result["logits"] is None  # the hub's way of not answering
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf"), 1e39])
+def test_values_that_are_not_finite_are_told_for_their_item(value):
+    records = make_records([OutputSpec("mean", 6)], [3, 4])
+    body = through_json(wire.encode_answer("v3", records))
+    body["results"][1]["embeddings"][0]["embedding"][7] = value
+    good, bad = wire.decode_answer("v3", through_json(body), [3, 4], [OutputSpec("mean", 6)], SPEC)
+    assert isinstance(good, dict)
+    assert isinstance(bad, InvalidAnswerError)
+
+
+def test_layers_are_found_by_number():
+    outputs = [OutputSpec("mean", 5), OutputSpec("mean", 6)]
+    records = make_records(outputs, [3])
+    body = wire.encode_answer("v3", records)
+    body["results"][0]["embeddings"].reverse()
+    (decoded,) = wire.decode_answer("v3", body, [3], outputs, SPEC)
+    np.testing.assert_array_equal(decoded[outputs[0]], records[0][outputs[0]])
+    body["results"][0]["embeddings"][0]["layer"] = 5
+    with pytest.raises(InvalidAnswerError, match="2 times"):
+        wire.decode_answer("v3", body, [3], outputs, SPEC)
+
+
+@pytest.mark.parametrize("body", [None, [], "text", {}, {"results": None}, {"results": {"0": 1}}, {"predictions": []}])
+def test_answers_of_another_kind_are_refused(body):
+    with pytest.raises(InvalidAnswerError, match="results"):
+        wire.decode_answer("v3", body, [3], [OutputSpec("mean", 6)], SPEC)
+
+
+@pytest.mark.parametrize(
+    ("model", "dialect", "path"),
+    [
+        ("esm2-650m", "v1", "/api/v1/models/esm2_t33_650M_UR50D/transform/"),
+        ("esm2_t33_650M_UR50D", "v3", "/api/v3/esm2-650m/encode/"),
+        ("esm2_t36_3B_UR50D", "v2", "/api/v2/esm2-3B/encode/"),
+        ("esm2_t36_3B_UR50D", "v3", "/api/v3/esm2-3b/encode/"),
+        ("esm2-8m", "hub", "/api/v1/esm2-8m/encode"),
+        ("skesm-mini", "v3", "/api/v3/skesm-mini/encode/"),
+    ],
+)
+def test_paths(model, dialect, path):
+    assert wire.action_path(dialect, wire.model_slug(find_registered(model), dialect)) == path
+
+
+def test_the_body_asks_for_everything_at_once():
+    outputs = [OutputSpec(*pair) for pair in (("max", 6), ("cls", 2), ("mean", 6), ("residues", 0), ("logits", None))]
+    body = wire.request_body("hub", ["MKT", "GG"], outputs)
+    assert body == {
+        "params": {"repr_layers": [0, 2, 6], "include": ["bos", "logits", "mean", "per_residue"]},
+        "items": [{"sequence": "MKT"}, {"sequence": "GG"}],
+    }
+    assert wire.request_body("v3", ["MKT"], [OutputSpec("logits")])["params"] == {"include": ["logits"]}
+
+
+# ------------------------------------------------------------------------------------------------ limits and errors
+
+
+@pytest.mark.parametrize(
+    "document", [None, [], {}, {"properties": 3}, {"paths": {"/x": None}}, {"properties": {"items": []}}]
+)
+def test_documents_without_limits(document):
+    assert wire.read_limits(document, "/x") == wire.Limits()
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"), [("10/second", 10), ("30/minute", 0.5), ("0/second", None), ("fast", None)]
+)
+def test_rates(rate, expected):
+    assert wire.read_limits({"throttle_rate": rate}, "/x").requests_per_second == expected
+
+
+@pytest.mark.parametrize("dialect", wire.DIALECTS)
+def test_errors_survive_both_directions(dialect):
+    status, body = errors.encode_item_errors(dialect, {3: "bad", 0: "worse"})
+    assert status == (422 if dialect == "hub" else 400)
+    assert errors.decode_error(json.loads(json.dumps(body))).items == {0: "worse", 3: "bad"}
+    _, body = errors.encode_oversize(dialect, 4, 8)
+    refusal = errors.decode_error(body)
+    assert (refusal.oversize, refusal.max_items, refusal.items) == (True, 4, {})
+    _, body = errors.encode_error(dialect, 503, "later")
+    assert errors.decode_error(body).reason == "later"
+
+
+@pytest.mark.parametrize(
+    "body", [None, "text", [], {"detail": [3, None]}, {"error": {"items__x": 3}}, {"detail": [{"loc": 3}]}]
+)
+def test_errors_of_no_known_form_name_nothing(body):
+    refusal = errors.decode_error(body)
+    assert not refusal.items
+    assert not refusal.oversize
+
+
+def test_scrub_removes_whole_parts_and_short_sequences():
+    sequences = ["MKT", "MKTAYIAKQRQISFVKSHFSRQ"]
+    for text in ("mkt at 3", "MKT", "MKTAYIAKQ...", "(mktayiakqrqisfvkshfsrqmktay)", "key tok-123"):
+        shown = errors.scrub(text, sequences, ["tok-123"])
+        assert "[...]" in shown
+        assert "mkt" not in shown.lower()
+        assert "tok-123" not in shown
+    assert errors.scrub("Value error,\n cannot read", sequences) == "Value error, cannot read"
+    assert len(errors.scrub("word " * 1000, sequences)) < 220

@@ -1,0 +1,284 @@
+"""The command line, in this process and in processes of its own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import skesm
+from skesm import ESM2Embedder
+from skesm.cli import main
+from skesm.esm2.spec import REGISTRY
+
+GFP = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "fluorescence.valid.csv"
+FILES = ("manifest.json", "predictions.csv", "predictions.png", "table.csv")
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def demo(output: Path, model: Path | str, *more: str) -> list[str]:
+    return ["demo", "--quiet", "--rows", "60", "--folds", "3", "--model", str(model), "--output", str(output), *more]
+
+
+def error_of(capsys: pytest.CaptureFixture[str]) -> str:
+    """The error line, which is one line and all that stderr holds."""
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert message.startswith("skesm: error: ")
+    return message
+
+
+def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "skesm", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(Path(skesm.__file__).parents[1]), **environment},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+
+class TestDemo:
+    def test_table_and_files(self, tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(demo(tmp_path, tiny_checkpoint)) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        with (tmp_path / "table.csv").open(newline="") as file:
+            table = list(csv.DictReader(file))
+        features = ["embeddings", "logits", "embeddings+logits", "one-hot", "composition"]
+        expected = [(f, m) for f in features for m in ("xgboost", "ridge")] + [("none", "mean")]
+        assert [(row["features"], row["model"]) for row in table] == expected
+        for row in table:
+            printed = next(line for line in out.splitlines() if line.split()[:2] == [row["features"], row["model"]])
+            assert f"{float(row['rmse_mean']):.3f} ± {float(row['rmse_sd']):.3f}" in printed
+        assert "The model saw 60 sequences, 0 more were in the store" in out
+        assert (tmp_path / "predictions.png").read_bytes().startswith(PNG)
+        manifest = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
+        assert manifest["data"]["rows"] == 60
+        assert manifest["model"]["name"] == str(tiny_checkpoint)
+        assert manifest["model"]["fingerprint"]
+        assert manifest["parameters"]["seed"] == 0
+
+    def test_same_bytes_in_another_process_with_other_threads(self, tmp_path: Path, tiny_checkpoint: Path) -> None:
+        """All but the times, and the table's, which hold them."""
+        runs = [
+            run(*demo(tmp_path / name, tiny_checkpoint, "--n-jobs", n), cwd=tmp_path, OPENBLAS_NUM_THREADS=threads)
+            for name, n, threads in (("a", "1", "1"), ("b", "2", "4"))
+        ]
+        assert [(r.returncode, r.stderr) for r in runs] == [(0, ""), (0, "")]
+        for name in FILES[:3]:
+            assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+        def scores(folder: str) -> list[dict[str, str]]:
+            with (tmp_path / folder / "table.csv").open(newline="") as file:
+                return [{k: v for k, v in row.items() if "seconds" not in k} for row in csv.DictReader(file)]
+
+        assert scores("a") == scores("b")
+
+    def test_a_users_file(self, tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """GFP variants, of 235 to 237 residues."""
+        lines = GFP.read_text().splitlines()
+        short = [i for i, line in enumerate(lines) if 0 < line.index(",") < 237 and i > 0][:3]
+        chosen = [lines[0].replace("label", "y").replace("seq", "protein"), *lines[1:40], *(lines[i] for i in short)]
+        data = tmp_path / "gfp.csv"
+        data.write_text("\n".join(chosen) + "\n")
+        columns = ["--data", str(data), "--sequence-column", "protein", "--target-column", "y"]
+        assert main([*demo(tmp_path / "out", tiny_checkpoint, *columns), "--rows", "30", "--seed", "5"]) == 0
+        out = capsys.readouterr().out
+        assert "gfp.csv: 30 sequences, target y" in out
+        rows = sorted(np.random.default_rng(5).choice(len(chosen) - 1, 30, replace=False))
+        padded = sum(len(chosen[i + 1].split(",")[0]) < 237 for i in rows)
+        assert padded
+        assert f"one-hot: {padded} of 30 sequences padded at the end to 237 residues" in out
+        with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
+            predictions = list(csv.DictReader(file))
+        assert [int(row["row"]) for row in predictions] == [i + 2 for i in rows]  # lines of the file
+        for row in predictions:
+            assert float(row["measured"]) == pytest.approx(float(chosen[int(row["row"]) - 1].split(",")[1]), abs=1e-6)
+
+    def test_positions_are_kept_together(self, tmp_path: Path, tiny_checkpoint: Path) -> None:
+        assert main(demo(tmp_path, tiny_checkpoint, "--group-column", "position")) == 0
+        positions = skesm.datasets.load_gb1_stability().positions
+        with (tmp_path / "predictions.csv").open(newline="") as file:
+            fold_of = {(positions[int(row["row"])], row["fold"]) for row in csv.DictReader(file)}
+        assert len(fold_of) == len({position for position, _ in fold_of})
+
+    def test_progress_bars_are_on_stderr(self, tmp_path: Path, tiny_checkpoint: Path) -> None:
+        arguments = [a for a in demo(tmp_path / "out", tiny_checkpoint) if a != "--quiet"]
+        done = run(*arguments, cwd=tmp_path)
+        assert done.returncode == 0
+        assert "60/60" in done.stderr  # sequences
+        assert "33/33" in done.stderr  # fits: 11 rows of 3 folds
+        assert "it/s" not in done.stdout
+
+    def test_bundled_model_by_default_and_its_warning_once(self, tmp_path: Path) -> None:
+        done = run("demo", "--quiet", "--rows", "30", "--folds", "2", cwd=tmp_path)
+        assert done.returncode == 0
+        assert done.stderr.count("\n") == 1
+        assert done.stderr.startswith("skesm: warning: skesm-mini is a small demo model")
+        assert {*FILES, "store"} == {path.name for path in (tmp_path / "skesm-demo").iterdir()}
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("text", "more", "message"),
+        [
+            ("seq,label\nMKV,1\n", ["--target-column", "y"], "no column 'y'; its columns are 'seq', 'label'"),
+            ("seq,label\nMKV,1\nMKL,high\n", [], "column 'label' is not a finite number on line 3"),
+            ("seq,label\nMKV,1\nMKL,2\n", [], "--rows 60: the data have only 2 rows"),
+            ("seq,label\nMKV,1\nMKL,2\n", ["--rows", "2"], "cannot make 3 folds of 2 groups"),
+            ("seq,label\nMKV,1\nMKL,2\nM1L,3\nMKA,3\n", ["--rows", "4"], "row 2, position 2"),
+        ],
+    )
+    def test_bad_files(
+        self,
+        tmp_path: Path,
+        tiny_checkpoint: Path,
+        capsys: pytest.CaptureFixture[str],
+        text: str,
+        more: list[str],
+        message: str,
+    ) -> None:
+        data = tmp_path / "data.csv"
+        data.write_text(text)
+        assert main([*demo(tmp_path / "out", tiny_checkpoint, "--data", str(data)), *more]) == 1
+        assert message in error_of(capsys)
+
+    def test_bad_sequences_are_named_by_the_lines_of_the_file(
+        self, tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Rows of a random subset mean nothing to the user."""
+        bad_lines = (7, 23)
+        lines = ["seq,label", *(f"MKV{'1' if n in bad_lines else 'A'}SECRET{'A' * n},{n}" for n in range(2, 32))]
+        (tmp_path / "data.csv").write_text("\n".join(lines))
+        arguments = demo(tmp_path / "out", tiny_checkpoint, "--data", str(tmp_path / "data.csv"))
+        chosen = sorted(np.random.default_rng(0).choice(30, 25, replace=False) + 2)
+        expected = ", ".join(str(n) for n in bad_lines if n in chosen)
+        assert expected
+        assert main([*arguments, "--rows", "25"]) == 1
+        message = error_of(capsys)
+        assert f"(lines of {tmp_path / 'data.csv'}: {expected})" in message
+        assert "SECRET" not in message
+
+    def test_no_file(self, tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(demo(tmp_path, tiny_checkpoint, "--data", str(tmp_path / "none.csv"))) == 1
+        assert "there is no file" in error_of(capsys)
+
+    def test_no_model(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "model").mkdir()
+        assert main(demo(tmp_path / "out", tmp_path / "model")) == 1
+        assert "config.json" in error_of(capsys)
+
+    def test_output_is_a_file(self, tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "out").write_text("")
+        assert main(demo(tmp_path / "out", tiny_checkpoint)) == 1
+        assert "out" in error_of(capsys)
+
+    def test_traceback_on_request(self, tmp_path: Path, tiny_checkpoint: Path) -> None:
+        with pytest.raises(FileNotFoundError):
+            main(["--traceback", *demo(tmp_path, tiny_checkpoint, "--data", str(tmp_path / "none.csv"))])
+
+    @pytest.mark.parametrize("package", ["xgboost", "matplotlib"])
+    def test_missing_extra(self, tmp_path: Path, package: str) -> None:
+        """Before anything is computed; the package is hidden from a process of its own."""
+        hide = f"import sys; sys.modules[{package!r}] = None; from skesm.cli import main; sys.exit(main(sys.argv[1:]))"
+        done = subprocess.run(
+            [sys.executable, "-c", hide, "demo", "--output", str(tmp_path / "out")],
+            env={**os.environ, "PYTHONPATH": str(Path(skesm.__file__).parents[1])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert done.stderr.strip() == f"skesm: error: {package} is not installed: pip install 'skesm[demo]'"
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            [],
+            ["unknown"],
+            ["demo", "--folds", "1"],
+            ["demo", "--rows", "0"],
+            ["demo", "--rows", "many"],
+            ["demo", "--target-column", "y"],
+            ["demo", "--group-column", "batch"],
+            ["demo", "--backend", "cloud"],
+        ],
+    )
+    def test_usage(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2
+        assert "usage: skesm" in capsys.readouterr().err
+
+
+class TestOtherCommands:
+    def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            main(["--version"])
+        assert stopped.value.code == 0
+        assert capsys.readouterr().out == f"skesm {skesm.__version__}\n"
+
+    def test_models_lists_the_registry_by_size(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["models"]) == 0
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+        assert [line[0] for line in lines] == sorted(REGISTRY, key=lambda name: REGISTRY[name].n_parameters)
+        by_name = {line[0]: line for line in lines}
+        assert by_name["esm2_t33_650M_UR50D"][1:7] == ["33", "1280", "651.0", "M", "2.6", "GB"]
+        assert "bundled," in by_name["skesm-mini"]
+
+
+# cache ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path, tiny_checkpoint: Path) -> Path:
+    folder = tmp_path / "memory"
+    ESM2Embedder(tiny_checkpoint, memory=folder, prefetch="logit_means").transform(["MKTAYI", "GSHMSL", "MKTAYI"])
+    return folder
+
+
+def test_cache_info_tells_what_is_stored(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cache", "info", str(store)]) == 0
+    printed = capsys.readouterr().out
+    assert "2 sequences" in printed
+    assert "fp32" in printed
+    assert [line.split() for line in printed.splitlines()[2:]] == [["logit_means", "2"], ["mean@2", "2"]]
+
+
+def test_cache_verify_finds_damage(store: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cache", "verify", str(store)]) == 0
+    assert "4 values checked, sound" in capsys.readouterr().out
+    file = next(store.rglob("records.sqlite"))
+    content = bytearray(file.read_bytes())
+    place = content.index(ESM2Embedder(tiny_checkpoint).transform(["MKTAYI"]).tobytes()[:16])
+    content[place] ^= 1
+    file.write_bytes(content)
+    assert main(["cache", "verify", str(store)]) == 1
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_cache_prune_and_export(store: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = store.parent / "values.npz"
+    assert main(["cache", "export", str(store), str(target)]) == 0
+    assert "wrote 4 values" in capsys.readouterr().out
+    assert len(np.load(target).files) > 0
+    assert main(["cache", "prune", str(store), "--model", "no-such-model"]) == 1
+    assert main(["cache", "prune", str(store), "--model", str(tiny_checkpoint)]) == 0
+    capsys.readouterr()
+    assert main(["cache", "info", str(store)]) == 0
+    assert "no records" in capsys.readouterr().out
+
+
+def test_cache_of_a_folder_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cache", "info", str(tmp_path / "absent")]) == 1
+    assert "absent" in capsys.readouterr().err

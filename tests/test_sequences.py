@@ -1,0 +1,331 @@
+"""Every accepted container gives the same sequences; every bad row is named, and no sequence is shown."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import sparse
+
+from skesm._alphabet import AMBIGUOUS, AMINO_ACIDS, count_residues
+from skesm._sequences import clean_sequences
+from skesm.exceptions import InvalidSequenceError, TruncationWarning
+
+#: Good rows among the bad ones; no error message may show a part of it.
+CANARY = "WCHWMYFQKWNCHHWY"
+FRAGMENT = 4
+
+GOOD = ["MKTAYIAK", "GSHMSLFDFF", "MKTAYIAK", "AXBUZO"]
+
+CONTAINERS: dict[str, Callable[[list[str]], Any]] = {
+    "list": list,
+    "tuple": tuple,
+    "list of numpy str": lambda s: [np.str_(x) for x in s],
+    "object array": lambda s: np.array(s, dtype=object),
+    "str array": np.array,
+    "StringDType array": lambda s: np.array(s, dtype=np.dtypes.StringDType()),
+    "strided array": lambda s: np.array([x for row in s for x in (row, "")], dtype=object)[::2],
+    "(n, 1) object array": lambda s: np.array(s, dtype=object)[:, None],
+    "(n, 1) str array": lambda s: np.array(s)[:, None],
+    "pandas object": lambda s: pd.Series(s, dtype=object, index=range(7, 7 + len(s))),
+    "pandas str": lambda s: pd.Series(s, dtype="str"),
+    "pandas string": lambda s: pd.Series(s, dtype="string"),
+    "pandas string of pyarrow": lambda s: pd.Series(s, dtype="string[pyarrow]"),
+    "pandas Arrow": lambda s: pd.Series(s, dtype=pd.ArrowDtype(__import__("pyarrow").string())),
+    "pandas category": lambda s: pd.Series(s, dtype="category"),
+    "pandas Index": pd.Index,
+    "pandas DataFrame": lambda s: pd.DataFrame({"seq": s}),
+    "polars Series": pl.Series,
+    "polars categorical": lambda s: pl.Series(s, dtype=pl.Categorical),
+    "polars DataFrame": lambda s: pl.DataFrame({"seq": s}),
+}
+
+#: Name: (row, what follows "row 1" in the message).
+BAD_ROWS: dict[str, tuple[Any, str]] = {
+    "None": (None, ": a missing value; remove the row"),
+    "NaN": (float("nan"), ": a missing value (NaN); remove the row"),
+    "float32 NaN": (np.float32("nan"), ": a missing value (NaN); remove the row"),
+    "pandas NA": (pd.NA, ": a missing value; remove the row"),
+    "pandas NaT": (pd.NaT, ": a missing value; remove the row"),
+    "int": (8675309, ": of type int; give a str of one-letter residues"),
+    "float": (0.5, ": of type float; give a str of one-letter residues"),
+    "bool": (True, ": of type bool; give a str of one-letter residues"),
+    "bytes": (CANARY.encode(), ": bytes; decode them with b.decode('ascii')"),
+    "bytearray": (bytearray(CANARY.encode()), ": bytes; decode them with b.decode('ascii')"),
+    "nested list": ([CANARY], ": of type list; give a str of one-letter residues"),
+    "nested array": (np.array([CANARY]), ": of type ndarray; give a str of one-letter residues"),
+    "empty": ("", ": empty; remove the row"),
+    "blank": (" \t\r\n", ": empty; remove the row"),
+    "space": ("WCHW MYFQ", ", position 5: white space inside the sequence; remove it"),
+    "tab": ("WCHW\tMYFQ", ", position 5: white space inside the sequence; remove it"),
+    "line end": ("WCHWMYFQ\nWCHWMYFQ\n", ", position 9: white space inside the sequence; remove it"),
+    "no-break space": ("WC\N{NO-BREAK SPACE}HW", ", position 3: white space inside the sequence; remove it"),
+    "stop": (CANARY + "*", ", position 17: '*' at the end, a stop codon; remove it with s.rstrip('*')"),
+    "two stops": (CANARY + "**", ", position 17: '*' at the end, a stop codon; remove it with s.rstrip('*')"),
+    "inner stop": (
+        "WCH*WMYFQ",
+        ", position 4: '*' inside the sequence, a stop codon; the protein ends there: cut or remove the row",
+    ),
+    "gap -": ("WCHW-MYFQ", ", position 5: '-' is a gap; remove gaps with s.replace('-', '')"),
+    "gap .": ("WCHW.MYFQ", ", position 5: '.' is a gap; remove gaps with s.replace('.', '')"),
+    "J": (
+        "WCHWJMYFQ",
+        ", position 5: 'J' (Leu or Ile) is unknown to ESM-2; set unknown_residues='X' to read it as any residue",
+    ),
+    "j": (
+        "wchwjmyfq",
+        ", position 5: 'J' (Leu or Ile) is unknown to ESM-2; set unknown_residues='X' to read it as any residue",
+    ),
+    "digit": ("WCHW1MYFQ", ", position 5: '1' is not an amino acid; remove it or correct the row"),
+    "digits first": ("1 WCHWMYFQ", ", position 1: '1' is not an amino acid; remove it or correct the row"),
+    "FASTA header": (">sp|P0\nWCHWMYFQ", ", position 1: '>' is not an amino acid; remove it or correct the row"),
+    "NUL": ("WCHW\0", ", position 5: '\\x00' is not an amino acid; remove it or correct the row"),
+    "after a mask": ("WC<mask>HW1", ", position 6: '1' is not an amino acid; remove it or correct the row"),
+    "half a mask": ("WC<mask", ", position 3: '<' is not an amino acid; remove it or correct the row"),
+    "special token": ("<cls>WCHW", ", position 1: '<' is not an amino acid; remove it or correct the row"),
+    "Cyrillic A": (
+        "WCHW\N{CYRILLIC CAPITAL LETTER A}M",
+        ", position 5: U+0410 (CYRILLIC CAPITAL LETTER A) is no ASCII letter; retype the sequence",
+    ),
+    "full-width M": (
+        "\N{FULLWIDTH LATIN CAPITAL LETTER M}WCHW",
+        ", position 1: U+FF2D (FULLWIDTH LATIN CAPITAL LETTER M) is no ASCII letter; retype the sequence",
+    ),
+    "dotless i": (  # its upper case is an ASCII I
+        "WCHW\N{LATIN SMALL LETTER DOTLESS I}",
+        ", position 5: U+0131 (LATIN SMALL LETTER DOTLESS I) is no ASCII letter; retype the sequence",
+    ),
+    "sharp s": (  # its upper case is SS
+        "WCHW\N{LATIN SMALL LETTER SHARP S}",
+        ", position 5: U+00DF (LATIN SMALL LETTER SHARP S) is no ASCII letter; retype the sequence",
+    ),
+    "Kelvin sign": (
+        "WCHW\N{KELVIN SIGN}",
+        ", position 5: U+212A (KELVIN SIGN) is no ASCII letter; retype the sequence",
+    ),
+    "byte-order mark": (
+        "\N{ZERO WIDTH NO-BREAK SPACE}WCHW",
+        ", position 1: U+FEFF (ZERO WIDTH NO-BREAK SPACE) is no ASCII letter; retype the sequence",
+    ),
+    "surrogate": ("WCHW\ud800", ", position 5: U+D800 (unnamed) is no ASCII letter; retype the sequence"),
+    "too long": (
+        "W" * 1023,
+        ": 1023 residues, more than max_length=1022; set long_sequences='truncate' to use the first 1022, or raise "
+        "max_length",
+    ),
+}
+
+#: Name: (X, what the message starts with).
+BAD_CONTAINERS: dict[str, tuple[Any, str]] = {
+    "str": (CANARY, "X is a single string, which would be read residue by residue: wrap it in a list"),
+    "numpy str": (np.str_(CANARY), "X is a single string, which would be read residue by residue: wrap it in a list"),
+    "bytes": (CANARY.encode(), "X is a single string, which would be read residue by residue: wrap it in a list"),
+    "0-d array": (np.array(CANARY), "X has shape (): one column of sequences is needed"),
+    "two columns": (np.array([[CANARY, CANARY]]), "X has shape (1, 2): one column of sequences is needed"),
+    "no column": (pd.DataFrame(index=[0, 1]), "X has shape (2, 0): one column of sequences is needed"),
+    "three dimensions": (np.array([[[CANARY]]]), "X has shape (1, 1, 1): one column of sequences is needed"),
+    "pandas, two columns": (
+        pd.DataFrame({"a": [CANARY], "b": [CANARY]}),
+        "X has shape (1, 2): one column of sequences is needed",
+    ),
+    "polars, two columns": (
+        pl.DataFrame({"a": [CANARY], "b": [CANARY]}),
+        "X has shape (1, 2): one column of sequences is needed",
+    ),
+    "dict": ({"a": CANARY}, "X is a dict: pass a list, tuple, 1-D array, Series"),
+    "set": ({CANARY}, "X is a set: pass a list, tuple, 1-D array, Series"),
+    "generator": ((s for s in [CANARY]), "X is a generator: pass a list, tuple, 1-D array, Series"),
+    "sparse": (sparse.csr_array((2, 1)), "X is a csr_array: pass a list, tuple, 1-D array, Series"),
+    "None": (None, "X is a NoneType: pass a list, tuple, 1-D array, Series"),
+    "number": (3, "X is a int: pass a list, tuple, 1-D array, Series"),
+    "empty list": ([], "X has no rows: at least one sequence is needed"),
+    "empty array": (np.array([], dtype=object), "X has no rows: at least one sequence is needed"),
+    "empty Series": (pd.Series([], dtype=object), "X has no rows: at least one sequence is needed"),
+    "empty (0, 1)": (np.empty((0, 1), dtype=object), "X has no rows: at least one sequence is needed"),
+}
+
+
+def assert_confidential(message: str) -> None:
+    shown = [CANARY[i : i + FRAGMENT] for i in range(len(CANARY) - FRAGMENT + 1)]
+    assert not [part for part in shown if part.lower() in message.lower()]
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_containers_are_equal(name: str) -> None:
+    rows = clean_sequences(CONTAINERS[name](GOOD))
+    assert rows == GOOD
+    assert {type(row) for row in rows} <= {str, np.str_}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_containers_of_one_row(name: str) -> None:
+    assert clean_sequences(CONTAINERS[name](["MKT"])) == ["MKT"]
+
+
+@pytest.mark.parametrize("name", [n for n in CONTAINERS if n.startswith(("pandas", "polars", "object"))])
+def test_missing_values_are_missing_in_every_container(name: str) -> None:
+    X = CONTAINERS[name]([*GOOD[:2], None, GOOD[3]])  # type: ignore[list-item]
+    with pytest.raises(InvalidSequenceError, match=r"row 2: a missing value.*; remove the row") as caught:
+        clean_sequences(X)
+    assert caught.value.rows == (2,)
+
+
+def test_inner_rows_keep_their_place() -> None:
+    assert clean_sequences(pd.Series(["AAA", "CCC"], index=[1, 0])) == ["AAA", "CCC"]
+
+
+@pytest.mark.parametrize(
+    ("row", "clean"),
+    [
+        ("mktay", "MKTAY"),
+        (" MKT\r\n", "MKT"),
+        ("\N{IDEOGRAPHIC SPACE}MKT\N{NO-BREAK SPACE}", "MKT"),
+        ("M<mask>K", "M<mask>K"),
+        ("m<MASK>k", "M<mask>K"),
+        ("<mask>", "<mask>"),
+        ("xbuzo", "XBUZO"),
+    ],
+)
+def test_normalisation(row: str, clean: str) -> None:
+    assert clean_sequences([row]) == [clean]
+
+
+def test_j_becomes_x_only_when_asked() -> None:
+    assert clean_sequences(["MJjT"], unknown_residues="X") == ["MXXT"]
+    with pytest.raises(InvalidSequenceError, match=r"row 0, position 4: '1'"):
+        clean_sequences(["MJT1"], unknown_residues="X")
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_bad_row(name: str) -> None:
+    row, expected = BAD_ROWS[name]
+    with pytest.raises(InvalidSequenceError) as caught:
+        clean_sequences([CANARY, row, CANARY])
+    assert str(caught.value) == f"1 of 3 rows of X cannot be used:\n  row 1{expected}"
+    assert caught.value.rows == (1,)
+    assert isinstance(caught.value, ValueError)
+    assert caught.value.__cause__ is None
+    assert_confidential(str(caught.value))
+
+
+@pytest.mark.parametrize("name", BAD_CONTAINERS)
+def test_bad_container(name: str) -> None:
+    X, expected = BAD_CONTAINERS[name]
+    with pytest.raises(InvalidSequenceError) as caught:
+        clean_sequences(X)
+    assert str(caught.value).startswith(expected)
+    assert_confidential(str(caught.value))
+    if "shape" in expected:
+        assert "ColumnTransformer" in str(caught.value)
+
+
+def test_all_bad_rows_are_counted_and_the_first_are_explained() -> None:
+    with pytest.raises(InvalidSequenceError) as caught:
+        clean_sequences([None, *[CANARY, "W1"] * 20])
+    bad = [0, *range(2, 41, 2)]
+    assert caught.value.rows == tuple(bad)
+    first, *lines, last = str(caught.value).splitlines()
+    assert first == "21 of 41 rows of X cannot be used:"
+    assert [int(re.match(r"  row (\d+)", line)[1]) for line in lines] == bad[:5]  # type: ignore[index]
+    assert last == "  and 16 more: rows 10, 12, 14, 16, 18, 20, 22, 24, 26, 28 …"
+
+
+def test_error_survives_a_process_boundary() -> None:
+    error = InvalidSequenceError("no", [3, 5])
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), copy.rows) == ("no", (3, 5))
+
+
+# length ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", ["W" * 1022, "W" * 1021 + "<mask>", " " + "W" * 1022 + "\n"])
+def test_longest_allowed(row: str) -> None:
+    assert clean_sequences([row]) == [row.strip()]
+
+
+def test_no_limit() -> None:
+    assert clean_sequences(["W" * 5000], max_length=None) == ["W" * 5000]
+
+
+def test_truncation_is_never_silent_and_counts_a_mask_as_one() -> None:
+    with pytest.warns(TruncationWarning) as caught:
+        clean = clean_sequences(["MKT", "AC<mask>DE", "MKTAY"], long_sequences="truncate", max_length=3)
+    assert clean == ["MKT", "AC<mask>", "MKT"]
+    (warning,) = caught
+    assert str(warning.message) == (
+        "2 of 3 sequences have more than max_length=3 residues; only their first 3 are used: rows 1, 2"
+    )
+
+
+def test_nothing_to_truncate_says_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert clean_sequences(["MKT"], long_sequences="truncate", max_length=3) == ["MKT"]
+
+
+# properties -----------------------------------------------------------------------------------------------------------
+
+LETTERS = AMINO_ACIDS + AMBIGUOUS
+SEQUENCES = st.text(LETTERS + LETTERS.lower(), min_size=1, max_size=60)
+SPACE = st.text(" \t\r\n", max_size=4)
+TEXT = st.one_of(
+    st.text(max_size=30),
+    st.text(LETTERS + "j*-. 1", max_size=30),
+    st.lists(st.sampled_from([*LETTERS, "<mask>", "<MASK>", "<", "J"]), max_size=20).map("".join),
+)
+
+
+@given(st.lists(st.tuples(SPACE, SEQUENCES, SPACE).map("".join), min_size=1, max_size=8))
+def test_cleaning_is_idempotent_and_changes_length_by_stripping_only(rows: list[str]) -> None:
+    clean = clean_sequences(rows)
+    assert [len(c) for c in clean] == [len(r.strip()) for r in rows]
+    assert [c.lower() for c in clean] == [r.strip().lower() for r in rows]
+    assert clean_sequences(clean) == clean
+
+
+@given(st.lists(TEXT, min_size=1, max_size=6), st.sampled_from(["error", "X"]))
+def test_any_text_is_clean_or_its_row_is_named(rows: list[str], unknown_residues: str) -> None:
+    allowed = re.compile(f"([{LETTERS}]|<mask>)+")
+    acceptable = [row.strip().isascii() and bool(allowed.fullmatch(_normalised(row, unknown_residues))) for row in rows]
+    if all(acceptable):
+        clean = clean_sequences(rows, unknown_residues=unknown_residues)
+        assert clean == [_normalised(row, unknown_residues) for row in rows]
+        return
+    with pytest.raises(InvalidSequenceError) as caught:
+        clean_sequences(rows, unknown_residues=unknown_residues)
+    assert caught.value.rows == tuple(i for i, good in enumerate(acceptable) if not good)
+    for row in caught.value.rows[:5]:
+        assert re.search(rf"^  row {row}[:,]", str(caught.value), re.MULTILINE)
+
+
+def _normalised(row: str, unknown_residues: str) -> str:
+    row = row.strip().upper().replace("<MASK>", "<mask>")
+    return row.replace("J", "X") if unknown_residues == "X" else row
+
+
+@given(st.lists(st.sampled_from([*AMINO_ACIDS, "<mask>"]), min_size=1, max_size=40), st.integers(1, 40))
+def test_truncation_keeps_the_first_residues(residues: list[str], most: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncationWarning)
+        (clean,) = clean_sequences(["".join(residues)], long_sequences="truncate", max_length=most)
+    assert clean == "".join(residues[:most])
+    assert count_residues(clean) == min(most, len(residues))
+
+
+@given(SEQUENCES, st.sampled_from("1*-@ é"), st.integers(0, 60))
+def test_position_is_that_of_the_residue(sequence: str, foreign: str, place: int) -> None:
+    place %= len(sequence) + 1
+    if foreign == " " and place in (0, len(sequence)):
+        return
+    with pytest.raises(InvalidSequenceError, match=rf"row 0, position {place + 1}: "):
+        clean_sequences([sequence[:place] + foreign + sequence[place:]])
