@@ -19,7 +19,7 @@ from sklearn.utils import get_tags
 from skesm import ESM2Embedder
 from skesm._outputs import OutputSpec
 from skesm.backends import Batch, LocalBackend
-from skesm.exceptions import InvalidSequenceError
+from skesm.exceptions import BackendError, InvalidSequenceError, PartialResultError, PartialResultWarning
 
 WIDTH = 40
 REFERENCE = "MKTAYIAKQRQISFVK"
@@ -241,3 +241,45 @@ def test_cross_validation_learns_from_training_rows(tiny_checkpoint: Path, gfp: 
     assert np.isfinite(scores).all()
     frame = model[:-1].set_output(transform="pandas").fit_transform(X)
     assert frame.columns[-1] == "reference_l2_39"
+
+
+def test_plan_counts_the_reference(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    embedder = ESM2Embedder(tiny_checkpoint, pooling=("mean", "mutated"), memory=tmp_path)
+    with pytest.raises(NotFittedError):
+        embedder.plan(VARIANTS)
+    embedder.fit(VARIANTS)
+    plan = embedder.plan(VARIANTS[1:])
+    assert (plan.rows, plan.distinct, plan.stored, plan.to_compute) == (5, 5, 0, 5)
+    embedder.transform(VARIANTS[1:])
+    plan = embedder.plan(VARIANTS)
+    assert (plan.rows, plan.distinct, plan.stored, plan.to_compute) == (6, 6, 6, 0)
+
+
+class FailingBackend(LocalBackend):
+    """Refuses what holds a tryptophan."""
+
+    def run(
+        self, model: Any, sequences: Sequence[str], outputs: Sequence[OutputSpec], *, n_jobs: int | None = None
+    ) -> Generator[Batch, None, None]:
+        good = [i for i, sequence in enumerate(sequences) if "W" not in sequence]
+        for batch in super().run(model, [sequences[i] for i in good], outputs, n_jobs=n_jobs):
+            yield Batch([good[i] for i in batch.indices], batch.records)
+        bad = set(range(len(sequences))) - set(good)
+        if bad:
+            raise PartialResultError("some failed", {i: BackendError("refused") for i in bad})
+
+
+def test_failed_rows_are_nan(tiny_checkpoint: Path) -> None:
+    params: dict[str, Any] = {"pooling": ("mean", "mutated"), "reference": REFERENCE}
+    good = ESM2Embedder(tiny_checkpoint, **params).transform(VARIANTS)
+    embedder = ESM2Embedder(tiny_checkpoint, **params, backend=FailingBackend())
+    with pytest.raises(PartialResultError, match="2 of 6 rows of X failed") as caught:
+        embedder.transform(VARIANTS)
+    assert caught.value.rows == (1, 5)
+    with pytest.warns(PartialResultWarning):
+        rows = embedder.set_params(on_error="nan").transform(VARIANTS)
+    np.testing.assert_array_equal(rows, caught.value.results)
+    np.testing.assert_array_equal(rows[[0, 2, 3, 4]], good[[0, 2, 3, 4]])
+    assert np.isnan(rows[[1, 5]]).all()
+    with pytest.raises(BackendError, match="failed on the reference, which every row needs: refused"):
+        embedder.set_params(reference=VARIANTS[1]).transform(VARIANTS)

@@ -22,7 +22,7 @@ from skesm._outputs import OutputSpec
 from skesm._summaries import LOGITS, MASKED, STATISTICS, Predictions, log_likelihood
 from skesm._variants import own_columns
 from skesm.backends import Batch, LocalBackend
-from skesm.exceptions import BackendError, InvalidSequenceError, PartialResultError
+from skesm.exceptions import BackendError, InvalidSequenceError, PartialResultError, PartialResultWarning
 
 ONE_PASS = [name for name, statistic in STATISTICS.items() if statistic.output == LOGITS]
 PSEUDO = [name for name, statistic in STATISTICS.items() if statistic.output == MASKED]
@@ -331,3 +331,50 @@ def test_grid_over_statistics(tiny_checkpoint: Path, tmp_path: Path, gfp: tuple[
     space = {"esm2logitsummarizer__statistics": [["entropy_mean"], ["pseudo_log_likelihood"]]}
     search = GridSearchCV(model, space, cv=2, error_score="raise", scoring="neg_mean_squared_error").fit(X, y)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_failed_rows_are_nan_and_all_others_finished(tiny_checkpoint: Path) -> None:
+    X = ["MKTAY", "MKWCK", "GSH", "MKWCK"]
+    statistics = ["pseudo_perplexity", "entropy_mean"]
+    good = ESM2LogitSummarizer(tiny_checkpoint, statistics=statistics).transform(["MKTAY", "GSH"])
+    summarizer = ESM2LogitSummarizer(tiny_checkpoint, statistics=statistics, backend=FailingBackend())
+    with pytest.raises(PartialResultError, match="2 of 4 rows of X failed") as caught:
+        summarizer.transform(X)
+    assert caught.value.rows == (1, 3)
+    with pytest.warns(PartialResultWarning, match="2 of 4 rows of X failed"):
+        rows = summarizer.set_params(on_error="nan").transform(X)
+    np.testing.assert_array_equal(rows, caught.value.results)
+    np.testing.assert_array_equal(rows[[0, 2]], good)
+    assert np.isnan(rows[[1, 3]]).all()
+
+
+class ShortBackend(LocalBackend):
+    """Forgets a residue of what has been masked behind a W."""
+
+    def run(
+        self, model: Any, sequences: Sequence[str], outputs: Sequence[OutputSpec], *, n_jobs: int | None = None
+    ) -> Generator[Batch, None, None]:
+        for batch in super().run(model, sequences, outputs, n_jobs=n_jobs):
+            records = [
+                {o: v[1:] for o, v in record.items()} if "W<mask>" in sequences[i] else record
+                for i, record in zip(batch.indices, batch.records, strict=True)
+            ]
+            yield Batch(batch.indices, records)
+
+
+def test_a_wrong_answer_is_told_by_the_row_of_x(tiny_checkpoint: Path) -> None:
+    summarizer = ESM2LogitSummarizer(tiny_checkpoint, statistics="pseudo_perplexity", backend=ShortBackend())
+    with pytest.raises(BackendError, match=r"the answer for row 2 of X is wrong: output logits is float32\[3, 20\]"):
+        summarizer.transform(["MKTA", "MKTA", "MKWC"])
+
+
+def test_plan_tells_what_transform_computes(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    summarizer = ESM2LogitSummarizer(tiny_checkpoint, statistics=["pseudo_perplexity", "entropy_mean"], memory=tmp_path)
+    for to_compute in (80, 0):
+        plan = summarizer.plan(SEQUENCES)
+        assert (plan.rows, plan.distinct, plan.stored, plan.to_compute) == (5, 80, 80 - to_compute, to_compute)
+        assert plan.requests is None
+        summarizer.transform(SEQUENCES)
+        info = summarizer.cache_info()
+        assert info is not None
+        assert info.computed == to_compute

@@ -26,7 +26,7 @@ from skesm._alphabet import AMINO_ACIDS
 from skesm._outputs import OutputSpec
 from skesm._variant_scorer import STRATEGIES
 from skesm.backends import Batch, LocalBackend
-from skesm.exceptions import BackendError, InvalidSequenceError, PartialResultError
+from skesm.exceptions import BackendError, InvalidSequenceError, PartialResultError, PartialResultWarning
 
 REFERENCE = "MKTAYIAKQRXISFVK"  # an X that all share
 VARIANTS = [
@@ -332,3 +332,34 @@ def test_constructor_only_assigns(tiny_checkpoint: Path) -> None:
     assert math.isfinite(
         clone(scorer).set_params(model=tiny_checkpoint, memory=None).fit(VARIANTS).predict(VARIANTS)[1]
     )
+
+
+def test_failed_rows_are_nan(tiny_checkpoint: Path) -> None:
+    X = [VARIANTS[0], VARIANTS[1], VARIANTS[2], VARIANTS[1]]
+    for strategy in ("mutant_marginal", "pll_ratio"):
+        good = ESM2VariantScorer(tiny_checkpoint, strategy=strategy, reference=REFERENCE).predict([X[0], X[2]])
+        scorer = ESM2VariantScorer(tiny_checkpoint, strategy=strategy, reference=REFERENCE, backend=FailingBackend())
+        with pytest.raises(PartialResultError, match="2 of 4 rows of X failed") as caught:
+            scorer.predict(X)
+        assert caught.value.rows == (1, 3)
+        with pytest.warns(PartialResultWarning):
+            scores = scorer.set_params(on_error="nan").predict(X)
+        np.testing.assert_array_equal(scores, caught.value.results)
+        np.testing.assert_allclose(scores, [good[0], np.nan, good[1], np.nan], rtol=0, atol=0)
+
+
+@ALL
+def test_without_the_reference_nothing_has_a_score(strategy: str, tiny_checkpoint: Path) -> None:
+    scorer = ESM2VariantScorer(
+        tiny_checkpoint, strategy=strategy, reference=VARIANTS[1], backend=FailingBackend(), on_error="nan"
+    )
+    if strategy == "mutant_marginal":  # needs no pass of the reference
+        assert np.isfinite(scorer.predict(VARIANTS[2:3])).all()
+    else:
+        with pytest.raises(BackendError, match="failed on the reference, which every row needs: refused"):
+            scorer.predict(VARIANTS[2:3])
+
+
+def test_reference_without_amino_acids(tiny_checkpoint: Path) -> None:
+    for strategy in STRATEGIES:
+        assert ESM2VariantScorer(tiny_checkpoint, strategy=strategy, reference="XX").predict(["XX"]).tolist() == [0]
