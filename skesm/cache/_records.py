@@ -51,12 +51,17 @@ class Codec:
     """Arrays to bytes and back, with checksums that hold for one namespace, sequence, output and shape only."""
 
     def __init__(self, namespace: str) -> None:
-        self._start = hashlib.sha256(namespace.encode()).digest()
+        self._namespace = hashlib.sha256(namespace.encode()).digest()
+        self._starts: dict[tuple[int, str, str], int] = {}  # few: lengths times outputs
 
     def checksum(self, key: Key, output: str, shape: str, value: bytes) -> int:
         # CRC-32, begun differently for each place: the same value elsewhere has another checksum.
-        start = zlib.crc32(b"%b%b%d:%b:%b" % (self._start, key[0], key[1], output.encode(), shape.encode()))
-        return zlib.crc32(value, start)
+        digest, length = key
+        start = self._starts.get((length, output, shape))
+        if start is None:
+            start = zlib.crc32(self._namespace + f"{length}:{output}:{shape}:".encode())
+            self._starts[length, output, shape] = start
+        return zlib.crc32(value, zlib.crc32(digest, start))
 
     def decode(self, key: Key, output: str, shape: str, value: bytes, checksum: int) -> FloatArray | None:
         """Return the array, read-only, or None if it is not what was stored under this key."""

@@ -1,0 +1,209 @@
+"""Sequences of many requests through the model together, each distinct one once.
+
+Everything but the computing happens in the event loop's thread, so that nothing here needs a lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from skesm._alphabet import count_residues
+from skesm._outputs import OutputSpec, Record
+from skesm.server._logs import FIELDS, describe
+from skesm.server._metrics import Metrics
+
+# Two batches are computed at once: when one ends, and what is left of it cannot fill all cores, the other goes on.
+_RUNNERS = 1
+_TOKENS_AROUND = 2  # start and end
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Computed:
+    """Records of distinct sequences, in their order, and how many of them came from the record store."""
+
+    records: Sequence[Record]
+    hits: int
+
+
+#: (model, distinct sequences, outputs) → records. Called from several threads.
+Compute = Callable[[str, Sequence[str], Sequence[OutputSpec]], Computed]
+_Outcome = Record | Exception
+
+
+@dataclass(eq=False, repr=False)
+class _Job:
+    """A sequence on its way, whoever asked for it."""
+
+    model: str
+    sequence: str
+    outputs: frozenset[OutputSpec]
+    done: asyncio.Future[Record]
+    tokens: int
+    since: float
+
+
+@dataclass(eq=False, repr=False)
+class _Line:
+    """Jobs that may share a batch: same model, same outputs."""
+
+    jobs: deque[_Job] = field(default_factory=deque)
+    tokens: int = 0
+
+
+class Batcher:
+    """Collects sequences for a few milliseconds, or until there are enough, and has them computed.
+
+    Parameters
+    ----------
+    compute : callable
+        What computes a batch.
+    tokens_per_batch : int
+        A batch of more than one sequence has at most this many tokens.
+    wait : float
+        Seconds that the first sequence of a batch waits for others.
+    metrics : Metrics
+        Where batches are counted.
+    """
+
+    def __init__(self, compute: Compute, *, tokens_per_batch: int, wait: float, metrics: Metrics) -> None:
+        self._compute = compute
+        self._tokens_per_batch = tokens_per_batch
+        self._wait = wait
+        self._metrics = metrics
+        self._lines: dict[tuple[str, frozenset[OutputSpec]], _Line] = {}
+        self._under_way: dict[tuple[str, str], list[_Job]] = {}
+        self._arrival = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._pool = ThreadPoolExecutor(_RUNNERS, "skesm-batch")
+        self._runners: list[asyncio.Task[None]] = []
+        self._pace: float | None = None  # residues a second
+
+    @property
+    def is_working(self) -> bool:
+        """Whether what comes is computed; if not, there is a mistake in this module."""
+        return not any(runner.done() for runner in self._runners)
+
+    async def __aenter__(self) -> Batcher:
+        self._runners = [asyncio.create_task(self._run()) for _ in range(_RUNNERS)]
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        """Stop. Whoever waits for records is served before, or not at all."""
+        for runner in self._runners:
+            runner.cancel()
+        await asyncio.gather(*self._runners, return_exceptions=True)
+        self._pool.shutdown()
+
+    async def records(self, model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec]) -> list[Record]:
+        """Records of sequences, in their order; they may hold more outputs than were asked for.
+
+        Raises
+        ------
+        Exception
+            What the backend raised for the first sequence that it could not compute by itself.
+        """
+        jobs = [self._job(model, sequence, frozenset(outputs)) for sequence in sequences]
+        # Not gather: if this request is given up, others may wait for the same sequences.
+        await asyncio.wait({job.done for job in jobs})
+        for error in [job.done.exception() for job in jobs]:  # all are looked at, or asyncio would complain
+            if error is not None:
+                raise error
+        return [job.done.result() for job in jobs]
+
+    def seconds_for(self, residues: int) -> float:
+        """How long `residues` will take, going by the last batches."""
+        return residues / self._pace if self._pace else 1.0
+
+    def _job(self, model: str, sequence: str, outputs: frozenset[OutputSpec]) -> _Job:
+        same = self._under_way.setdefault((model, sequence), [])
+        for job in same:
+            if job.outputs >= outputs:
+                self._metrics.shared.add()
+                return job
+        loop = asyncio.get_running_loop()
+        tokens = count_residues(sequence) + _TOKENS_AROUND
+        job = _Job(model, sequence, outputs, loop.create_future(), tokens, loop.time())
+        same.append(job)
+        line = self._lines.setdefault((model, outputs), _Line())
+        line.jobs.append(job)
+        line.tokens += job.tokens
+        self._arrival.set()
+        return job
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            async with self._turn:  # one runner collects at a time, so that batches are as large as they can be
+                jobs = await self._collect()
+            begun = time.perf_counter()
+            outcomes, hits = await loop.run_in_executor(self._pool, self._compute_all, jobs)
+            self._settle(jobs, outcomes, hits, time.perf_counter() - begun)
+
+    async def _collect(self) -> list[_Job]:
+        while not self._lines:
+            self._arrival.clear()
+            await self._arrival.wait()
+        key, line = next(iter(self._lines.items()))
+        end = line.jobs[0].since + self._wait
+        loop = asyncio.get_running_loop()
+        while line.tokens < self._tokens_per_batch and (left := end - loop.time()) > 0:
+            self._arrival.clear()
+            try:
+                await asyncio.wait_for(self._arrival.wait(), left)
+            except TimeoutError:
+                break
+        jobs: list[_Job] = []
+        room = self._tokens_per_batch
+        while line.jobs and (not jobs or line.jobs[0].tokens <= room):
+            jobs.append(line.jobs.popleft())
+            room -= jobs[-1].tokens
+        line.tokens -= sum(job.tokens for job in jobs)
+        # What is left goes behind the other lines: no kind of request starves another.
+        del self._lines[key]
+        if line.jobs:
+            self._lines[key] = line
+        return jobs
+
+    def _compute_all(self, jobs: Sequence[_Job]) -> tuple[list[_Outcome], int]:
+        """Compute outcomes of the jobs, and how many came from the store.
+
+        A batch that fails is halved: one bad sequence, or too large a batch, does not cost others their answers.
+        """
+        try:
+            computed = self._compute(jobs[0].model, [job.sequence for job in jobs], sorted(jobs[0].outputs, key=str))
+            return [record for _, record in zip(jobs, computed.records, strict=True)], computed.hits
+        except Exception as error:
+            level = logging.WARNING if len(jobs) > 1 else logging.ERROR
+            fields = {"sequences": len(jobs), "tokens": sum(job.tokens for job in jobs), "exception": describe(error)}
+            _logger.log(level, "a batch failed", extra={FIELDS: fields})
+            if len(jobs) == 1:
+                return [error], 0
+            middle = len(jobs) // 2
+            first, second = self._compute_all(jobs[:middle]), self._compute_all(jobs[middle:])
+            return first[0] + second[0], first[1] + second[1]
+
+    def _settle(self, jobs: Sequence[_Job], outcomes: Sequence[_Outcome], hits: int, seconds: float) -> None:
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            place = job.model, job.sequence
+            self._under_way[place].remove(job)
+            if not self._under_way[place]:
+                del self._under_way[place]
+            if isinstance(outcome, Exception):
+                job.done.set_exception(outcome)
+                self._metrics.failures.add()
+            else:
+                job.done.set_result(outcome)
+        failed = sum(isinstance(outcome, Exception) for outcome in outcomes)
+        self._metrics.batch_size.observe(len(jobs))
+        self._metrics.hits.add(hits)
+        self._metrics.computed.add(len(jobs) - failed - hits)
+        pace = sum(job.tokens for job in jobs) / max(seconds, 1e-6)
+        self._pace = pace if self._pace is None else 0.8 * self._pace + 0.2 * pace

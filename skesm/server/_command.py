@@ -1,0 +1,118 @@
+"""Arguments of ``skesm serve``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from skesm.backends.biolm_wire import MAX_ITEMS, MAX_LENGTH
+from skesm.backends.local import LocalBackend
+from skesm.esm2.spec import DEMO_MODEL
+from skesm.server._auth import TOKENS_VARIABLE, USERS_VARIABLE, Gatekeeper
+from skesm.server._config import MAX_MODELS, ServerConfig
+from skesm.server._logs import configure_logging
+from skesm.server._requests import Limits
+from skesm.server._serve import serve
+
+
+def add_serve_parser(commands: Any, announce: Callable[[str], object]) -> None:
+    """Add the command ``serve`` to the subparsers of a command line.
+
+    Parameters
+    ----------
+    commands : object
+        What ``ArgumentParser.add_subparsers`` gave.
+    announce : callable
+        Told the server's address when it listens.
+    """
+    parser = commands.add_parser(
+        "serve",
+        help="answer BioLM's protocol with a model of this machine",
+        description="Serve ESM-2 in BioLM's protocols (v1, v2, v3 and biolm-hub). Credentials are read from the "
+        f"environment: {TOKENS_VARIABLE} holds tokens, {USERS_VARIABLE} user:password pairs, separated by white space.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        dest="models",
+        metavar="MODEL",
+        help="registry name, Hub repository id or folder, or NAME=FOLDER to serve a folder under a name; up to "
+        f"{MAX_MODELS} times (default: {DEMO_MODEL})",
+        default=argparse.SUPPRESS,
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="name or address to listen at")
+    parser.add_argument("--port", type=_from(0), default=8000, help="0 takes a free one")
+    parser.add_argument("--allow-anonymous", action="store_true", help="listen to other machines without credentials")
+    compute = parser.add_argument_group("computing")
+    compute.add_argument("--engine", choices=("auto", "numpy", "torch"), default="auto", help="what computes")
+    compute.add_argument("--device", default="auto", help="for torch, for example cuda:1")
+    compute.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of matrix products")
+    compute.add_argument("--threads", type=_from(1), metavar="N", help="CPU threads; all cores if not given")
+    compute.add_argument(
+        "--tokens-per-batch",
+        type=_from(1),
+        default=8192,
+        metavar="N",
+        help="most tokens in a batch of several sequences",
+    )
+    compute.add_argument(
+        "--batch-wait", type=_milliseconds, default=5.0, metavar="MS", help="how long a sequence waits for others"
+    )
+    compute.add_argument(
+        "--memory", type=Path, metavar="FOLDER", help="record store: each sequence is computed once, ever"
+    )
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--max-items", type=_from(1), default=MAX_ITEMS, metavar="N", help="sequences in a request")
+    limits.add_argument("--max-length", type=_from(1), default=MAX_LENGTH, metavar="N", help="residues in a sequence")
+    limits.add_argument(
+        "--queue",
+        type=_from(1),
+        default=ServerConfig.queue_residues,
+        metavar="N",
+        help="residues taken and not answered",
+    )
+    limits.add_argument("--grace", type=_from(1), default=300, metavar="S", help="seconds to finish after SIGTERM")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info", help="to stderr")
+    parser.set_defaults(run=partial(_serve, announce))
+
+
+def _serve(announce: Callable[[str], object], args: argparse.Namespace) -> None:
+    configure_logging(args.log_level)
+    config = ServerConfig(
+        models=tuple(getattr(args, "models", (DEMO_MODEL,))),
+        backend=LocalBackend(args.engine, args.device, args.dtype, args.tokens_per_batch, args.threads),
+        memory=args.memory,
+        limits=Limits(args.max_items, args.max_length),
+        queue_residues=args.queue,
+        batch_wait=args.batch_wait / 1000,
+        gatekeeper=Gatekeeper.from_environment(),
+    )
+    serve(
+        config,
+        host=args.host,
+        port=args.port,
+        allow_anonymous=args.allow_anonymous,
+        grace=args.grace,
+        announce=announce,
+    )
+
+
+def _from(lowest: int) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
+        number = int(text)
+        if number < lowest:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {lowest} up, not {text!r}")
+        return number
+
+    return whole_number
+
+
+def _milliseconds(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1000:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1000, not {text!r}")
+    return number

@@ -1,0 +1,134 @@
+"""What a server is told at its start."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from skesm.backends.biolm_wire import DIALECTS, model_slug
+from skesm.backends.local import LocalBackend
+from skesm.esm2.spec import DEMO_MODEL, ModelSpec, find_registered
+from skesm.server._auth import Gatekeeper
+from skesm.server._requests import Limits
+
+#: Loaded models that `LocalBackend` keeps: with more, each batch would load one anew.
+MAX_MODELS = 2
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model and what it is called.
+
+    Attributes
+    ----------
+    source : str
+        What the backend loads: registry name, Hub repository id or folder.
+    spec : ModelSpec
+        Its shape; `spec.name` is the name in paths.
+    """
+
+    source: str
+    spec: ModelSpec
+
+    @property
+    def names(self) -> set[str]:
+        """What it may be called in paths, in lower case."""
+        return {model_slug(self.spec, dialect).lower() for dialect in DIALECTS}
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Everything but the address.
+
+    Parameters
+    ----------
+    models : tuple of str, default=("skesm-mini",)
+        Registry names, Hub repository ids or folders; ``"name=folder"`` serves a folder under another name, for example
+        ``"esm2-650m=/data/checkpoint"``. At most two.
+    backend : LocalBackend
+        Engine, device, threads, and with ``tokens_per_batch`` the largest batch.
+    memory : str, path or joblib.Memory, default=None
+        Record store: each sequence is computed once, ever.
+    limits : Limits
+        How much one request may ask for.
+    queue_residues : int, default=262144
+        Residues in requests that are taken and not answered yet. A request that would exceed it gets 429 with
+        Retry-After, unless it is the only one.
+    queue_values : int, default=50_000_000
+        The same for the numbers in their answers: it bounds the memory.
+    batch_wait : float, default=0.005
+        Seconds that a sequence waits for others to share a batch.
+    gatekeeper : Gatekeeper
+        Who may ask; everybody by default.
+
+    Examples
+    --------
+    >>> [model.spec.name for model in ServerConfig(("esm2-8m",)).find_models()]
+    ['esm2_t6_8M_UR50D']
+    """
+
+    models: tuple[str, ...] = (DEMO_MODEL,)
+    backend: LocalBackend = field(default_factory=LocalBackend)
+    memory: Any = None
+    limits: Limits = field(default_factory=Limits)
+    queue_residues: int = 262_144
+    queue_values: int = 50_000_000
+    batch_wait: float = 0.005
+    gatekeeper: Gatekeeper = field(default_factory=Gatekeeper)
+
+    def find_models(self) -> list[ServedModel]:
+        """Look the models up, without loading their weights.
+
+        Raises
+        ------
+        ValueError
+            If there are too many, two have one name, or a name stands for a model of another shape.
+        CheckpointError
+            If a folder holds no ESM-2 model.
+        """
+        if not 1 <= len(self.models) <= MAX_MODELS:
+            raise ValueError(f"{len(self.models)} models: a server has 1 to {MAX_MODELS}, which stay loaded")
+        found = [_find_model(self.backend, text) for text in self.models]
+        names = [name for model in found for name in model.names]
+        if len(set(names)) != len(names):
+            raise ValueError("two models have the same name: give one another name with 'name=folder'")
+        return found
+
+
+def _find_model(backend: LocalBackend, text: str) -> ServedModel:
+    name, equals, source = text.partition("=")
+    if not equals:
+        source = text
+    spec = backend.spec(source)
+    if equals or find_registered(source) is None:
+        name = name if equals else os.path.basename(os.path.normpath(source))
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} cannot be a model's name in a path: use letters, digits, '.', '_' and '-'")
+        registered = find_registered(name)
+        if registered is not None and _shape(registered) != _shape(spec):
+            raise ValueError(f"{text!r}: the checkpoint does not have the shape of {registered.name}")
+        spec = replace(spec, name=registered.name if registered is not None else name)
+    return ServedModel(source, spec)
+
+
+def _shape(spec: ModelSpec) -> tuple[int, ...]:
+    return spec.n_layers, spec.width, spec.n_heads, spec.ffn_width
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens there.
+
+    Examples
+    --------
+    >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0")
+    (True, False)
+    """
+    # An empty host means every address of the machine.
+    addresses = {str(info[4][0]) for info in socket.getaddrinfo(host, None)} if host else set()
+    return bool(addresses) and all(ipaddress.ip_address(a.partition("%")[0]).is_loopback for a in addresses)

@@ -1,0 +1,60 @@
+"""Log records as lines of JSON, fit to be kept: no sequences, no credentials."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from datetime import UTC, datetime
+from typing import Any
+
+#: Attribute of a log record that holds further fields of its line.
+FIELDS = "skesm_fields"
+
+
+class JsonLines(logging.Formatter):
+    """One object a line: time, level, logger, message, and the fields that were given.
+
+    Of an exception only its type and where it came from are told: its message may quote what was being worked on.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render a record."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, FIELDS, {}),
+        }
+        if record.exc_info and record.exc_info[1] is not None:
+            line["exception"] = describe(record.exc_info[1])
+        return json.dumps(line, ensure_ascii=False)
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """Type of an exception, of those it came from, and places in the code."""
+    chain, causes = error, list[str]()
+    while (cause := chain.__cause__ or chain.__context__) is not None and len(causes) < 5:
+        causes.append(type(cause).__name__)
+        chain = cause
+    frames = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
+    return {"type": type(error).__name__, "causes": causes, "frames": frames}
+
+
+def configure_logging(level: str) -> None:
+    """Write what skesm, the server beneath it and Python's warnings say to stderr, as lines of JSON.
+
+    Parameters
+    ----------
+    level : {"debug", "info", "warning", "error"}
+        The least level that is written.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    logging.captureWarnings(True)
+    for name in ("skesm", "uvicorn", "py.warnings"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(level.upper())
+        logger.propagate = False

@@ -1,0 +1,117 @@
+"""From a configuration to a listening server."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from skesm._optional import import_optional
+from skesm.server._config import ServerConfig, is_loopback
+
+# Longer than clients pause between two batches: a connection closed under a client's next POST costs it a retry.
+_KEEP_ALIVE_SECONDS = 75
+
+_logger = logging.getLogger(__name__)
+
+
+def serve(
+    config: ServerConfig | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    allow_anonymous: bool = False,
+    grace: int = 300,
+    announce: Callable[[str], object] | None = None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C; then answer what was taken, and return.
+
+    Parameters
+    ----------
+    config : ServerConfig, default=None
+        None serves the demo model to everybody on this machine.
+    host : str, default="127.0.0.1"
+        Name or address to listen at.
+    port : int, default=8000
+        0 takes a free one.
+    allow_anonymous : bool, default=False
+        Permit to listen where other machines can connect although `config` asks nobody for credentials.
+    grace : int, default=300
+        Seconds, after the signal, in which requests that were taken may finish.
+    announce : callable, default=None
+        Gets the server's address as soon as it takes connections.
+
+    Raises
+    ------
+    ValueError
+        If other machines could connect and nobody is asked for credentials, or if the configuration is not possible.
+    OSError
+        If the port is taken.
+    MissingDependencyError
+        Without the extra ``server``.
+    """
+    for module in ("starlette", "uvicorn", "orjson"):
+        import_optional(module, "server")
+    import uvicorn
+
+    from skesm.server._app import create_app
+
+    config = ServerConfig() if config is None else config
+    if not config.gatekeeper.required and not allow_anonymous and not is_loopback(host):
+        raise ValueError(
+            f"host {host!r} can be reached from other machines, and nobody would be asked for credentials: set "
+            "SKESM_SERVER_TOKENS or SKESM_SERVER_USERS, or allow everybody with --allow-anonymous"
+        )
+    app = create_app(config)
+    with _listen(host, port) as listener:
+        settings = uvicorn.Config(
+            app,
+            log_config=None,
+            # Below INFO headers are logged, and with them credentials.
+            log_level=max(logging.getLogger("uvicorn").getEffectiveLevel(), logging.INFO),
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            lifespan="on",
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=grace,
+        )
+        bound = listener.getsockname()
+        url = (
+            f"http://[{bound[0]}]:{bound[1]}" if listener.family == socket.AF_INET6 else f"http://{bound[0]}:{bound[1]}"
+        )
+        _logger.info("listening at %s", url)
+        if announce is not None:
+            announce(url)
+        with _survive_sigterm():
+            uvicorn.Server(settings).run(sockets=[listener])
+
+
+@contextmanager
+def _listen(host: str, port: int) -> Iterator[socket.socket]:
+    """Take connections from now on: those that come before the server runs wait for it."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind, protocol) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+        yield listener
+
+
+@contextmanager
+def _survive_sigterm() -> Iterator[None]:
+    """Uvicorn raises SIGTERM again after it has stopped, which would end the process as if it had failed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,163 @@
+"""Our client against our server, in every dialect: the features of the local backend."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+
+from skesm import ESM2Embedder, ESM2LogitSummarizer
+from skesm._outputs import OutputSpec, parse_outputs
+from skesm.backends import LocalBackend
+from skesm.backends.biolm import BioLMBackend
+from skesm.exceptions import AuthenticationError, PartialResultError
+
+pytest.importorskip("starlette", reason="needs the extra 'server'")
+pytest.importorskip("uvicorn", reason="needs the extra 'server'")
+
+MODEL = "esm2-8m"
+TOKEN = "a-token"
+USER, PASSWORD = "ada", "a-password"
+COMMAND = (sys.executable, "-m", "skesm", "serve")
+
+
+@contextmanager
+def running(folder: Path, *options: str) -> Iterator[str]:
+    """A server that has random weights of the 8M shape, under its registered name."""
+    environ = {**os.environ, "SKESM_SERVER_TOKENS": TOKEN, "SKESM_SERVER_USERS": f"{USER}:{PASSWORD}"}
+    command = [*COMMAND, "--model", f"{MODEL}={folder}", "--port", "0", "--threads", "1", *options]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environ
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def url(checkpoint_8m: Path) -> Iterator[str]:
+    with running(checkpoint_8m) as url:
+        yield url
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing from the environment of the tests, but this."""
+    for name in [name for name in os.environ if name.startswith("BIOLM")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("BIOLM_TOKEN", TOKEN)
+
+
+@pytest.fixture(scope="module")
+def sequences(proteins: list[str]) -> list[str]:
+    short = [p[:60] for p in proteins[:20]]
+    return [*short, *short[:5], "ACDXBZUO"]
+
+
+@pytest.mark.parametrize("dialect", ["v1", "v2", "v3", "hub"])
+def test_features_are_those_of_the_local_backend(
+    url: str, dialect: str, sequences: list[str], checkpoint_8m: Path
+) -> None:
+    local = LocalBackend(num_threads=1)
+    remote = BioLMBackend(url, dialect=dialect)
+    layers = [-1] if dialect == "v1" else [-1, 2]
+    poolings = ["mean"] if dialect == "v1" else ["mean", "cls", "max"]
+    ours = ESM2Embedder(MODEL, layers=layers, pooling=poolings, backend=remote).transform(sequences)
+    expected = ESM2Embedder(str(checkpoint_8m), layers=layers, pooling=poolings, backend=local).transform(sequences)
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
+    # And to the last bit, since JSON carries every float32 unchanged.
+    assert np.array_equal(ours, expected)
+
+
+@pytest.mark.parametrize("dialect", ["v1", "v2", "v3", "hub"])
+def test_logits_are_those_of_the_local_backend(
+    url: str, dialect: str, sequences: list[str], checkpoint_8m: Path
+) -> None:
+    name = "logit_means" if dialect == "v1" else "logits"
+    outputs = parse_outputs([name], 6)
+    distinct = list(dict.fromkeys(sequences))
+
+    def records(backend: LocalBackend | BioLMBackend, model: str) -> dict[int, np.ndarray]:
+        found = {}
+        for batch in backend.run(model, distinct, outputs):
+            found |= {i: record[OutputSpec(name)] for i, record in zip(batch.indices, batch.records, strict=True)}
+        return found
+
+    ours = records(BioLMBackend(url, dialect=dialect), MODEL)
+    expected = records(LocalBackend(num_threads=1), str(checkpoint_8m))
+    assert ours.keys() == expected.keys()
+    for place, value in expected.items():
+        np.testing.assert_allclose(ours[place], value, rtol=0, atol=1e-6)
+
+
+def test_the_client_learns_the_limits_of_the_server(url: str) -> None:
+    outputs = [OutputSpec("mean", 6)]
+    for dialect in ("v3", "hub"):
+        plan = BioLMBackend(url, dialect=dialect).plan(MODEL, ["MKT" * n for n in range(1, 18)], outputs)
+        assert (plan.requests, plan.batch_size) == (3, 8)
+        refused = BioLMBackend(url, dialect=dialect).plan(MODEL, ["A" * 2049, "MKT"], outputs)
+        assert (refused.sequences, refused.refused) == (1, 1)
+
+
+def test_the_client_works_through_a_queue_that_is_too_small(sequences: list[str], checkpoint_8m: Path) -> None:
+    """Two of the client's four requests fit: it comes back when it is told to, and loses nothing."""
+    many = [s[i:] for s in sequences[:20] for i in range(2)]
+    expected = ESM2Embedder(str(checkpoint_8m), backend=LocalBackend(num_threads=1)).transform(many)
+    with running(checkpoint_8m, "--queue", "700") as url:
+        features = ESM2Embedder(MODEL, backend=BioLMBackend(url, dialect="v3")).transform(many)
+        metrics = requests.get(f"{url}/metrics", timeout=60).text
+    assert np.array_equal(features, expected)
+    assert 'status="429"' in metrics
+
+
+def test_login_with_user_and_password(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BIOLM_TOKEN")
+    monkeypatch.setenv("BIOLM_USER", USER)
+    monkeypatch.setenv("BIOLM_PASS", PASSWORD)
+    summaries = ESM2LogitSummarizer(MODEL, backend=BioLMBackend(url, dialect="v1")).transform(["MKT", "MKTAYIAK"])
+    assert summaries.shape == (2, 2)
+    monkeypatch.setenv("BIOLM_PASS", "wrong")
+    with pytest.raises(AuthenticationError, match="refused the login"):
+        ESM2LogitSummarizer(MODEL, backend=BioLMBackend(url, dialect="v1")).transform(["MKT"])
+
+
+def test_a_refused_cookie_is_refreshed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = {"username": USER, "password": PASSWORD}
+    issued = requests.post(f"{url}/api/auth/token/", json=body, timeout=60).json()
+    monkeypatch.delenv("BIOLM_TOKEN")
+    monkeypatch.setenv("BIOLM_ACCESS", "too-old")
+    monkeypatch.setenv("BIOLM_REFRESH", issued["refresh"])
+    assert ESM2Embedder(MODEL, backend=BioLMBackend(url, dialect="v1")).transform(["MKT"]).shape == (1, 320)
+
+
+def test_a_wrong_token_is_an_error_that_says_so(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BIOLM_TOKEN", "wrong")
+    with pytest.raises(AuthenticationError, match="BIOLM_TOKEN"):
+        ESM2Embedder(MODEL, backend=BioLMBackend(url, dialect="v3")).transform(["MKT"])
+
+
+@pytest.mark.parametrize("dialect", ["v1", "v3", "hub"])
+def test_what_the_server_refuses_is_isolated(url: str, dialect: str) -> None:
+    """A sequence too long for the server, found out only by asking it in v1."""
+    backend = BioLMBackend(url, dialect=dialect)
+    batches = backend.run(MODEL, ["MKT", "A" * 2049, "MKTAYIAK"], [OutputSpec("mean", 6)])
+    done: set[int] = set()
+
+    def take_all() -> None:
+        for batch in batches:
+            done.update(batch.indices)
+
+    with pytest.raises(PartialResultError) as failed:
+        take_all()
+    assert failed.value.rows == (1,)
+    assert done == {0, 2}

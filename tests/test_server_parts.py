@@ -1,0 +1,209 @@
+"""Parts of the server that need no socket."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skesm._outputs import OutputSpec
+from skesm.backends import LocalBackend
+from skesm.esm2.spec import find_registered
+from skesm.server import Gatekeeper, Limits, ServerConfig
+from skesm.server._config import is_loopback
+from skesm.server._logs import FIELDS, JsonLines
+from skesm.server._metrics import Counter, Histogram
+from skesm.server._problems import Refusal
+from skesm.server._requests import read_ask
+
+pytest.importorskip("orjson", reason="needs the extra 'server'")
+
+
+def test_to_json_gives_every_float32_back() -> None:
+    from skesm.server._answers import to_json
+
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 1 << 32, 100_000, dtype=np.uint64).astype(np.uint32)
+    numbers = bits.view(np.float32)
+    numbers = np.concatenate([numbers[np.isfinite(numbers)], np.array([0, -0.0, 1e-45, 3.4e38], np.float32)])
+    back = np.array(json.loads(to_json(numbers)), dtype=np.float64).astype(np.float32)
+    assert np.array_equal(back.view(np.uint32), numbers.view(np.uint32))
+    across = numbers[:10].reshape(2, 5).T  # rows that do not lie end to end
+    assert np.array_equal(np.array(json.loads(to_json(across))).astype(np.float32), across)
+
+
+# ------------------------------------------------------------------------------------------------------ requests
+
+
+def test_an_answer_that_is_too_large_is_refused() -> None:
+    spec = find_registered("esm2-650m")
+    assert spec is not None
+    item = {"sequence": "A" * 2048}
+    most = {"items": [item] * 8, "params": {"include": ["per_residue"]}}
+    ask = read_ask("v3", "encode", json.dumps(most).encode(), spec, Limits())  # as documented: a full batch is fine
+    assert ask.values == 8 * 2048 * 1280
+    body = {"items": [item] * 8, "params": {"include": ["per_residue"], "repr_layers": [32, 33]}}
+    with pytest.raises(Refusal) as refused:
+        read_ask("v3", "encode", json.dumps(body).encode(), spec, Limits())
+    assert refused.value.status == 413
+
+
+def test_the_largest_allowed_body_fits() -> None:
+    spec = find_registered("esm2-8m")
+    assert spec is not None
+    limits = Limits(max_items=100, max_length=5000)
+    body = json.dumps({"items": [{"sequence": "<mask>" * 5000}] * 100}).encode()
+    assert len(body) <= limits.max_body
+    ask = read_ask("hub", "predict", body, spec, limits)
+    assert ask.residues == 500_000
+    assert ask.outputs == (OutputSpec("logits"),)
+
+
+# ------------------------------------------------------------------------------------------------------ configuration
+
+
+def test_a_folder_can_have_a_registered_name_if_it_has_its_shape(tiny_checkpoint: Path, checkpoint_8m: Path) -> None:
+    (model,) = ServerConfig((f"esm2-8m={checkpoint_8m}",)).find_models()
+    assert model.names == {"esm2-8m", "esm2_t6_8m_ur50d"}
+    assert model.spec.name == "esm2_t6_8M_UR50D"
+    with pytest.raises(ValueError, match="does not have the shape of esm2_t6_8M_UR50D"):
+        ServerConfig((f"esm2-8m={tiny_checkpoint}",)).find_models()
+
+
+def test_a_folder_is_called_by_its_last_part(tiny_checkpoint: Path) -> None:
+    (model,) = ServerConfig((f"{tiny_checkpoint}/",)).find_models()
+    assert model.spec.name == tiny_checkpoint.name
+
+
+@pytest.mark.parametrize(
+    ("models", "problem"),
+    [
+        (("a={}", "A={}"), "same name"),
+        (("a={}", "b={}", "c={}"), "3 models"),
+        ((), "0 models"),
+        (("a/b={}",), "path"),
+        (("={}",), "path"),
+    ],
+)
+def test_impossible_models(tiny_checkpoint: Path, models: tuple[str, ...], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        ServerConfig(tuple(m.format(tiny_checkpoint) for m in models)).find_models()
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("0.0.0.0", False), ("::", False), ("", False)],
+)
+def test_is_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+# ------------------------------------------------------------------------------------------------------ credentials
+
+
+def test_credentials_of_the_environment() -> None:
+    keeper = Gatekeeper.from_environment({"SKESM_SERVER_TOKENS": " one\ntwo ", "SKESM_SERVER_USERS": "ada:pass:word"})
+    assert keeper.required
+    assert keeper.admits("Token two", None)
+    assert keeper.admits("token one", None)
+    assert not keeper.admits("Token one two", None)
+    assert not keeper.admits("Token ", None)
+    assert keeper.log_in("ada", "pass:word") is not None
+    assert keeper.log_in("ada", "pass") is None
+    assert not Gatekeeper.from_environment({}).required
+
+
+@pytest.mark.parametrize("variable", ["SKESM_SERVER_TOKENS", "SKESM_SERVER_USERS"])
+def test_an_empty_variable_is_not_taken_for_no_protection(variable: str) -> None:
+    with pytest.raises(ValueError, match=f"{variable} is set but empty"):
+        Gatekeeper.from_environment({variable: " "})
+
+
+@pytest.mark.parametrize("pair", ["secretword", ":secretword", "secretword:"])
+def test_a_user_needs_a_password(pair: str) -> None:
+    with pytest.raises(ValueError, match="not user:password") as refused:
+        Gatekeeper.from_environment({"SKESM_SERVER_USERS": pair})
+    assert "secretword" not in str(refused.value)
+
+
+def test_logins_end() -> None:
+    now = [1000.0]
+    keeper = Gatekeeper(users={"ada": "word"}, clock=lambda: now[0])
+    issued = keeper.log_in("ada", "word")
+    assert issued is not None
+    access, refresh = issued
+    now[0] += 3599
+    assert keeper.admits(None, access)
+    now[0] += 1
+    assert not keeper.admits(None, access)
+    renewed = keeper.refresh(refresh)
+    assert renewed is not None
+    assert keeper.admits(None, renewed)
+    now[0] += 7 * 86400
+    assert keeper.refresh(refresh) is None
+
+
+def test_logins_of_another_server_are_not_valid() -> None:
+    ours, theirs = (Gatekeeper(users={"ada": "word"}) for _ in range(2))
+    issued = theirs.log_in("ada", "word")
+    assert issued is not None
+    assert theirs.admits(None, issued[0])
+    assert not ours.admits(None, issued[0])
+    assert not ours.admits(None, issued[0].replace("access.1", "access.9"))
+
+
+def test_a_gatekeeper_shows_nothing() -> None:
+    keeper = Gatekeeper(["secret-token"], {"ada": "secret-word"})
+    config = ServerConfig(gatekeeper=keeper, backend=LocalBackend())
+    assert "secret" not in repr(keeper) + repr(config) + repr(vars(keeper))
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(keeper)
+
+
+# ------------------------------------------------------------------------------------------------------ what is told
+
+
+def test_a_log_line_tells_an_exception_without_its_message() -> None:
+    try:
+        try:
+            int("SECRETSEQ")
+        except ValueError as error:
+            raise RuntimeError("about SECRETSEQ") from error
+    except RuntimeError:
+        record = logging.LogRecord("skesm", logging.ERROR, __file__, 1, "it %s", ("failed",), sys.exc_info())
+    record.__dict__[FIELDS] = {"tokens": 5}
+    text = JsonLines().format(record)
+    line = json.loads(text)
+    assert "SECRETSEQ" not in text
+    assert (line["message"], line["level"], line["tokens"]) == ("it failed", "error", 5)
+    assert (line["exception"]["type"], line["exception"]["causes"]) == ("RuntimeError", ["ValueError"])
+    assert "test_a_log_line" in line["exception"]["frames"][0]
+    assert "\n" not in text
+
+
+def test_metrics_text() -> None:
+    counter = Counter("c", "Help.")
+    counter.add(status="200")
+    counter.add(2, status="200")
+    assert counter.lines()[2:] == ['c{status="200"} 3']
+    histogram = Histogram("h", "Help.", (1, 2))
+    for value in (0.5, 1, 1.5, 9):
+        histogram.observe(value)
+    assert histogram.lines()[2:] == [
+        'h_bucket{le="1"} 2',
+        'h_bucket{le="2"} 3',
+        'h_bucket{le="+Inf"} 4',
+        "h_sum 12",
+        "h_count 4",
+    ]
+
+
+def test_large_counts_are_exact() -> None:
+    counter = Counter("c", "Help.")
+    counter.add(123_456_789)
+    assert counter.lines()[2:] == ["c 123456789"]
