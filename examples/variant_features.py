@@ -43,7 +43,8 @@ def features_table(
         cells = []
         for model in ("ridge", "xgboost"):
             spearman = rows[name, model].spearman
-            cells.append(f"{spearman.mean():.2f} ± {spearman.std(ddof=1):.2f}")
+            undefined = np.isnan(spearman).any()
+            cells.append("undefined" if undefined else f"{spearman.mean():.2f} ± {spearman.std(ddof=1):.2f}")
         print(f"| {name} | {rows[name, 'ridge'].n_columns} | {' | '.join(cells)} |")
 
 

@@ -18,9 +18,11 @@ from sklearn.pipeline import make_pipeline
 
 from skesm import ESM2Embedder, ESM2LogitSummarizer
 from skesm._alphabet import AMINO_ACIDS
+from skesm._derived import derive
+from skesm._masked import known_positions, masked_rows
 from skesm._outputs import OutputSpec
 from skesm._summaries import LOGITS, MASKED, STATISTICS, Predictions, log_likelihood
-from skesm._variants import own_columns
+from skesm._variants import mask_each, own_columns
 from skesm.backends import Batch, LocalBackend
 from skesm.exceptions import BackendError, InvalidSequenceError, PartialResultError, PartialResultWarning
 
@@ -378,3 +380,15 @@ def test_plan_tells_what_transform_computes(tiny_checkpoint: Path, tmp_path: Pat
         info = summarizer.cache_info()
         assert info is not None
         assert info.computed == to_compute
+
+
+def test_the_row_of_a_residue_among_other_masks() -> None:
+    """A random model predicts much the same at every mask, so that the loop above does not tell them apart."""
+    sequence = "G<mask>S<mask>F"
+    positions = known_positions(sequence)
+    assert positions == [0, 2, 4]
+    copies, logits = mask_each(sequence, positions), np.zeros((5, 20), dtype=np.float32)
+    logits += np.arange(5)[:, None]  # of residue i: i
+    records = [derive({LOGITS: logits}, [MASKED], copy) for copy in copies]
+    assert [record[MASKED].shape for record in records] == [(3, 20)] * 3
+    assert masked_rows(records, sequence, positions)[:, 0].tolist() == [0, 2, 4]
