@@ -1,8 +1,7 @@
-"""What the two estimators share: parameters, validation, tags."""
+"""What the estimators share: parameters, validation, tags."""
 
 from __future__ import annotations
 
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from numbers import Integral
@@ -12,20 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 
-from skesm._outputs import FloatArray, OutputSpec, Record, parse_outputs
-from skesm._road import Answer, RunInfo, TransformPlan, survey, travel
+from skesm._outputs import FloatArray, OutputSpec, parse_outputs
+from skesm._road import RunInfo, TransformPlan, add_plans, survey
+from skesm._run import Journey, Run, last_runs, model_name
 from skesm._sequences import clean_sequences
 from skesm.backends.base import Backend, resolve_backend
 from skesm.esm2.spec import ModelSpec
-from skesm.exceptions import PartialResultError
-
-# Not attributes of the estimators: transform leaves an estimator as it was, so that threads may share it.
-_last_runs: weakref.WeakKeyDictionary[Any, RunInfo] = weakref.WeakKeyDictionary()
 
 
-class _ESM2Transformer(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is untyped
-    """A stateless transformer of sequences. A child says which outputs it needs and what columns they make."""
+class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is untyped
+    """An estimator of sequences: parameters, the road, and what it cost."""
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
         "model": [str, HasMethods("__fspath__")],
@@ -46,25 +43,79 @@ class _ESM2Transformer(TransformerMixin, BaseEstimator, ABC):  # type: ignore[mi
     long_sequences: str
     max_length: int | None
     unknown_residues: str
-    prefetch: str | Sequence[str]
+    prefetch: str | Sequence[str] = ()
     on_error: str
     n_jobs: int | None
     verbose: bool | int
 
-    @abstractmethod
-    def _outputs(self, spec: ModelSpec) -> Sequence[OutputSpec]:
-        """What the records must hold."""
+    def cache_info(self) -> RunInfo | None:
+        """What the last ``transform`` or ``predict`` of this object cost, None before the first.
 
-    @abstractmethod
-    def _row(self, record: Record, spec: ModelSpec) -> FloatArray:
-        """The columns of one sequence."""
+        Returns
+        -------
+        info : RunInfo or None
+            Rows, distinct sequences, those answered by the record store, and those computed.
+        """
+        return last_runs.get(self)
+
+    def _prepare(self) -> tuple[Backend, ModelSpec]:
+        """Validate every parameter; an estimator that learns nothing may never see ``fit``."""
+        self._validate_params()
+        backend = resolve_backend(self.backend)
+        backend._validate_params()
+        spec = backend.spec(model_name(self.model))
+        self._prefetched(spec)
+        self._check(spec)
+        return backend, spec
+
+    def _clean(self, X: Any) -> list[str]:
+        return clean_sequences(
+            X,
+            long_sequences=self.long_sequences,
+            max_length=self.max_length,
+            unknown_residues=self.unknown_residues,
+        )
+
+    def _check(self, spec: ModelSpec) -> None:
+        """Validate what depends on the model's shape."""
+
+    def _prefetched(self, spec: ModelSpec) -> tuple[OutputSpec, ...]:
+        return parse_outputs(as_tuple(self.prefetch), spec.n_layers)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        return tags
+
+
+class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc]  # scikit-learn is untyped
+    """A transformer of sequences. A child says what columns it makes, and of which outputs."""
 
     @abstractmethod
     def _column_names(self, spec: ModelSpec) -> list[str]:
         """Names of the columns, from parameters and the model's shape alone."""
 
+    @abstractmethod
+    def _journeys(self, spec: ModelSpec, sequences: Sequence[str]) -> Iterable[Journey]:
+        """What `_features` will ask for, for `plan`."""
+
+    @abstractmethod
+    def _features(self, run: Run, sequences: Sequence[str]) -> FloatArray:
+        """The columns of clean sequences, in their order; NaN where the backend failed."""
+
+    def _check(self, spec: ModelSpec) -> None:
+        self._column_names(spec)
+
+    def _learn(self, sequences: Sequence[str]) -> None:
+        """Learn from clean sequences; most transformers do not."""
+
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Check the parameters and X. Nothing is learnt, and no model is loaded.
+        """Check the parameters and X. No model is loaded; what is learnt, if anything, the class tells.
 
         Parameters
         ----------
@@ -82,11 +133,11 @@ class _ESM2Transformer(TransformerMixin, BaseEstimator, ABC):  # type: ignore[mi
             If X is not a column of sequences; the message lists the first rows that are not.
         """
         self._prepare()
-        self._clean(X)
+        self._learn(self._clean(X))
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> FloatArray:
-        """The same as ``transform``; X is checked once.
+        """The same as ``fit`` and ``transform``; X is checked once.
 
         Parameters
         ----------
@@ -98,7 +149,7 @@ class _ESM2Transformer(TransformerMixin, BaseEstimator, ABC):  # type: ignore[mi
         -------
         features : ndarray of shape (n, n_features), float32
         """
-        return self._transform(X)
+        return self._transform(X, learn=True)
 
     def transform(self, X: Any) -> FloatArray:
         """Features of sequences, in the order of the rows of X.
@@ -117,6 +168,8 @@ class _ESM2Transformer(TransformerMixin, BaseEstimator, ABC):  # type: ignore[mi
         ------
         InvalidSequenceError
             If X is not a column of sequences; the message lists the first rows that are not. Nothing was computed.
+        NotFittedError
+            If what ``fit`` learns is needed, and it was not called.
         CheckpointNotFoundError
             If the model is not on this machine and cannot be fetched.
         PartialResultError
@@ -161,84 +214,37 @@ class _ESM2Transformer(TransformerMixin, BaseEstimator, ABC):  # type: ignore[mi
             If X is not a column of sequences.
         """
         backend, spec = self._prepare()
-        return survey(
-            self._clean(X),
-            self._outputs(spec),
-            backend=backend,
-            model=_model_name(self.model),
-            memory=self.memory,
-            prefetch=parse_outputs(as_tuple(self.prefetch), spec.n_layers),
-        )
-
-    def cache_info(self) -> RunInfo | None:
-        """What the last ``transform`` of this object cost, None before the first.
-
-        Returns
-        -------
-        info : RunInfo or None
-            Rows, distinct sequences, those answered by the record store, and those computed.
-        """
-        return _last_runs.get(self)
-
-    def _transform(self, X: Any) -> FloatArray:
-        backend, spec = self._prepare()
-        try:
-            answer = travel(
-                self._clean(X),
-                self._outputs(spec),
+        check_is_fitted(self)
+        sequences = self._clean(X)
+        plans = [
+            survey(
+                journey.sequences,
+                journey.outputs,
                 backend=backend,
-                model=_model_name(self.model),
+                model=model_name(self.model),
                 memory=self.memory,
-                prefetch=parse_outputs(as_tuple(self.prefetch), spec.n_layers),
-                n_jobs=self.n_jobs,
-                on_error=self.on_error,
-                verbose=bool(self.verbose),
+                prefetch=journey.prefetch,
             )
-        except PartialResultError as error:
-            error.results = self._features(error.results, spec)
-            raise
-        return self._features(answer, spec)
+            for journey in self._journeys(spec, sequences)
+        ]
+        return add_plans(len(sequences), plans)
 
-    def _features(self, answer: Answer, spec: ModelSpec) -> FloatArray:
-        """The matrix of features; rows that failed are NaN."""
-        _last_runs[self] = answer.info
-        failed = np.full(len(self._column_names(spec)), np.nan, dtype=np.float32)
-        rows = [failed if record is None else self._row(record, spec) for record in answer.records]
-        features: FloatArray = np.stack(rows)[answer.inverse]
+    def _transform(self, X: Any, *, learn: bool = False) -> FloatArray:
+        backend, spec = self._prepare()
+        if not learn:
+            check_is_fitted(self)
+        sequences = self._clean(X)
+        if learn:
+            self._learn(sequences)
+        run = Run(self, backend, spec)
+        features = self._features(run, sequences)
+        run.finish(features)
         return features
-
-    def _prepare(self) -> tuple[Backend, ModelSpec]:
-        """Validate every parameter; a stateless transformer may never see ``fit``."""
-        self._validate_params()
-        backend = resolve_backend(self.backend)
-        backend._validate_params()
-        spec = backend.spec(_model_name(self.model))
-        parse_outputs(as_tuple(self.prefetch), spec.n_layers)
-        self._outputs(spec)
-        return backend, spec
-
-    def _clean(self, X: Any) -> list[str]:
-        return clean_sequences(
-            X,
-            long_sequences=self.long_sequences,
-            max_length=self.max_length,
-            unknown_residues=self.unknown_residues,
-        )
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.requires_fit = False
-        tags.input_tags.string = True
-        tags.input_tags.two_d_array = False
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-def _model_name(model: Any) -> str:
-    return model if isinstance(model, str) else str(model.__fspath__())
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:

@@ -10,13 +10,19 @@ import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
 from skesm._base import _ESM2Transformer, as_tuple
-from skesm._outputs import POOLINGS, FloatArray, OutputSpec, Record, resolve_layer
+from skesm._derived import compared_positions, mean_rows, source
+from skesm._outputs import MUTATED, POOLINGS, FloatArray, OutputSpec, Record, resolve_layer
+from skesm._reference import ReferenceMixin
+from skesm._run import Journey, Run
+from skesm._variants import check_lengths
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 
+_REMEDY = "remove these rows, or choose another pooling than 'mutated'"
 
-class ESM2Embedder(_ESM2Transformer):
-    """Protein sequences to fixed-length vectors: ESM-2 representations, pooled over residues.
+
+class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
+    r"""Protein sequences to fixed-length vectors: ESM-2 representations, pooled over residues.
 
     Parameters
     ----------
@@ -27,9 +33,13 @@ class ESM2Embedder(_ESM2Transformer):
     layers : int or sequence of int, default=-1
         Layers whose representations are used: 0 is the embedding, n (or -1) the last, after the final LayerNorm. The
         columns of several are laid side by side.
-    pooling : {"mean", "max", "cls", "eos"} or sequence of these, default="mean"
+    pooling : {"mean", "max", "cls", "eos", "mutated"} or sequence of these, default="mean"
         How L residue vectors become one: their mean or maximum, or the vector of the start or end token. Start and end
-        are part of no mean or maximum.
+        are part of no mean or maximum. ``"mutated"`` is for libraries of variants, see Notes.
+    reference : str or None, default=None
+        With what ``"mutated"`` compares: a sequence; or None, for which ``fit`` learns the consensus of its rows (at
+        each position their most common amino acid), ``"most_common"``, for which it takes their most common sequence,
+        or ``"first"``, for which it takes the first. Other poolings do not look at it.
     backend : {"local", "numpy", "torch"} or Backend, default="local"
         Where the model runs; see `skesm.backends.LocalBackend`.
     memory : None, str, path-like or joblib.Memory, default=None
@@ -52,14 +62,32 @@ class ESM2Embedder(_ESM2Transformer):
     verbose : bool, default=False
         Show a progress bar on stderr.
 
+    Attributes
+    ----------
+    reference_ : str
+        The reference that ``fit`` learnt; only if ``"mutated"`` is asked for and no reference is given.
+
     See Also
     --------
     ESM2LogitSummarizer : Statistics of the model's predictions.
 
     Notes
     -----
-    Stateless: ``fit`` learns nothing and need not be called. The weights live in the process, not in the object, so
-    that clones are cheap and pickles small.
+    Stateless: ``fit`` learns nothing and need not be called, but for a reference that is to be learnt. The weights
+    live in the process, not in the object, so that clones are cheap and pickles small.
+
+    ``pooling="mutated"``: in the mean over a protein of hundreds of residues, one substitution is drowned. With P the
+    positions at which a sequence differs from the reference, and h[i] the representation of residue i, the columns are
+
+    ======================  ==========================================================
+    ``mutated_l{l}_…``      Σ_{i ∈ P} h[i] / \|P\|, h of the sequence: d columns
+    ``reference_l{l}_…``    Σ_{i ∈ P} h[i] / \|P\|, h of the reference: d columns
+    ======================  ==========================================================
+
+    The reference itself differs nowhere; for it P is all positions, so that both halves are equal. ``X`` and ``<mask>``
+    count as different from any amino acid. All sequences must have the reference's length: nothing is aligned. Give the
+    reference where you know it: one learnt from few rows may differ between folds, and each has records of its own. One
+    more pass, of the reference, serves all rows.
 
     The features of a sequence do not depend on the other rows, their order, `n_jobs` or the batch size: on the NumPy
     engine to the last bit, elsewhere within 1e-5.
@@ -77,12 +105,21 @@ class ESM2Embedder(_ESM2Transformer):
     (2, 384)
     >>> embedder.get_feature_names_out()[[0, -1]].tolist()
     ['mean_l6_0', 'max_l6_191']
+
+    Variants of one protein:
+
+    >>> variants = ESM2Embedder("skesm-mini", pooling="mutated", reference="MKTAYIAKQR")
+    >>> variants.transform(["MKTAYIAKQR", "MKTWYIAKQR"]).shape
+    (2, 384)
+    >>> variants.get_feature_names_out()[[0, -1]].tolist()
+    ['mutated_l6_0', 'reference_l6_191']
     """
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
         **_ESM2Transformer._parameter_constraints,
         "layers": [Integral, "array-like"],
-        "pooling": [StrOptions(set(POOLINGS)), "array-like"],
+        "pooling": [StrOptions({*POOLINGS, MUTATED}), "array-like"],
+        "reference": [str, None],
     }
 
     def __init__(
@@ -91,6 +128,7 @@ class ESM2Embedder(_ESM2Transformer):
         *,
         layers: int | Sequence[int] = -1,
         pooling: str | Sequence[str] = "mean",
+        reference: str | None = None,
         backend: str | Backend = "local",
         memory: Any = None,
         long_sequences: str = "error",
@@ -104,6 +142,7 @@ class ESM2Embedder(_ESM2Transformer):
         self.model = model
         self.layers = layers
         self.pooling = pooling
+        self.reference = reference
         self.backend = backend
         self.memory = memory
         self.long_sequences = long_sequences
@@ -114,22 +153,67 @@ class ESM2Embedder(_ESM2Transformer):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def _outputs(self, spec: ModelSpec) -> list[OutputSpec]:
-        """Layers in the order given, for each the poolings in the order given."""
-        layers, poolings = as_tuple(self.layers), as_tuple(self.pooling)
+    def _blocks(self, spec: ModelSpec) -> list[tuple[str, int]]:
+        """(pooling, layer) of each block of columns: layers in the order given, for each the poolings in theirs."""
+        layers, poolings, known = as_tuple(self.layers), as_tuple(self.pooling), (*POOLINGS, MUTATED)
         if not layers or not all(isinstance(layer, Integral) and not isinstance(layer, bool) for layer in layers):
             raise ValueError(f"layers must be one or several whole numbers, got {self.layers!r}")
-        if not poolings or not all(isinstance(pooling, str) and pooling in POOLINGS for pooling in poolings):
-            raise ValueError(f"pooling must be one or several of {', '.join(POOLINGS)}, got {self.pooling!r}")
-        outputs = [
-            OutputSpec(pooling, resolve_layer(int(layer), spec.n_layers)) for layer in layers for pooling in poolings
-        ]
-        if len(set(outputs)) < len(outputs):
+        if not poolings or not all(isinstance(pooling, str) and pooling in known for pooling in poolings):
+            raise ValueError(f"pooling must be one or several of {', '.join(known)}, got {self.pooling!r}")
+        blocks = [(pooling, resolve_layer(int(layer), spec.n_layers)) for layer in layers for pooling in poolings]
+        if len(set(blocks)) < len(blocks):
             raise ValueError(f"layers={self.layers!r}, pooling={self.pooling!r} name the same columns twice")
-        return outputs
-
-    def _row(self, record: Record, spec: ModelSpec) -> FloatArray:
-        return np.concatenate([record[output] for output in self._outputs(spec)])
+        return blocks
 
     def _column_names(self, spec: ModelSpec) -> list[str]:
-        return [f"{output.kind}_l{output.layer}_{i}" for output in self._outputs(spec) for i in range(spec.width)]
+        names = []
+        for pooling, layer in self._blocks(spec):
+            halves = (MUTATED, "reference") if pooling == MUTATED else (pooling,)
+            names += [f"{half}_l{layer}_{i}" for half in halves for i in range(spec.width)]
+        return names
+
+    def _needs_reference(self) -> bool:
+        return MUTATED in as_tuple(self.pooling)
+
+    def _learn(self, sequences: Sequence[str]) -> None:
+        super()._learn(sequences)
+        if self._needs_reference():
+            check_lengths(sequences, self._known_reference(), _REMEDY)
+
+    def _known(self) -> str | None:
+        return self._known_reference() if self._needs_reference() else None
+
+    def _outputs(self, spec: ModelSpec, reference: str | None) -> list[OutputSpec]:
+        return [OutputSpec(kind, layer, reference if kind == MUTATED else None) for kind, layer in self._blocks(spec)]
+
+    def _journeys(self, spec: ModelSpec, sequences: Sequence[str]) -> list[Journey]:
+        reference, prefetch = self._known(), self._prefetched(spec)
+        outputs = self._outputs(spec, reference)
+        journeys = [Journey(sequences, outputs, prefetch)]
+        if reference is not None:
+            check_lengths(sequences, reference, _REMEDY)
+            residues = sorted({source(output) for output in outputs if output.reference}, key=str)
+            # the reference is often a row of X too: one pass for both, if there is a store
+            journeys.insert(0, Journey([reference], residues, (*outputs, *prefetch)))
+        return journeys
+
+    def _features(self, run: Run, sequences: Sequence[str]) -> FloatArray:
+        *first, journey = self._journeys(run.spec, sequences)
+        home: Record = {}
+        for of_reference in first:
+            (home,) = run.travel_reference(of_reference)
+        answer = run.travel(journey)
+        failed = np.full(len(self._column_names(run.spec)), np.nan, dtype=np.float32)
+        rows = []
+        for sequence, record in zip(answer.sequences, answer.records, strict=True):
+            if record is None:
+                rows.append(failed)
+                continue
+            parts = []
+            for output in journey.outputs:
+                parts.append(record[output])
+                if output.reference is not None:
+                    parts.append(mean_rows(home[source(output)], compared_positions(sequence, output.reference)))
+            rows.append(np.concatenate(parts))
+        features: FloatArray = np.stack(rows)[answer.inverse]
+        return features

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
 from skesm._base import _ESM2Transformer, as_tuple
-from skesm._outputs import FloatArray, OutputSpec, Record
-from skesm._summaries import STATISTICS
+from skesm._masked import masked_journeys, masked_logits
+from skesm._outputs import FloatArray, OutputSpec
+from skesm._run import Journey, Run
+from skesm._summaries import MASKED, STATISTICS, Predictions, Statistic, custom_statistic
+from skesm._variants import check_residues, distinct_rows, own_columns
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 
 
 class ESM2LogitSummarizer(_ESM2Transformer):
-    """Protein sequences to a few numbers each: named statistics of ESM-2's logits.
-
-    For each residue i the model gives a logit l[i, v] for each of its V = 33 tokens. With
-    m[i] = Σ_v l[i, v] / V, the mean over the vocabulary, and L residues:
-
-    ========  ==========================
-    mean      Σ_i m[i] / L
-    sum       Σ_i m[i]
-    ========  ==========================
+    r"""Protein sequences to a few numbers each: named statistics of ESM-2's logits.
 
     Parameters
     ----------
     model : str or path-like, default="esm2_t6_8M_UR50D"
         As for `ESM2Embedder`.
-    statistics : {"mean", "sum"} or sequence of these, default=("mean", "sum")
-        The columns, in this order.
+    statistics : str, callable, or sequence of these, default=("mean", "sum")
+        The columns, in this order: names from the table in Notes, or functions, each of which takes the (L, 20) natural
+        logarithms of the amino acids' probabilities, float64, in the order ``LAGVSERTIDPKQNFYMHWC``, gives one finite
+        number, and names its column by its ``__name__``.
     backend : {"local", "numpy", "torch"} or Backend, default="local"
         Where the model runs; see `skesm.backends.LocalBackend`.
     memory : None, str, path-like or joblib.Memory, default=None
@@ -56,11 +53,54 @@ class ESM2LogitSummarizer(_ESM2Transformer):
     See Also
     --------
     ESM2Embedder : The model's representations.
+    ESM2VariantScorer : Scores of variants against a reference.
 
     Notes
     -----
+    A sequence has residues x[1] … x[L]. The model gives a logit l[i, a] for each of the 20 amino acids a (and for 13
+    other tokens v) at each residue i. p[i, a] is exp l[i, a] / Σ_b exp l[i, b] over the 20, and q[i, a] the same from
+    the pass of the sequence with residue i masked. H[i] = −Σ_a p[i, a] ln p[i, a] is an entropy. C are the residues
+    that are one of the 20 amino acids, and \|C\| their number:
+
+    ==============================  ====================================================  ========================
+    statistic                       value                                                 column
+    ==============================  ====================================================  ========================
+    ``mean``                        Σ_i m[i] / L, with m[i] = Σ_v l[i, v] / 33            ``logit_mean``
+    ``sum``                         Σ_i m[i]                                              ``logit_sum``
+    ``entropy_mean``                Σ_i H[i] / L                                          of the same name
+    ``entropy_max``                 max_i H[i]                                            of the same name
+    ``entropy_q05`` (25, 50 …)      quantile of H[i] over i: 5, 25, 50, 75 or 95 %        of the same name
+    ``mean_logit``                  Σ_i l[i, a] / L for each a                            ``mean_logit_L`` … ``_C``
+    ``mean_probability``            Σ_i p[i, a] / L for each a                            ``mean_probability_L`` …
+    ``log_likelihood``              Σ_{i ∈ C} ln p[i, x[i]]                               of the same name
+    ``log_likelihood_mean``         the same / \|C\|                                      of the same name
+    ``unmasked_perplexity``         exp(−log_likelihood_mean)                             of the same name
+    ``own_probability_mean``        Σ_{i ∈ C} p[i, x[i]] / \|C\|                          of the same name
+    ``own_probability_min``         min_{i ∈ C} p[i, x[i]]                                of the same name
+    ``margin_mean``                 mean over C of ln p[i, x[i]] − max_{a ≠ x[i]} ln p[i, a]  of the same name
+    ``margin_min``                  its minimum over C                                    of the same name
+    ``pseudo_log_likelihood``       Σ_{i ∈ C} ln q[i, x[i]]                               of the same name
+    ``pseudo_log_likelihood_mean``  the same / \|C\|                                      of the same name
+    ``pseudo_perplexity``           exp(−pseudo_log_likelihood_mean)                      of the same name
+    ==============================  ====================================================  ========================
+
+    Cost: one pass for all statistics together, and \|C\| more for those named ``pseudo_…`` together, which are 237 for
+    GFP. In an unmasked pass the model sees the residue whose probability it gives: ``unmasked_perplexity`` is a cheap
+    estimate, much lower than the pseudo-perplexity, and ranks less well where that matters.
+
+    ``X``, ``B``, ``Z``, ``U``, ``O`` and ``<mask>`` are not in C: they count in entropies and means over all residues,
+    where the model's prediction is what enters, and are context for the others, also while another residue is masked. A
+    sequence without any of the 20 amino acids has no own probability: an error, if one is asked for.
+
     BioLM's first REST API (v1) answers ``logits`` as one number for each residue, most likely m[i]; its users summed or
-    averaged that vector. These are the same summaries.
+    averaged that vector. ``log_likelihood`` is what its later ones call ``log_prob``.
+
+    References
+    ----------
+    Salazar et al., "Masked language model scoring", ACL 2020, 2699-2712: pseudo-log-likelihood and pseudo-perplexity.
+
+    Lin et al., "Evolutionary-scale prediction of atomic-level protein structure with a language model", Science 379,
+    1123-1130 (2023): pseudo-perplexity of ESM-2.
 
     Examples
     --------
@@ -70,18 +110,20 @@ class ESM2LogitSummarizer(_ESM2Transformer):
     (2, 2)
     >>> summarizer.get_feature_names_out().tolist()
     ['logit_mean', 'logit_sum']
+    >>> summarizer.set_params(statistics=["log_likelihood", "pseudo_perplexity"]).transform(["MKTAYIAKQR"]).shape
+    (1, 2)
     """
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
         **_ESM2Transformer._parameter_constraints,
-        "statistics": [StrOptions(set(STATISTICS)), "array-like"],
+        "statistics": [StrOptions(set(STATISTICS)), callable, "array-like"],
     }
 
     def __init__(
         self,
         model: Any = "esm2_t6_8M_UR50D",
         *,
-        statistics: str | Sequence[str] = ("mean", "sum"),
+        statistics: str | Callable[..., Any] | Sequence[str | Callable[..., Any]] = ("mean", "sum"),
         backend: str | Backend = "local",
         memory: Any = None,
         long_sequences: str = "error",
@@ -104,20 +146,53 @@ class ESM2LogitSummarizer(_ESM2Transformer):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def _names(self) -> tuple[str, ...]:
-        names = as_tuple(self.statistics)
-        if not names or not all(isinstance(name, str) and name in STATISTICS for name in names):
-            raise ValueError(f"statistics must be one or several of {', '.join(STATISTICS)}, got {self.statistics!r}")
-        if len(set(names)) < len(names):
+    def _chosen(self) -> tuple[Statistic, ...]:
+        asked = (self.statistics,) if callable(self.statistics) else as_tuple(self.statistics)
+        if not asked or not all(callable(s) or (isinstance(s, str) and s in STATISTICS) for s in asked):
+            raise ValueError(
+                f"statistics must be one or several of {', '.join(STATISTICS)} or a function, got {self.statistics!r}"
+            )
+        chosen = tuple(custom_statistic(s) if callable(s) else STATISTICS[s] for s in asked)
+        columns = [column for statistic in chosen for column in statistic.columns]
+        if len(set(columns)) < len(columns):
             raise ValueError(f"statistics={self.statistics!r} name the same column twice")
-        return names
-
-    def _outputs(self, spec: ModelSpec) -> list[OutputSpec]:
-        return sorted({STATISTICS[name].output for name in self._names()}, key=str)
-
-    def _row(self, record: Record, spec: ModelSpec) -> FloatArray:
-        chosen = [STATISTICS[name] for name in self._names()]
-        return np.array([s.function(record[s.output]) for s in chosen], dtype=np.float32)
+        return chosen
 
     def _column_names(self, spec: ModelSpec) -> list[str]:
-        return [f"logit_{name}" for name in self._names()]
+        return [column for statistic in self._chosen() for column in statistic.columns]
+
+    def _of_sequences(self, spec: ModelSpec, sequences: Sequence[str]) -> Journey | None:
+        """The passes of the sequences as they are; None if no statistic needs them."""
+        outputs = sorted({s.output for s in self._chosen()} - {MASKED}, key=str)
+        return Journey(sequences, outputs, self._prefetched(spec)) if outputs else None
+
+    def _needs_masked(self) -> bool:
+        return any(s.output == MASKED for s in self._chosen())
+
+    def _journeys(self, spec: ModelSpec, sequences: Sequence[str]) -> Iterator[Journey]:
+        journey = self._of_sequences(spec, sequences)
+        if journey is not None:
+            yield journey
+        if self._needs_masked():
+            yield from (masked for _, masked in masked_journeys(list(distinct_rows(sequences))))
+
+    def _features(self, run: Run, sequences: Sequence[str]) -> FloatArray:
+        chosen = self._chosen()
+        if any(statistic.of_residues for statistic in chosen):
+            check_residues(sequences)
+        rows = distinct_rows(sequences)
+        found: list[dict[OutputSpec, Predictions]] = [{} for _ in rows]
+        journey = self._of_sequences(run.spec, sequences)
+        if journey is not None:
+            for of, sequence, record in zip(found, rows, run.travel(journey).records, strict=True):
+                of.update((o, Predictions(record[o], own_columns(sequence))) for o in journey.outputs if record)
+        if self._needs_masked():
+            for of, sequence, logits in zip(found, rows, masked_logits(run, rows), strict=True):
+                columns = own_columns(sequence)
+                if logits is not None:
+                    of[MASKED] = Predictions(logits, columns[columns >= 0])
+        features = np.full((len(sequences), len(self._column_names(run.spec))), np.nan, dtype=np.float32)
+        for of, places in zip(found, rows.values(), strict=True):
+            if all(s.output in of for s in chosen):
+                features[places] = np.concatenate([np.atleast_1d(s.function(of[s.output])) for s in chosen])
+        return features

@@ -16,12 +16,20 @@ name              shape, float32     meaning
 
 Layer 0 is the embedding, layer n that after the last block and the final LayerNorm. L counts residues:
 start and end tokens are part of no output but ``cls`` and ``eos``.
+
+Two more are not asked of a backend but derived from what it answers (`skesm._derived`), and stored in its place:
+
+==================  ================  ====================================================================
+``mutated@l:r``     (d,)              mean over the residues that differ from a reference of digest r
+``mask_logits``     (masks, 20)       the rows of ``logits`` at the sequence's ``<mask>``
+==================  ================  ====================================================================
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,35 +40,49 @@ from skesm._alphabet import AMINO_ACIDS
 POOLINGS = ("mean", "max", "cls", "eos")
 LAYER_KINDS = (*POOLINGS, "residues")
 HEAD_KINDS = ("logits", "logit_means")
+#: What is derived from another output, the backend's: the residues of a layer, or the logits.
+MUTATED, MASK_LOGITS = "mutated", "mask_logits"
 
 FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True, order=True)
 class OutputSpec:
-    """One output of the model: a kind and, for representations, the layer (0 … n)."""
+    """One output of the model: a kind and, for representations, the layer (0 … n).
+
+    `reference` is the clean sequence with which ``mutated`` compares.
+    """
 
     kind: str
     layer: int | None = None
+    reference: str | None = field(default=None, repr=False)  # sequences are confidential
 
     def __post_init__(self) -> None:
-        if self.kind in LAYER_KINDS:
+        if self.kind in (*LAYER_KINDS, MUTATED):
             if self.layer is None or self.layer < 0:
                 raise ValueError(f"output {self.kind!r} needs a layer from 0 up, got {self.layer!r}")
-        elif self.kind not in HEAD_KINDS:
+        elif self.kind not in (*HEAD_KINDS, MASK_LOGITS):
             raise ValueError(f"unknown output {self.kind!r}; known: {', '.join((*LAYER_KINDS, *HEAD_KINDS))}")
         elif self.layer is not None:
             raise ValueError(f"output {self.kind!r} has no layer, got {self.layer}")
+        if (self.reference is not None) != (self.kind == MUTATED):
+            raise ValueError("output 'mutated', and no other, needs a reference")
 
     def __str__(self) -> str:
-        return self.kind if self.layer is None else f"{self.kind}@{self.layer}"
+        name = self.kind if self.layer is None else f"{self.kind}@{self.layer}"
+        return name if self.reference is None else f"{name}:{hashlib.sha256(self.reference.encode()).hexdigest()[:32]}"
 
     def shape(self, length: int, width: int) -> tuple[int, ...]:
-        """Shape of this output for `length` residues and a model of `width` channels."""
-        if self.kind in POOLINGS:
+        """Shape of this output for `length` residues and a model of `width` channels.
+
+        That of ``mask_logits`` depends on the sequence's masks, of which this knows nothing.
+        """
+        if self.kind in (*POOLINGS, MUTATED):
             return (width,)
         if self.kind == "residues":
             return (length, width)
+        if self.kind == MASK_LOGITS:
+            raise ValueError("the shape of 'mask_logits' is not a function of the length")
         return (length, len(AMINO_ACIDS)) if self.kind == "logits" else (length,)
 
 
@@ -134,6 +156,8 @@ def parse_outputs(names: Iterable[str], n_layers: int) -> tuple[OutputSpec, ...]
             except ValueError:
                 raise ValueError(f"{name!r}: the layer after '@' must be a whole number or '*'") from None
             specs.add(OutputSpec(kind, resolve_layer(number, n_layers)))
+    if OutputSpec(MASK_LOGITS) in specs:
+        raise ValueError(f"{MASK_LOGITS!r} cannot be asked for by name: estimators that mask residues ask for it")
     return tuple(sorted(specs, key=str))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from skesm._alphabet import count_residues
+from skesm._derived import derive, source
 from skesm._outputs import Namespace, OutputSpec, Record, validate_record
 from skesm.backends.base import Backend, Batch, RequestPlan
 from skesm.cache import RecordStore, recall_model, remember_model, resolve_location
@@ -34,7 +35,7 @@ class RunInfo:
     rows : int
         Rows of X.
     distinct : int
-        Distinct sequences among them.
+        Distinct sequences among them, and what else they need: a reference, copies with residues masked.
     hits : int
         Distinct sequences that were answered from the record store (by this or another process).
     computed : int
@@ -56,7 +57,7 @@ class TransformPlan:
     rows : int
         Rows of X.
     distinct : int
-        Distinct sequences among them.
+        Distinct sequences among them, and what else they need: a reference, copies with residues masked.
     stored : int
         Distinct sequences that the record store can answer.
     to_compute : int
@@ -78,6 +79,8 @@ class Answer:
 
     Attributes
     ----------
+    sequences : list of str
+        The distinct sequences.
     records : list of Record or None
         None for a sequence that failed.
     inverse : list of int
@@ -85,6 +88,7 @@ class Answer:
     info : RunInfo
     """
 
+    sequences: list[str]
     records: list[Record | None]
     inverse: list[int]
     info: RunInfo
@@ -110,11 +114,13 @@ class _Passes:
         model: str,
         spec: ModelSpec,
         n_jobs: int | None,
+        rows: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self.distinct = distinct
         self.computed = 0
         self.failed: dict[int, BackendError] = {}
         self._inverse = inverse
+        self._rows = rows
         self._backend = backend
         self._model = model
         self._spec = spec
@@ -124,13 +130,15 @@ class _Passes:
         """Records of some distinct sequences, by index, as they finish; what cannot be had goes to `failed`."""
         unanswered = set(range(len(indices)))  # the backend counts the sequences that it is handed
         sequences = [self.distinct[i] for i in indices]
+        asked = _sources(outputs)
         try:
             # Closed here, not when the garbage collector finds it: a backend's workers and requests end with it.
-            with closing(self._backend.run(self._model, sequences, outputs, n_jobs=self._n_jobs)) as batches:
+            with closing(self._backend.run(self._model, sequences, asked, n_jobs=self._n_jobs)) as batches:
                 for batch in batches:
                     fresh = {indices[place]: record for place, record in _answers(batch, unanswered)}
                     for index, record in fresh.items():
-                        self._check(index, record, outputs)
+                        self._check(index, record, asked)
+                        fresh[index] = derive(record, outputs, self.distinct[index])
                     self.computed += len(fresh)
                     yield fresh
         except PartialResultError as error:
@@ -143,8 +151,12 @@ class _Passes:
         try:
             validate_record(record, outputs, count_residues(self.distinct[index]), self._spec.width)
         except ValueError as error:
-            row = self._inverse.index(index)
+            row = self._rows_of(self._inverse.index(index))[0]
             raise BackendError(f"{self._spec.name}: the answer for row {row} of X is wrong: {error}") from error
+
+    def _rows_of(self, place: int) -> Sequence[int]:
+        """Rows of X that need the sequence at a place of those that travel."""
+        return (place,) if self._rows is None else self._rows[place]
 
     def find_namespace(self, location: Path) -> tuple[Namespace, CheckpointNotFoundError | None]:
         """The namespace of the model's records; if its weights are not here, that of the last time, with the error.
@@ -169,14 +181,23 @@ class _Passes:
 
     def error(self, answer: Answer) -> PartialResultError:
         """What failed, in rows of X."""
-        causes = {row: self.failed[index] for row, index in enumerate(self._inverse) if index in self.failed}
-        shown = "; ".join(f"row {row}: {cause}" for row, cause in list(causes.items())[:_CAUSES_SHOWN])
-        more = f"; and {len(causes) - _CAUSES_SHOWN} more" if len(causes) > _CAUSES_SHOWN else ""
-        return PartialResultError(
-            f"{len(causes)} of {len(self._inverse)} rows of X failed, all others are finished: {shown}{more}",
-            causes,
-            answer,
-        )
+        causes = {
+            row: self.failed[index]
+            for place, index in enumerate(self._inverse)
+            if index in self.failed
+            for row in self._rows_of(place)
+        }
+        return partial_result(causes, len(self._inverse), answer)
+
+
+def partial_result(causes: Mapping[int, BackendError], n_rows: int, results: Any) -> PartialResultError:
+    """The error that names the rows of X that failed, and carries what was finished."""
+    ordered = dict(sorted(causes.items()))
+    shown = "; ".join(f"row {row}: {cause}" for row, cause in list(ordered.items())[:_CAUSES_SHOWN])
+    more = f"; and {len(ordered) - _CAUSES_SHOWN} more" if len(ordered) > _CAUSES_SHOWN else ""
+    return PartialResultError(
+        f"{len(ordered)} of {n_rows} rows of X failed, all others are finished: {shown}{more}", ordered, results
+    )
 
 
 def travel(
@@ -190,6 +211,7 @@ def travel(
     n_jobs: int | None = None,
     on_error: str = "raise",
     verbose: bool = False,
+    rows: Sequence[Sequence[int]] | None = None,
 ) -> Answer:
     """Records of clean sequences.
 
@@ -206,6 +228,8 @@ def travel(
     on_error : {"raise", "nan"}
         What happens, after all others are finished, if the backend fails on some sequences: ``"nan"`` leaves them None
         and warns.
+    rows : sequence of sequence of int, optional
+        For each sequence the rows of X that need it, to be named if it fails; by default its own place.
 
     Returns
     -------
@@ -220,7 +244,7 @@ def travel(
     inverse = [places.setdefault(sequence, len(places)) for sequence in sequences]
     distinct = list(places)
     spec = backend.spec(model)
-    passes = _Passes(distinct, inverse, backend=backend, model=model, spec=spec, n_jobs=n_jobs)
+    passes = _Passes(distinct, inverse, backend=backend, model=model, spec=spec, n_jobs=n_jobs, rows=rows)
     location = resolve_location(memory)
     records: dict[int, Record] = {}
     with ExitStack() as stack:
@@ -237,7 +261,7 @@ def travel(
                 bar.update(len(finished))
     hits = len(records) - passes.computed
     info = RunInfo(rows=len(sequences), distinct=len(distinct), hits=hits, computed=passes.computed)
-    answer = Answer([records.get(i) for i in range(len(distinct))], inverse, info)
+    answer = Answer(distinct, [records.get(i) for i in range(len(distinct))], inverse, info)
     if passes.failed:
         error = passes.error(answer)
         if on_error == "raise":
@@ -270,7 +294,27 @@ def survey(
         distinct=len(distinct),
         stored=len(distinct) - len(missing),
         to_compute=len(missing),
-        requests=backend.plan(model, missing, outputs),
+        requests=backend.plan(model, missing, _sources(outputs)),
+    )
+
+
+def add_plans(rows: int, plans: Sequence[TransformPlan]) -> TransformPlan:
+    """The plan of several journeys for the same rows."""
+    requests = [plan.requests for plan in plans if plan.requests is not None]
+    return TransformPlan(
+        rows=rows,
+        distinct=sum(plan.distinct for plan in plans),
+        stored=sum(plan.stored for plan in plans),
+        to_compute=sum(plan.to_compute for plan in plans),
+        requests=RequestPlan(
+            requests=sum(plan.requests for plan in requests),
+            sequences=sum(plan.sequences for plan in requests),
+            residues=sum(plan.residues for plan in requests),
+            refused=sum(plan.refused for plan in requests),
+            batch_size=max(plan.batch_size for plan in requests),
+        )
+        if requests
+        else None,
     )
 
 
@@ -303,6 +347,11 @@ def _through_store(
             if not claimed:
                 store.wait(sequences, outputs)
             missing = [i for i in missing if i not in claimed]
+
+
+def _sources(outputs: Iterable[OutputSpec]) -> list[OutputSpec]:
+    """What a backend is asked for."""
+    return sorted({source(output) for output in outputs}, key=str)
 
 
 def _answers(batch: Batch, unanswered: set[int]) -> Iterator[tuple[int, Record]]:

@@ -96,6 +96,16 @@ def clean_sequences(
     return sequences
 
 
+def clean_reference(reference: str, *, long_sequences: str, max_length: int | None, unknown_residues: str) -> str:
+    """Check and normalise a parameter that is a sequence, as `clean_sequences` does with the rows of X."""
+    sequence, problem = _clean(reference, unknown_residues)
+    if problem:
+        raise InvalidSequenceError(f"reference{problem}")
+    if long_sequences == "truncate" and max_length is not None:
+        return _truncate(sequence, max_length)
+    return sequence
+
+
 def _column(X: Any) -> list[Any]:
     """The rows of X as a list, whatever holds them."""
     if isinstance(X, str | bytes):

@@ -28,16 +28,24 @@ ARROWS: dict[str, set[str]] = {
     "_optional": {"exceptions"},
     "_outputs": {"_alphabet"},
     "_pooling": {"_outputs"},
-    "_summaries": {"_outputs", "_alphabet"},
+    "_variants": {"_alphabet", "exceptions"},
+    "_derived": {"_alphabet", "_outputs", "_variants"},
+    "_summaries": {"_outputs", "_alphabet", "_variants"},
     "_sequences": {"_alphabet", "exceptions"},
+    "_reference": {"_sequences", "_variants"},
     "esm2": {"_alphabet", "_optional", "_outputs", "_pooling", "exceptions"},
     "cache": {"_optional", "_outputs", "exceptions"},
     "backends": {"_alphabet", "_optional", "_outputs", "esm2", "exceptions"},
-    "_road": {"_alphabet", "_outputs", "backends", "cache", "esm2", "exceptions"},
-    "_base": {"_outputs", "_road", "_sequences", "backends", "esm2", "exceptions"},
-    "_embedder": {"_base", "_outputs", "backends", "esm2"},
-    "_logit_summarizer": {"_base", "_outputs", "_summaries", "backends", "esm2"},
-    "__init__": {"_embedder", "_logit_summarizer"},
+    "_road": {"_alphabet", "_derived", "_outputs", "backends", "cache", "esm2", "exceptions"},
+    "_run": {"_outputs", "_road", "backends", "esm2", "exceptions"},
+    "_masked": {"_alphabet", "_outputs", "_run", "_variants"},
+    "_base": {"_outputs", "_road", "_run", "_sequences", "backends", "esm2", "exceptions"},
+    "_embedder": {"_base", "_derived", "_outputs", "_reference", "_run", "_variants", "backends", "esm2"},
+    "_logit_summarizer": {"_base", "_masked", "_outputs", "_run", "_summaries", "_variants", "backends", "esm2"},
+    "_variant_scorer": {
+        *("_alphabet", "_base", "_masked", "_outputs", "_reference", "_run", "_summaries", "_variants", "backends"),
+    },
+    "__init__": {"_embedder", "_logit_summarizer", "_variant_scorer"},
     "datasets": {"_optional", "exceptions"},
     "benchmark": {"__init__", "_optional", "backends", "exceptions"},
     "server": {"__init__", "_alphabet", "_optional", "_outputs", "_road", "backends", "esm2", "exceptions"},
@@ -63,7 +71,10 @@ THIRD_PARTY: dict[str, set[str]] = {
     "_optional": set(),
     "_outputs": {"numpy"},
     "_pooling": {"numpy"},
+    "_variants": {"numpy"},
+    "_derived": {"numpy"},
     "_summaries": {"numpy"},
+    "_masked": {"numpy"},
     "_sequences": {"numpy"},
     "esm2": {"numpy", "threadpoolctl", "huggingface_hub", "torch"},
     "cache": {"numpy", "joblib"},
@@ -195,7 +206,7 @@ def test_only_the_road_knows_backends_and_store() -> None:
         } - {part}
 
     assert users_of("cache") <= {"_road", "cli"}
-    assert users_of("_road") <= {"_base", "server"}
+    assert users_of("_road") <= {"_base", "_run", "server"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
@@ -341,5 +352,5 @@ def test_types_are_shipped() -> None:
 def test_public_names_are_there() -> None:
     import skesm
 
-    assert sorted(skesm.__all__) == ["ESM2Embedder", "ESM2LogitSummarizer", "__version__"]
+    assert sorted(skesm.__all__) == ["ESM2Embedder", "ESM2LogitSummarizer", "ESM2VariantScorer", "__version__"]
     assert all(hasattr(skesm, name) for name in skesm.__all__)

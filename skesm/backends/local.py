@@ -131,6 +131,8 @@ class LocalBackend(Backend):
     ) -> Generator[Batch, None, None]:
         """Compute `outputs` for `sequences`, in batches of `tokens_per_batch` tokens, longest sequences first."""
         self._validate_params()
+        if not sequences:
+            return
         engine = self._load(locate(model))
         beyond = max((output.layer or 0 for output in outputs), default=0)
         if beyond > engine.spec.n_layers:

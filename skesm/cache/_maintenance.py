@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from skesm._optional import import_optional
-from skesm._outputs import POOLINGS, FloatArray
+from skesm._outputs import MUTATED, POOLINGS, FloatArray
 from skesm.cache import _claims
 from skesm.cache._database import open_for_reading
 from skesm.cache._files import FORMAT_FILE, MANIFEST_FILE, RECORD_FILE, check_format, find_location
@@ -343,7 +343,7 @@ def _write_npz(path: Path, values: Iterator[_Value]) -> int:
         found = [value.array for value in column if value.array is not None]
         arrays[f"{output}/sequence"] = np.array([value.sequence for value in column])
         arrays[f"{output}/length"] = np.array([value.length for value in column], dtype=np.int64)
-        if output.partition("@")[0] in POOLINGS:
+        if output.partition("@")[0] in (*POOLINGS, MUTATED):
             arrays[f"{output}/values"] = np.stack(found)
         else:
             arrays[f"{output}/values"] = np.concatenate(found)

@@ -1,0 +1,60 @@
+"""Outputs that no backend answers: what each is computed from, and how, before it is stored.
+
+A backend is asked for the residues of a layer or for logits; what is kept of them is a vector, or the rows at masks.
+Every backend that answers the source can then answer what is derived from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skesm._alphabet import count_residues
+from skesm._outputs import MASK_LOGITS, MUTATED, FloatArray, OutputSpec, Record
+from skesm._variants import differences, is_mask
+
+
+def source(output: OutputSpec) -> OutputSpec:
+    """The output that a backend is asked for.
+
+    Examples
+    --------
+    >>> str(source(OutputSpec("mask_logits"))), str(source(OutputSpec("mean", 6)))
+    ('logits', 'mean@6')
+    """
+    if output.kind == MUTATED:
+        return OutputSpec("residues", output.layer)
+    return OutputSpec("logits") if output.kind == MASK_LOGITS else output
+
+
+def derive(record: Record, outputs: Iterable[OutputSpec], sequence: str) -> Record:
+    """The record of `outputs`, from one that holds the source of each."""
+    derived: dict[OutputSpec, FloatArray] = {}
+    for output in outputs:
+        value = record[source(output)]
+        if output.kind == MUTATED:
+            assert output.reference is not None, "an output 'mutated' has a reference"
+            value = mean_rows(value, compared_positions(sequence, output.reference))
+        elif output.kind == MASK_LOGITS:
+            value = value[is_mask(sequence)]
+        derived[output] = value
+    return derived
+
+
+def compared_positions(sequence: str, reference: str) -> NDArray[np.intp]:
+    """Positions at which a sequence differs from its reference; all, if it differs nowhere.
+
+    The mean over no row is not defined. With all rows of both, the halves of the reference's own features are equal,
+    as "nothing changed" asks, and of the size of everyone's.
+    """
+    positions = differences(sequence, reference)
+    return positions if len(positions) else np.arange(count_residues(reference))
+
+
+def mean_rows(residues: FloatArray, positions: NDArray[np.intp]) -> FloatArray:
+    """Mean of some rows of a residue matrix, (d,)."""
+    # float64, as for the mean over all residues
+    mean: FloatArray = residues[positions].mean(axis=0, dtype=np.float64).astype(np.float32)
+    return mean

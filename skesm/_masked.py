@@ -1,0 +1,81 @@
+"""What the model predicts for residues that it cannot see: one pass for each copy with one residue masked.
+
+A masked copy is a sequence as any other: it travels the road, is computed once, and is found again in the store, by
+whatever statistic or score needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from skesm._alphabet import AMINO_ACIDS
+from skesm._outputs import MASK_LOGITS, FloatArray, OutputSpec, Record
+from skesm._run import Journey, Run
+from skesm._variants import is_mask, mask_each, own_columns
+
+_MASKED = OutputSpec(MASK_LOGITS)
+
+#: Copies that travel together: what is held in memory at a time.
+_COPIES = 4096
+
+
+def known_positions(sequence: str) -> list[int]:
+    """Residues that are one of the 20 amino acids."""
+    positions: list[int] = np.flatnonzero(own_columns(sequence) >= 0).tolist()
+    return positions
+
+
+def masked_journey(sequence: str, positions: Sequence[int]) -> Journey:
+    """Passes of a sequence with each of some residues masked; what is masked already stays."""
+    return Journey(mask_each(sequence, positions), [_MASKED])
+
+
+def masked_journeys(sequences: Sequence[str]) -> Iterator[tuple[list[str], Journey]]:
+    """Passes of sequences with each of their amino acids masked: some sequences at a time, with all of their copies."""
+    some: list[str] = []
+    copies: list[str] = []
+    for sequence in sequences:
+        more = mask_each(sequence, known_positions(sequence))
+        if some and len(copies) + len(more) > _COPIES:
+            yield some, Journey(copies, [_MASKED])
+            some, copies = [], []
+        some.append(sequence)
+        copies += more
+    if some:
+        yield some, Journey(copies, [_MASKED])
+
+
+def masked_rows(records: Sequence[Record], sequence: str, positions: Sequence[int]) -> FloatArray:
+    """Logits of the residues at some positions, (number of positions, 20), from their copies' records."""
+    # the mask of a copy is one of several, if the sequence has masks of its own
+    ranks = np.cumsum(is_mask(sequence))[positions]
+    logits = np.empty((len(positions), len(AMINO_ACIDS)), dtype=np.float32)
+    for row, record, rank in zip(logits, records, ranks, strict=True):
+        row[:] = record[_MASKED][rank]
+    return logits
+
+
+def masked_logits(run: Run, rows: dict[str, list[int]]) -> Iterator[FloatArray | None]:
+    """Logits of each sequence's amino acids, (C, 20), each from the pass in which it is masked.
+
+    Parameters
+    ----------
+    run : Run
+    rows : dict of str to list of int
+        Distinct sequences, each with an amino acid, and the rows of X that need them.
+
+    Yields
+    ------
+    logits : ndarray of shape (C, 20), float32, or None
+        For each sequence, in order; None if the backend failed on any of its copies.
+    """
+    for some, journey in masked_journeys(list(rows)):
+        answer = run.travel(journey, [rows[s] for s in some for _ in known_positions(s)])
+        places = iter(answer.inverse)
+        for sequence in some:
+            positions = known_positions(sequence)
+            records = [answer.records[next(places)] for _ in positions]
+            found = [record for record in records if record is not None]
+            yield masked_rows(found, sequence, positions) if len(found) == len(records) else None

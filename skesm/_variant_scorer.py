@@ -1,0 +1,265 @@
+"""`ESM2VariantScorer`: variants of a protein to zero-shot scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import RegressorMixin
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from skesm._alphabet import AMINO_ACIDS, count_residues
+from skesm._base import _ESM2Estimator
+from skesm._masked import known_positions, masked_journey, masked_logits, masked_rows
+from skesm._outputs import FloatArray
+from skesm._reference import ReferenceMixin
+from skesm._run import Journey, Run
+from skesm._summaries import LOGITS, Predictions
+from skesm._variants import check_lengths, check_scorable, differences, distinct_rows, own_columns
+from skesm.backends.base import Backend
+
+STRATEGIES = ("wt_marginal", "masked_marginal", "mutant_marginal", "pll_ratio")
+
+
+class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Estimator):  # type: ignore[misc]
+    r"""Zero-shot scores of a protein's variants: how much likelier ESM-2 finds them than a reference.
+
+    A regressor without training: ``predict`` gives the score, so that it can stand beside trained models in
+    ``cross_val_score`` and in tables. A higher score is a likelier sequence. Its scale is not that of a measured value:
+    compare ranks (``scoring=make_scorer(lambda y, s: spearmanr(y, s).statistic)``), and mind the sign of the
+    measurement, such as a ΔΔG that is positive where a mutation destabilises.
+
+    Parameters
+    ----------
+    model : str or path-like, default="esm2_t6_8M_UR50D"
+        As for `ESM2Embedder`.
+    strategy : {"masked_marginal", "wt_marginal", "mutant_marginal", "pll_ratio"}, default="masked_marginal"
+        The score, see Notes.
+    reference : str or None, default=None
+        The sequence that variants are compared with, usually the wild type; or None, for which ``fit`` learns the
+        consensus of its rows (at each position their most common amino acid), ``"most_common"``, for which it takes
+        their most common sequence, or ``"first"``, for which it takes the first. A given reference needs no ``fit``.
+    backend : {"local", "numpy", "torch"} or Backend, default="local"
+        Where the model runs; see `skesm.backends.LocalBackend`.
+    memory : None, str, path-like or joblib.Memory, default=None
+        Folder of the record store; None keeps nothing. With it, cross-validation computes no pass twice.
+    max_length : int or None, default=1022
+        The longest sequences that ESM-2 was trained on; longer ones are an error. None sets no limit.
+    unknown_residues : {"error", "X"}, default="error"
+        ``"X"`` reads letters that ESM-2 does not know (``J``) as any residue.
+    on_error : {"raise", "nan"}, default="raise"
+        What happens if a backend fails on some rows. All others are finished and stored first. Then ``"raise"`` raises
+        a `PartialResultError`, which carries what was finished; ``"nan"`` gives scores of NaN, and warns.
+    n_jobs : int or None, default=None
+        CPU threads that compute; -1 is all cores. None leaves it to the backend. Changes no value.
+    verbose : bool, default=False
+        Show a progress bar on stderr.
+
+    Attributes
+    ----------
+    reference_ : str
+        The reference that ``fit`` learnt; only if none is given.
+
+    See Also
+    --------
+    ESM2LogitSummarizer : Likelihoods and pseudo-perplexity without a reference.
+
+    Notes
+    -----
+    With r the reference, s the variant, P the positions at which they differ, and p(a at i | t) the probability, over
+    the 20 amino acids, of a at position i from the pass of sequence t:
+
+    ===================  ==========================================================  =============================
+    strategy             score                                                       passes for n variants
+    ===================  ==========================================================  =============================
+    ``wt_marginal``      Σ_{i ∈ P} ln p(s[i] at i | r) − ln p(r[i] at i | r)         1
+    ``masked_marginal``  the same, given r with residue i masked                     1 for each mutated position
+    ``mutant_marginal``  Σ_{i ∈ P} ln p(s[i] at i | s) − ln p(r[i] at i | s)         n
+    ``pll_ratio``        PLL(s) − PLL(r), with PLL(t) = Σ_i ln p(t[i] at i | t with  L for each of n + 1 sequences
+                         residue i masked)
+    ===================  ==========================================================  =============================
+
+    These are the scores of Meier et al. For a variant of several substitutions ``masked_marginal`` adds those of single
+    ones, each with one residue masked, so that one pass for each position that is mutated in any variant serves all of
+    them.
+
+    Only ``pll_ratio`` compares sequences of different lengths; for the others that is an error, since nothing is
+    aligned. A longer sequence has a lower pseudo-log-likelihood merely by its length: compare insertions and deletions
+    among themselves.
+
+    The reference's own score is 0. ``X``, ``B``, ``Z``, ``U``, ``O`` and ``<mask>`` may stand where variant and
+    reference agree, as context; where they differ, or in a row of another length, they are an error. ``pll_ratio`` sums
+    over the 20 amino acids only.
+
+    References
+    ----------
+    Meier et al., "Language models enable zero-shot prediction of the effects of mutations on protein function", NeurIPS
+    34, 29287-29303 (2021).
+
+    Examples
+    --------
+    >>> from skesm import ESM2VariantScorer
+    >>> scorer = ESM2VariantScorer("skesm-mini", reference="MKTAYIAKQR")
+    >>> scorer.predict(["MKTAYIAKQR", "MKTWYIAKQR", "MKTWYIAKQG"]).shape
+    (3,)
+    >>> scorer.cache_info().computed  # two positions are mutated
+    2
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
+        **_ESM2Estimator._parameter_constraints,
+        "strategy": [StrOptions(set(STRATEGIES))],
+        "reference": [str, None],
+        "max_length": [Interval(Integral, 1, None, closed="left"), None],
+    }
+    # A score of a part would not be one of the sequence.
+    long_sequences = "error"
+
+    def __init__(
+        self,
+        model: Any = "esm2_t6_8M_UR50D",
+        *,
+        strategy: str = "masked_marginal",
+        reference: str | None = None,
+        backend: str | Backend = "local",
+        memory: Any = None,
+        max_length: int | None = 1022,
+        unknown_residues: str = "error",
+        on_error: str = "raise",
+        n_jobs: int | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        self.model = model
+        self.strategy = strategy
+        self.reference = reference
+        self.backend = backend
+        self.memory = memory
+        self.max_length = max_length
+        self.unknown_residues = unknown_residues
+        self.on_error = on_error
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn the reference, if none is given, and check that the rows can be scored. No model is loaded.
+
+        Parameters
+        ----------
+        X : list, tuple, array, Series, or one-column DataFrame of str
+            n sequences.
+        y : ignored
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        InvalidSequenceError
+            If X is not a column of sequences, or some cannot be compared with the reference; the message lists the
+            first rows.
+        """
+        self._prepare()
+        sequences = self._clean(X)
+        self._learn(sequences)
+        self._check_variants(sequences, self._known_reference())
+        return self
+
+    def predict(self, X: Any) -> NDArray[np.float64]:
+        """Scores of sequences, in the order of the rows of X.
+
+        Parameters
+        ----------
+        X : list, tuple, array, Series, or one-column DataFrame of str
+            n sequences. White space at the ends is removed, lower case is raised.
+
+        Returns
+        -------
+        scores : ndarray of shape (n,), float64
+            In nats; higher is likelier.
+
+        Raises
+        ------
+        InvalidSequenceError
+            If X is not a column of sequences, or some cannot be compared with the reference; the message lists the
+            first rows. Nothing was computed.
+        NotFittedError
+            If the reference is to be learnt, and ``fit`` was not called.
+        CheckpointNotFoundError
+            If the model is not on this machine and cannot be fetched.
+        PartialResultError
+            If the backend failed on some rows, after all others were finished; its `results` are the scores with NaN in
+            the failed rows. Not with ``on_error="nan"``.
+        BackendError
+            If the backend fails or answers wrongly. With `memory`, what was finished is stored.
+        """
+        backend, spec = self._prepare()
+        check_is_fitted(self)
+        sequences, reference = self._clean(X), self._known_reference()
+        self._check_variants(sequences, reference)
+        run = Run(self, backend, spec)
+        rows = distinct_rows(sequences)
+        score = self._pll_ratios if self.strategy == "pll_ratio" else self._marginals
+        scores = np.empty(len(sequences))
+        for places, value in zip(rows.values(), score(run, rows, reference), strict=True):
+            scores[places] = value
+        run.finish(scores)
+        return scores
+
+    def _check_variants(self, sequences: Sequence[str], reference: str) -> None:
+        if self.strategy != "pll_ratio":
+            check_lengths(sequences, reference, "remove these rows, or choose strategy='pll_ratio'")
+        check_scorable(sequences, reference)
+
+    def _marginals(self, run: Run, rows: dict[str, list[int]], reference: str) -> Iterator[float]:
+        """Sums over the mutated positions. Differences of logits are those of log-probabilities."""
+        own_reference = own_columns(reference)
+        mutated = [differences(sequence, reference) for sequence in rows]
+        tables: Iterable[FloatArray | None]  # (L, 20) logits for each sequence, of which the mutated rows are used
+        if self.strategy == "mutant_marginal":
+            answer = run.travel(Journey(list(rows), [LOGITS]), list(rows.values()))
+            tables = [None if record is None else record[LOGITS] for record in answer.records]
+        else:
+            tables = repeat(self._table(run, reference, np.unique(np.concatenate(mutated)).tolist()), len(rows))
+        for sequence, at, table in zip(rows, mutated, tables, strict=True):
+            if table is None:
+                yield np.nan
+            else:
+                new, old = own_columns(sequence)[at], own_reference[at]
+                yield float((table[at, new].astype(np.float64) - table[at, old]).sum())
+
+    def _table(self, run: Run, reference: str, positions: list[int]) -> FloatArray:
+        """Logits of the reference, (L, 20); with masks, only those of the mutated positions, each masked."""
+        if self.strategy == "wt_marginal":
+            return run.travel_reference(Journey([reference], [LOGITS]))[0][LOGITS]
+        table = np.zeros((count_residues(reference), len(AMINO_ACIDS)), dtype=np.float32)
+        if positions:
+            records = run.travel_reference(masked_journey(reference, positions))
+            table[positions] = masked_rows(records, reference, positions)
+        return table
+
+    def _pll_ratios(self, run: Run, rows: dict[str, list[int]], reference: str) -> Iterator[float]:
+        """Pseudo-log-likelihoods less that of the reference."""
+        records = run.travel_reference(masked_journey(reference, known_positions(reference)))
+        home = _pll(masked_rows(records, reference, known_positions(reference)), reference)
+        others = {sequence: places for sequence, places in rows.items() if sequence != reference}
+        scores = {reference: 0.0}
+        for sequence, logits in zip(others, masked_logits(run, others), strict=True):
+            scores[sequence] = np.nan if logits is None else _pll(logits, sequence) - home
+        return (scores[sequence] for sequence in rows)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = False
+        return tags
+
+
+def _pll(logits: FloatArray, sequence: str) -> float:
+    """Pseudo-log-likelihood, from logits of the amino acids alone."""
+    columns = own_columns(sequence)
+    return float(Predictions(logits, columns[columns >= 0]).own.sum())
