@@ -212,14 +212,30 @@ def test_rates(rate, expected):
     assert wire.read_limits({"throttle_rate": rate}, "/x").requests_per_second == expected
 
 
-@pytest.mark.parametrize("dialect", wire.DIALECTS)
-def test_errors_survive_both_directions(dialect):
-    status, body = errors.encode_item_errors(dialect, {3: "bad", 0: "worse"})
-    assert status == (422 if dialect == "hub" else 400)
-    assert errors.decode_error(json.loads(json.dumps(body))).items == {0: "worse", 3: "bad"}
-    _, body = errors.encode_oversize(dialect, 4, 8)
-    refusal = errors.decode_error(body)
+ITEM_ERRORS = {
+    "v1": {"error": {"instances__3__data__text": ["bad"], "instances__0__data__text": ["worse"]}},
+    "v3": {"error": {"items__3__sequence": ["bad"], "items__0__sequence": ["worse"]}},
+    "hub": {"detail": [{"loc": ["body", "items", i, "sequence"], "msg": m} for i, m in ((3, "bad"), (0, "worse"))]},
+}
+OVERSIZE = {
+    "v3": {"error": {"items": ["List should have at most 4 items after validation, not 8"]}},
+    "hub": {"detail": [{"type": "too_long", "loc": ["body", "items"], "msg": "too long", "ctx": {"max_length": 4}}]},
+}
+
+
+@pytest.mark.parametrize("dialect", ITEM_ERRORS)
+def test_errors_of_items_are_read(dialect):
+    assert errors.decode_error(ITEM_ERRORS[dialect]).items == {0: "worse", 3: "bad"}
+
+
+@pytest.mark.parametrize("dialect", OVERSIZE)
+def test_errors_of_too_many_items_are_read(dialect):
+    refusal = errors.decode_error(OVERSIZE[dialect])
     assert (refusal.oversize, refusal.max_items, refusal.items) == (True, 4, {})
+
+
+@pytest.mark.parametrize("dialect", wire.DIALECTS)
+def test_other_errors_survive_both_directions(dialect):
     _, body = errors.encode_error(dialect, 503, "later")
     assert errors.decode_error(body).reason == "later"
 

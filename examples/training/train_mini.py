@@ -8,8 +8,8 @@ ESM-2 checkpoint. The data are the UniProt proteins of Debian's package ``mmseqs
     pip install torch transformers
     python train_mini.py /usr/share/doc/mmseqs2/example-data/DB.fasta.gz --out mini
 
-The run is a function of its arguments: every step draws its crops and masks from ``(seed, step)``. It can be stopped and
-started again with the same ``--out``; it goes on from its last saved state. The learning rate is constant after the
+The run is a function of its arguments: every step draws its crops and masks from ``(seed, step)``. It can be stopped
+and started again with the same ``--out``; it goes on from its last saved state. The learning rate is constant after the
 warm-up and falls to zero over the last fifth of the steps, so ``--steps`` may also be changed between two starts as
 long as the fall has not begun.
 

@@ -96,35 +96,6 @@ def scrub(text: str, sequences: Iterable[str], secrets: Iterable[str] = ()) -> s
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-def encode_item_errors(dialect: str, reasons: Mapping[int, str]) -> tuple[int, dict[str, Any]]:
-    """Status and body that refuse single items of a request, for a server.
-
-    Examples
-    --------
-    >>> encode_item_errors("v3", {3: "Invalid residue"})
-    (400, {'error': {'items__3__sequence': ['Invalid residue']}})
-    """
-    if dialect == "hub":
-        return 422, {
-            "detail": [
-                {"type": "value_error", "loc": ["body", "items", place, "sequence"], "msg": reason}
-                for place, reason in sorted(reasons.items())
-            ]
-        }
-    name = "instances__{}__data__text" if dialect == "v1" else "items__{}__sequence"
-    return 400, {"error": {name.format(place): [reason] for place, reason in sorted(reasons.items())}}
-
-
-def encode_oversize(dialect: str, max_items: int, n_items: int) -> tuple[int, dict[str, Any]]:
-    """Status and body that refuse a request of too many items, for a server."""
-    key = "instances" if dialect == "v1" else "items"
-    reason = f"List should have at most {max_items} items after validation, not {n_items}"
-    if dialect != "hub":
-        return 400, {"error": {key: [reason]}}
-    context = {"field_type": "List", "max_length": max_items, "actual_length": n_items}
-    return 422, {"detail": [{"type": "too_long", "loc": ["body", key], "msg": reason, "ctx": context}]}
-
-
 def encode_error(dialect: str, status: int, reason: str, code: str = "") -> tuple[int, dict[str, Any]]:
     """Status and body of any other error, for a server."""
     if dialect == "hub" and code:

@@ -122,9 +122,7 @@ def _download(file: RemoteFile) -> bytes:
     content = bytearray()
     try:
         # Compression would only hide the true number of bytes.
-        with requests.get(
-            file.url, stream=True, timeout=_TIMEOUT, headers={"Accept-Encoding": "identity"}
-        ) as response:
+        with requests.get(file.url, stream=True, timeout=_TIMEOUT, headers={"Accept-Encoding": "identity"}) as response:
             if response.status_code in _PASSING_STATUS or response.status_code >= 500:
                 raise _PassingError(f"{_host(file)} answered with HTTP status {response.status_code}")
             if response.status_code != 200:
