@@ -175,5 +175,5 @@ def test_what_is_derived_on_the_road_works_remotely_too(url: str, checkpoint_8m:
         known = ESM2VariantScorer(checkpoint_8m, strategy=strategy, reference=reference, backend=local)
         scores = scorer.set_params(strategy=strategy).predict(variants)
         np.testing.assert_allclose(scores, known.predict(variants), rtol=0, atol=1e-5)
-    with pytest.raises(BackendError, match="not sent: .* remote services do not take"):  # <mask>
+    with pytest.raises(BackendError, match=r"not sent: .* remote services do not take"):  # <mask>
         scorer.set_params(strategy="masked_marginal").predict(variants)
