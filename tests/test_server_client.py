@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import requests
 
-from skesm import ESM2Embedder, ESM2LogitSummarizer
+from skesm import ESM2Embedder, ESM2LogitSummarizer, ESM2VariantScorer
 from skesm._outputs import OutputSpec, parse_outputs
 from skesm.backends import LocalBackend
 from skesm.backends.biolm import BioLMBackend
-from skesm.exceptions import AuthenticationError, PartialResultError
+from skesm.exceptions import AuthenticationError, BackendError, PartialResultError
 
 pytest.importorskip("starlette", reason="needs the extra 'server'")
 pytest.importorskip("uvicorn", reason="needs the extra 'server'")
@@ -161,3 +161,19 @@ def test_what_the_server_refuses_is_isolated(url: str, dialect: str) -> None:
         take_all()
     assert failed.value.rows == (1,)
     assert done == {0, 2}
+
+
+def test_what_is_derived_on_the_road_works_remotely_too(url: str, checkpoint_8m: Path) -> None:
+    """A remote service answers residues and logits; what compares with a reference is made of them here."""
+    reference, variants = "MKTAYIAKQR", ["MKTWYIAKQR", "AKTAYIAKQG", "MKTAYIAKQR"]
+    remote, local = BioLMBackend(url), LocalBackend(num_threads=1)
+    embedder = ESM2Embedder(MODEL, pooling=("mean", "mutated"), reference=reference, backend=remote)
+    expected = ESM2Embedder(checkpoint_8m, pooling=("mean", "mutated"), reference=reference, backend=local)
+    np.testing.assert_allclose(embedder.transform(variants), expected.transform(variants), rtol=0, atol=1e-6)
+    scorer = ESM2VariantScorer(MODEL, reference=reference, backend=remote)
+    for strategy in ("wt_marginal", "mutant_marginal"):
+        known = ESM2VariantScorer(checkpoint_8m, strategy=strategy, reference=reference, backend=local)
+        scores = scorer.set_params(strategy=strategy).predict(variants)
+        np.testing.assert_allclose(scores, known.predict(variants), rtol=0, atol=1e-5)
+    with pytest.raises(BackendError, match=r"not sent: .* remote services do not take"):  # <mask>
+        scorer.set_params(strategy="masked_marginal").predict(variants)
