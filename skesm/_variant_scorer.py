@@ -84,9 +84,9 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Estimator):  # type
                          residue i masked)
     ===================  ==========================================================  =============================
 
-    These are the scores of Meier et al. For a variant of several substitutions ``masked_marginal`` adds those of single
-    ones, each with one residue masked, so that one pass for each position that is mutated in any variant serves all of
-    them.
+    For single substitutions these are the scores of Meier et al. For a variant of several, their formula of
+    ``masked_marginal`` masks all its mutated positions at once; here the scores of its single substitutions are added,
+    each with one residue masked, so that one pass for each position that is mutated in any variant serves all of them.
 
     Only ``pll_ratio`` compares sequences of different lengths; for the others that is an error, since nothing is
     aligned. A longer sequence has a lower pseudo-log-likelihood merely by its length: compare insertions and deletions

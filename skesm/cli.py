@@ -12,7 +12,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +105,11 @@ def _add_demo(commands: Any) -> None:
     data.add_argument("--sequence-column", metavar="NAME", help=f"in --data (default: {_DEFAULT_SEQUENCE_COLUMN})")
     data.add_argument("--target-column", metavar="NAME", help=f"in --data (default: {_DEFAULT_TARGET_COLUMN})")
     data.add_argument(
+        "--reference",
+        metavar="SEQUENCE",
+        help="wild type of a library of substitutions in --data: adds features of the mutated positions",
+    )
+    data.add_argument(
         "--group-column",
         metavar="NAME",
         help=f"rows of one value stay in one fold; without --data only {_GB1_GROUPS!r}, to test on unseen positions",
@@ -166,26 +171,25 @@ class _Data:
     groups: NDArray[Any] | None
     row_numbers: NDArray[np.intp]
     places: str
+    reference: str | None
 
     def subset(self, n_rows: int, seed: int) -> _Data:
         """Random rows, in their original order."""
         if n_rows > len(self.sequences):
             raise ValueError(f"--rows {n_rows}: the data have only {len(self.sequences)} rows")
         chosen = np.sort(np.random.default_rng(seed).choice(len(self.sequences), size=n_rows, replace=False))
-        return _Data(
-            self.title,
-            self.target,
-            [self.sequences[i] for i in chosen],
-            self.y[chosen],
-            None if self.groups is None else self.groups[chosen],
-            self.row_numbers[chosen],
-            self.places,
+        return replace(
+            self,
+            sequences=[self.sequences[i] for i in chosen],
+            y=self.y[chosen],
+            groups=None if self.groups is None else self.groups[chosen],
+            row_numbers=self.row_numbers[chosen],
         )
 
 
 def _demo(args: argparse.Namespace) -> None:
-    if args.data is None and (args.sequence_column or args.target_column):
-        args.usage_error("--sequence-column and --target-column need --data")
+    if args.data is None and (args.sequence_column or args.target_column or args.reference):
+        args.usage_error("--sequence-column, --target-column and --reference need --data")
     if args.data is None and args.group_column not in (None, _GB1_GROUPS):
         args.usage_error(f"without --data, --group-column can only be {_GB1_GROUPS!r}")
     # Before the expensive part: all that can be known to fail.
@@ -202,7 +206,9 @@ def _demo(args: argparse.Namespace) -> None:
     print(f"model {args.model}, {args.folds} folds, seed {args.seed}")
     baselines, notes = baseline_features(data.sequences)
     memory = args.memory or args.output / "store"
-    protein_features = esm2_features(args.model, backend=args.backend, memory=memory, verbose=not args.quiet)
+    protein_features = esm2_features(
+        args.model, reference=data.reference, backend=args.backend, memory=memory, verbose=not args.quiet
+    )
     features = {**protein_features, **baselines}
     regressors = default_regressors(args.seed)
     try:
@@ -249,6 +255,7 @@ def _load_gb1(args: argparse.Namespace) -> _Data:
         groups=gb1.positions if args.group_column else None,
         row_numbers=np.arange(len(gb1.data)),
         places="rows",
+        reference=gb1.wild_type,
     )
 
 
@@ -258,7 +265,9 @@ def _read_csv_data(args: argparse.Namespace) -> _Data:
     target = args.target_column or _DEFAULT_TARGET_COLUMN
     table = read_table(args.data, args.sequence_column or _DEFAULT_SEQUENCE_COLUMN, target, args.group_column)
     groups = None if table.groups is None else np.array(table.groups)
-    return _Data(args.data.name, target, table.sequences, table.y, groups, table.lines, f"lines of {args.data}")
+    return _Data(
+        args.data.name, target, table.sequences, table.y, groups, table.lines, f"lines of {args.data}", args.reference
+    )
 
 
 def _with_places(error: InvalidSequenceError, data: _Data) -> str:

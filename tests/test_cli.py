@@ -53,7 +53,7 @@ class TestDemo:
         assert err == ""
         with (tmp_path / "table.csv").open(newline="") as file:
             table = list(csv.DictReader(file))
-        features = ["embeddings", "logits", "embeddings+logits", "one-hot", "composition"]
+        features = ["embeddings", "logits", "embeddings+logits", "mutated", "one-hot", "composition"]
         expected = [(f, m) for f in features for m in ("xgboost", "ridge")] + [("none", "mean")]
         assert [(row["features"], row["model"]) for row in table] == expected
         for row in table:
@@ -104,6 +104,29 @@ class TestDemo:
         for row in predictions:
             assert float(row["measured"]) == pytest.approx(float(chosen[int(row["row"]) - 1].split(",")[1]), abs=1e-6)
 
+    def test_mutated_positions_of_a_users_library(
+        self, tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        wild_type = "MKTAYIAKQR"
+        rows = [f"{wild_type[:i]}{a}{wild_type[i + 1 :]},{i}" for i in range(10) for a in "GWE"]
+        data = tmp_path / "library.csv"
+        data.write_text("\n".join(["seq,label", *rows]) + "\n")
+        arguments = [
+            "demo",
+            "--quiet",
+            "--folds",
+            "3",
+            "--model",
+            str(tiny_checkpoint),
+            "--output",
+            str(tmp_path / "out"),
+        ]
+        assert main([*arguments, "--data", str(data), "--reference", wild_type]) == 0
+        assert sum(line.startswith("mutated ") for line in capsys.readouterr().out.splitlines()) == 2
+        data.write_text("\n".join(["seq,label", *rows, "MKTAYIAKQ,1"]) + "\n")
+        assert main([*arguments, "--data", str(data), "--reference", wild_type]) == 1
+        assert "lines of" in capsys.readouterr().err  # the row that is shorter, by its line in the file
+
     def test_positions_are_kept_together(self, tmp_path: Path, tiny_checkpoint: Path) -> None:
         assert main(demo(tmp_path, tiny_checkpoint, "--group-column", "position")) == 0
         positions = skesm.datasets.load_gb1_stability().positions
@@ -116,7 +139,7 @@ class TestDemo:
         done = run(*arguments, cwd=tmp_path)
         assert done.returncode == 0
         assert "60/60" in done.stderr  # sequences
-        assert "33/33" in done.stderr  # fits: 11 rows of 3 folds
+        assert "39/39" in done.stderr  # fits: 13 rows of 3 folds
         assert "it/s" not in done.stdout
 
     def test_bundled_model_by_default_and_its_warning_once(self, tmp_path: Path) -> None:

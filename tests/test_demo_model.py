@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,7 @@ from skesm._outputs import OutputSpec
 from skesm._road import travel
 from skesm.backends import LocalBackend
 from skesm.datasets import load_gb1_stability
-from skesm.esm2.checkpoint import locate
 from skesm.esm2.spec import REGISTRY, find_registered, spec_from_config
-from skesm.exceptions import DemoModelWarning
 
 FOLDER = Path(skesm.__file__).parent / "esm2" / "weights" / "skesm-mini"
 
@@ -51,12 +48,15 @@ def test_it_is_small_and_what_the_registry_says() -> None:
     assert REGISTRY["skesm-mini"].n_parameters == json.loads((FOLDER / "training.json").read_text())["parameters"]
 
 
-def test_it_is_announced_at_first_use() -> None:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        locate("skesm-mini")
-    assert [warning.category for warning in caught] == [DemoModelWarning]
-    code = "from skesm import ESM2Embedder; e = ESM2Embedder('skesm-mini'); e.transform(['MKT']); e.transform(['MKV'])"
+def test_it_is_announced_once() -> None:
+    code = """
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from skesm import ESM2Embedder
+X = ["MKT", "MKV", "MRV", "MRT"] * 3
+cross_val_score(make_pipeline(ESM2Embedder("skesm-mini"), Ridge()), X, range(12), cv=3)
+"""
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert process.stderr.count("DemoModelWarning: skesm-mini is a small demo model") == 1
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,11 +25,11 @@ from skesm.esm2.batching import plan_packs, split_batches
 from skesm.esm2.checkpoint import Checkpoint, find_spec, locate
 from skesm.esm2.numpy_engine import NumpyEngine, Tokens
 from skesm.esm2.parameters import read_parameters
-from skesm.esm2.spec import ModelSpec
+from skesm.esm2.spec import DEMO_MODEL, ModelSpec
 from skesm.esm2.threads import default_workers
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.weights_file import WeightsFiles
-from skesm.exceptions import BackendError
+from skesm.exceptions import BackendError, DemoModelWarning
 
 T = TypeVar("T")
 
@@ -167,6 +168,14 @@ class LocalBackend(Backend):
         kind, device = self._resolve_engine()
 
         def load() -> Engine:
+            if checkpoint.spec.name == DEMO_MODEL:
+                # here, once a process, and not at every use: scikit-learn's searches show each repeat of a warning
+                warnings.warn(
+                    f"{DEMO_MODEL} is a small demo model for trying, tests and teaching. For research use a published "
+                    "size, such as 'esm2_t6_8M_UR50D' or 'esm2_t33_650M_UR50D'.",
+                    DemoModelWarning,
+                    stacklevel=2,
+                )
             parameters = read_parameters(checkpoint.spec, WeightsFiles(checkpoint.files))
             if kind == "numpy":
                 return NumpyEngine(checkpoint.spec, parameters)

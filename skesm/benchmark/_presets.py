@@ -25,16 +25,19 @@ MAX_LENGTH_SPREAD = 0.1
 def esm2_features(
     model: str = "skesm-mini",
     *,
+    reference: str | None = None,
     backend: str | Backend = "local",
     memory: str | os.PathLike[str] | None = None,
     verbose: bool = False,
 ) -> dict[str, Any]:
-    """Features by ESM-2: mean embeddings, logit summaries, and both side by side.
+    """Features by ESM-2: mean embeddings, logit summaries, both side by side, and mutated positions.
 
     Parameters
     ----------
     model : str, default="skesm-mini"
         Registry name, Hub repository id or checkpoint folder.
+    reference : str or None, default=None
+        The wild type of a library of substitutions: adds ``"mutated"``, embeddings of the positions that differ.
     backend : str or Backend, default="local"
         Where the model runs.
     memory : path-like, default=None
@@ -56,11 +59,14 @@ def esm2_features(
     from skesm import ESM2Embedder, ESM2LogitSummarizer
 
     shared: dict[str, Any] = {"backend": backend, "memory": memory, "verbose": verbose}
-    return {
+    features: dict[str, Any] = {
         "embeddings": ESM2Embedder(model, **shared, prefetch="logit_means"),  # of which the summaries are made
         "logits": ESM2LogitSummarizer(model, **shared),
         "embeddings+logits": ("embeddings", "logits"),
     }
+    if reference is not None:
+        features["mutated"] = ESM2Embedder(model, **shared, pooling="mutated", reference=reference)
+    return features
 
 
 def baseline_features(X: Sequence[str]) -> tuple[dict[str, Any], list[str]]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 
 from skesm.esm2.spec import DEMO_MODEL, VOCABULARY_SIZE, ModelSpec, find_registered, spec_from_config
 from skesm.esm2.tokenizer import VOCABULARY
-from skesm.exceptions import CheckpointError, CheckpointNotFoundError, DemoModelWarning
+from skesm.exceptions import CheckpointError, CheckpointNotFoundError
 
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
@@ -88,12 +87,6 @@ def locate(model: str | os.PathLike[str]) -> Checkpoint:
     name = os.fspath(model)
     registered = find_registered(name.partition("@")[0])
     if registered is not None and registered.repository is None:
-        warnings.warn(
-            f"{DEMO_MODEL} is a small demo model for trying, tests and teaching. For research use a published size, "
-            "such as 'esm2_t6_8M_UR50D' or 'esm2_t33_650M_UR50D'.",
-            DemoModelWarning,
-            stacklevel=2,
-        )
         return Checkpoint(registered, (_BUNDLED / SINGLE,))
     if registered is None and _is_folder(name):
         folder = Path(name)
