@@ -59,8 +59,9 @@ class ESM2LogitSummarizer(_ESM2Transformer):
     -----
     A sequence has residues x[1] … x[L]. The model gives a logit l[i, a] for each of the 20 amino acids a (and for 13
     other tokens v) at each residue i. p[i, a] is exp l[i, a] / Σ_b exp l[i, b] over the 20, and q[i, a] the same from
-    the pass of the sequence with residue i masked. H[i] = −Σ_a p[i, a] ln p[i, a] is an entropy. C are the residues
-    that are one of the 20 amino acids, and \|C\| their number:
+    the pass of the sequence with residue i masked. H[i] = −Σ_a p[i, a] ln p[i, a] is an entropy, and
+    M[i] = ln p[i, x[i]] − max_{a ≠ x[i]} ln p[i, a] the margin over the best alternative. C are the residues that are
+    one of the 20 amino acids, and \|C\| their number:
 
     ==============================  ====================================================  ========================
     statistic                       value                                                 column
@@ -77,8 +78,8 @@ class ESM2LogitSummarizer(_ESM2Transformer):
     ``unmasked_perplexity``         exp(−log_likelihood_mean)                             of the same name
     ``own_probability_mean``        Σ_{i ∈ C} p[i, x[i]] / \|C\|                          of the same name
     ``own_probability_min``         min_{i ∈ C} p[i, x[i]]                                of the same name
-    ``margin_mean``                 mean over C of ln p[i, x[i]] − max_{a ≠ x[i]} ln p[i, a]  of the same name
-    ``margin_min``                  its minimum over C                                    of the same name
+    ``margin_mean``                 Σ_{i ∈ C} M[i] / \|C\|                                 of the same name
+    ``margin_min``                  min_{i ∈ C} M[i]                                      of the same name
     ``pseudo_log_likelihood``       Σ_{i ∈ C} ln q[i, x[i]]                               of the same name
     ``pseudo_log_likelihood_mean``  the same / \|C\|                                      of the same name
     ``pseudo_perplexity``           exp(−pseudo_log_likelihood_mean)                      of the same name
