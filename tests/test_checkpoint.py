@@ -21,7 +21,7 @@ from skesm._outputs import OutputSpec
 from skesm.backends import LocalBackend
 from skesm.esm2.checkpoint import CONFIG, INDEX, SINGLE, find_spec, locate
 from skesm.esm2.tokenizer import VOCABULARY
-from skesm.exceptions import BackendError, CheckpointError, CheckpointNotFoundError, DemoModelWarning
+from skesm.exceptions import BackendError, CheckpointError, CheckpointNotFoundError
 
 SEQUENCES = ["MKTAYIAKQR", "GS<mask>XB"]
 OUTPUTS = [OutputSpec("mean", 2), OutputSpec("residues", 1), OutputSpec("logits")]
@@ -248,14 +248,6 @@ def test_folders_that_hold_no_checkpoint_say_so(folder: Path, tmp_path: Path) ->
 def test_what_is_no_name_is_refused_before_any_request(name: str) -> None:
     with pytest.raises(CheckpointNotFoundError, match="not a known name"):
         locate(name)
-
-
-def test_the_demo_model_says_what_it_is() -> None:
-    with pytest.warns(DemoModelWarning, match="demo model"):
-        checkpoint = locate("skesm-mini")
-    assert checkpoint.commit is None
-    if not checkpoint.files[0].exists():
-        pytest.skip("the demo model is not built yet")
 
 
 # The Hub
