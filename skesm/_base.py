@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Integral
 from typing import Any, Self
 
@@ -255,6 +255,8 @@ def as_tuple(value: Any) -> tuple[Any, ...]:
     >>> as_tuple("mean"), as_tuple([-1, -2])
     (('mean',), (-1, -2))
     """
+    if isinstance(value, Set | Mapping):
+        raise ValueError(f"a {type(value).__name__} has no order, which columns need: use a tuple or a list")
     if isinstance(value, Iterable) and not isinstance(value, str):
         return tuple(value)
     return (value,)

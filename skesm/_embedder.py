@@ -90,7 +90,7 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
     more pass, of the reference, serves all rows.
 
     The features of a sequence do not depend on the other rows, their order, `n_jobs` or the batch size: on the NumPy
-    engine to the last bit, elsewhere within 1e-5.
+    engine to the last bit, elsewhere within 1e-5 of the layer's scale.
 
     References
     ----------

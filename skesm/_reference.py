@@ -14,6 +14,7 @@ class ReferenceMixin:
 
     reference: str | None
     reference_: str
+    _reference_learnt_by: str | None
     long_sequences: str
     max_length: int | None
     unknown_residues: str
@@ -22,16 +23,22 @@ class ReferenceMixin:
         return True
 
     def _learns_reference(self) -> bool:
-        return self._needs_reference() and self.reference in LEARNT
+        return self._needs_reference() and self._how() in LEARNT
+
+    def _how(self) -> str | None:
+        """The parameter; a keyword in whatever case, which would else be read as residues."""
+        keyword = self.reference.lower() if self.reference is not None else None
+        return keyword if keyword in LEARNT else self.reference
 
     def _learn(self, sequences: Sequence[str]) -> None:
         vars(self).pop("reference_", None)  # of other parameters
         if self._learns_reference():
-            self.reference_ = learn_reference(sequences, self.reference)
+            self.reference_ = learn_reference(sequences, self._how())
+            self._reference_learnt_by = self._how()
 
     def _known_reference(self) -> str:
         """The reference as a clean sequence."""
-        if self.reference is None or self.reference in LEARNT:
+        if self.reference is None or self._how() in LEARNT:
             return self.reference_
         return clean_reference(
             self.reference,
@@ -41,7 +48,10 @@ class ReferenceMixin:
         )
 
     def __sklearn_is_fitted__(self) -> bool:
-        return not self._learns_reference() or hasattr(self, "reference_")
+        if not self._learns_reference():
+            return True
+        # a reference that was learnt in another way is not the one that is asked for
+        return hasattr(self, "reference_") and self._reference_learnt_by == self._how()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()  # type: ignore[misc]  # of the estimator that this is mixed into

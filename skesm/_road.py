@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ class Answer:
     info : RunInfo
     """
 
-    sequences: list[str]
+    sequences: list[str] = field(repr=False)  # confidential
     records: list[Record | None]
     inverse: list[int]
     info: RunInfo
@@ -337,13 +337,14 @@ def _through_store(
                 raise absent
             sequences = [passes.distinct[i] for i in missing]
             with store.claim(sequences, wanted) as mine:
-                claimed = [missing[i] for i in mine]
+                claimed = dict.fromkeys(missing[i] for i in mine)
                 if claimed:
-                    with closing(passes.run(claimed, wanted)) as batches:
+                    with closing(passes.run(list(claimed), wanted)) as batches:
                         for fresh in batches:
                             passes.refuse_changed_weights(namespace)
                             store.put([passes.distinct[i] for i in fresh], list(fresh.values()))
-                            yield fresh
+                            # what was prefetched is on the disk now, and need not stay in memory
+                            yield {i: {output: record[output] for output in outputs} for i, record in fresh.items()}
             if not claimed:
                 store.wait(sequences, outputs)
             missing = [i for i in missing if i not in claimed]

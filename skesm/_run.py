@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ last_runs: weakref.WeakKeyDictionary[Any, RunInfo] = weakref.WeakKeyDictionary()
 class Journey:
     """Sequences and what is asked of them."""
 
-    sequences: Sequence[str]
+    sequences: Sequence[str] = field(repr=False)  # confidential
     outputs: Sequence[OutputSpec]
     prefetch: Sequence[OutputSpec] = ()
 

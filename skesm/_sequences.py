@@ -101,7 +101,14 @@ def clean_reference(reference: str, *, long_sequences: str, max_length: int | No
     sequence, problem = _clean(reference, unknown_residues)
     if problem:
         raise InvalidSequenceError(f"reference{problem}")
-    if long_sequences == "truncate" and max_length is not None:
+    if max_length is not None and (length := count_residues(sequence)) > max_length:
+        if long_sequences == "error":
+            raise InvalidSequenceError(f"reference: {length} residues, more than max_length={max_length}")
+        warnings.warn(
+            f"the reference has {length} residues; only its first max_length={max_length} are used",
+            TruncationWarning,
+            stacklevel=4,
+        )
         return _truncate(sequence, max_length)
     return sequence
 
@@ -165,6 +172,8 @@ def _explain(character: str, *, last: bool) -> str:
         return "'*' inside the sequence, a stop codon; the protein ends there: cut or remove the row"
     if character in "-.":
         return f"{character!r} is a gap; remove gaps with s.replace({character!r}, '')"
+    if character == ">":
+        return "'>' begins the header of a FASTA file; a row is one sequence without its header"
     if character == "J":
         return "'J' (Leu or Ile) is unknown to ESM-2; set unknown_residues='X' to read it as any residue"
     if not character.isascii():

@@ -206,10 +206,18 @@ def _demo(args: argparse.Namespace) -> None:
     print(f"model {args.model}, {args.folds} folds, seed {args.seed}")
     baselines, notes = baseline_features(data.sequences)
     memory = args.memory or args.output / "store"
+    reference = data.reference
+    others = sum(len(sequence.strip()) != len(reference.strip()) for sequence in data.sequences) if reference else 0
+    if others:
+        notes.append(
+            f"mutated: left out, since {others} of {len(data.sequences)} sequences have not the reference's length"
+        )
+        reference = None
     protein_features = esm2_features(
-        args.model, reference=data.reference, backend=args.backend, memory=memory, verbose=not args.quiet
+        args.model, reference=reference, backend=args.backend, memory=memory, verbose=not args.quiet
     )
     features = {**protein_features, **baselines}
+    parts = {name for name, feature in protein_features.items() if not isinstance(feature, tuple)}
     regressors = default_regressors(args.seed)
     try:
         comparison = compare(
@@ -230,12 +238,9 @@ def _demo(args: argparse.Namespace) -> None:
     print(comparison.to_text())
     print()
     print("Mean ± standard deviation over folds; seconds to fit and predict, all folds.")
-    cost = protein_features["embeddings"].cache_info()
-    seconds = next(row.feature_seconds for row in comparison.rows if row.features == "embeddings+logits")
-    print(
-        f"The model saw {cost.computed} sequences, {cost.hits} more were in the store; "
-        f"embeddings and logits took {seconds:.1f} s."
-    )
+    computed = sum(f.cache_info().computed for f in protein_features.values() if not isinstance(f, tuple))
+    seconds = sum({row.features: row.feature_seconds for row in comparison.rows if row.features in parts}.values())
+    print(f"{computed} forward passes for {len(set(data.sequences))} sequences; features took {seconds:.1f} s.")
     for note in notes:
         print(f"Note: {note}")
     manifest = _demo_manifest(args, data, features, regressors)

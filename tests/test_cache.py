@@ -806,3 +806,30 @@ if __name__ == "__main__":
                 os._exit(0)
             print(pid, flush=True)
             time.sleep(60)
+
+
+def test_forks_beside_a_busy_store_do_not_hang(tmp_path: Path) -> None:
+    """Each fork closes the store's file, so that the thread opens it again and again."""
+    code = """
+import os, sys, threading
+import numpy as np
+from pathlib import Path
+from skesm._outputs import Namespace, OutputSpec
+from skesm.cache import RecordStore
+output, done = OutputSpec("mean", 1), threading.Event()
+def work():
+    with RecordStore(Path(sys.argv[1]), Namespace("m", "f", "fp32")) as store:
+        while not done.is_set():
+            store.put(["MKT"], [{output: np.ones(4, np.float32)}])
+            store.get(["MKT"], [output])
+thread = threading.Thread(target=work)
+thread.start()
+for _ in range(150):
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+done.set()
+thread.join()
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=60)

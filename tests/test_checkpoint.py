@@ -450,3 +450,13 @@ def test_the_published_8m_model_gives_biolms_numbers() -> None:
     records = embed("esm2_t6_8M_UR50D", [logits], golden["predict_sequences"])
     for record, answer in zip(records, golden["predict"]["results"], strict=True):
         np.testing.assert_allclose(record[logits], answer["logits"], atol=1e-3)
+
+
+def test_an_unknown_host_is_noticed_at_once() -> None:
+    """Without internet the Hub's own client tries for half a minute, and writes about it."""
+    code = "from skesm import ESM2Embedder; ESM2Embedder('esm2_t6_8M_UR50D').transform(['MKT'])"
+    environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    environment |= {"HF_ENDPOINT": "http://no-such-host.invalid", "HF_HUB_CACHE": os.devnull, "HF_HUB_OFFLINE": "0"}
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert "CheckpointNotFoundError: config.json of facebook/esm2_t6_8M_UR50D" in process.stderr
+    assert "Retry" not in process.stderr

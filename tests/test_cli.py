@@ -53,13 +53,13 @@ class TestDemo:
         assert err == ""
         with (tmp_path / "table.csv").open(newline="") as file:
             table = list(csv.DictReader(file))
-        features = ["embeddings", "logits", "embeddings+logits", "mutated", "one-hot", "composition"]
+        features = ["mutated", "embeddings", "logits", "embeddings+logits", "one-hot", "composition"]
         expected = [(f, m) for f in features for m in ("xgboost", "ridge")] + [("none", "mean")]
         assert [(row["features"], row["model"]) for row in table] == expected
         for row in table:
             printed = next(line for line in out.splitlines() if line.split()[:2] == [row["features"], row["model"]])
             assert f"{float(row['rmse_mean']):.3f} ± {float(row['rmse_sd']):.3f}" in printed
-        assert "The model saw 60 sequences, 0 more were in the store" in out
+        assert "61 forward passes for 60 sequences" in out  # and the wild type
         assert (tmp_path / "predictions.png").read_bytes().startswith(PNG)
         manifest = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
         assert manifest["data"]["rows"] == 60
@@ -124,8 +124,8 @@ class TestDemo:
         assert main([*arguments, "--data", str(data), "--reference", wild_type]) == 0
         assert sum(line.startswith("mutated ") for line in capsys.readouterr().out.splitlines()) == 2
         data.write_text("\n".join(["seq,label", *rows, "MKTAYIAKQ,1"]) + "\n")
-        assert main([*arguments, "--data", str(data), "--reference", wild_type]) == 1
-        assert "lines of" in capsys.readouterr().err  # the row that is shorter, by its line in the file
+        assert main([*arguments, "--data", str(data), "--reference", wild_type]) == 0
+        assert "mutated: left out, since 1 of 31 sequences have not the reference's length" in capsys.readouterr().out
 
     def test_positions_are_kept_together(self, tmp_path: Path, tiny_checkpoint: Path) -> None:
         assert main(demo(tmp_path, tiny_checkpoint, "--group-column", "position")) == 0

@@ -538,3 +538,9 @@ def test_cache_info_keeps_no_estimator_alive(tiny_checkpoint: Path) -> None:
     del embedder
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("name", ["layers", "pooling"])
+def test_what_has_no_order_names_no_columns(tiny_checkpoint: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="has no order"):
+        ESM2Embedder(tiny_checkpoint, **{name: {"layers": {0, 1}, "pooling": {"mean", "max"}}[name]}).transform(["MKT"])

@@ -19,7 +19,13 @@ from sklearn.utils import get_tags
 from skesm import ESM2Embedder
 from skesm._outputs import OutputSpec
 from skesm.backends import Batch, LocalBackend
-from skesm.exceptions import BackendError, InvalidSequenceError, PartialResultError, PartialResultWarning
+from skesm.exceptions import (
+    BackendError,
+    InvalidSequenceError,
+    PartialResultError,
+    PartialResultWarning,
+    TruncationWarning,
+)
 
 WIDTH = 40
 REFERENCE = "MKTAYIAKQRQISFVK"
@@ -170,7 +176,7 @@ def test_rows_of_other_lengths_are_named(reference: str | None, tiny_checkpoint:
 def test_truncation_holds_for_the_reference_too(tiny_checkpoint: Path) -> None:
     params: dict[str, Any] = {"pooling": "mutated", "reference": REFERENCE}
     whole = ESM2Embedder(tiny_checkpoint, **params, max_length=8, long_sequences="truncate")
-    with pytest.warns(UserWarning, match="first 8"):
+    with pytest.warns(UserWarning, match="first (8|max_length=8)"):
         rows = whole.transform(VARIANTS[:2])
     params["reference"] = REFERENCE[:8]
     np.testing.assert_array_equal(
@@ -283,3 +289,20 @@ def test_failed_rows_are_nan(tiny_checkpoint: Path) -> None:
     assert np.isnan(rows[[1, 5]]).all()
     with pytest.raises(BackendError, match="failed on the reference, which every row needs: refused"):
         embedder.set_params(reference=VARIANTS[1]).transform(VARIANTS)
+
+
+def test_a_reference_is_held_to_max_length(tiny_checkpoint: Path) -> None:
+    long = ESM2Embedder(tiny_checkpoint, pooling="mutated", reference="MKTAYIAKQR", max_length=8)
+    with pytest.raises(InvalidSequenceError, match="reference: 10 residues, more than max_length=8"):
+        long.transform(["MKTAYIAK"])
+    with pytest.warns(TruncationWarning, match="the reference has 10 residues; only its first max_length=8"):
+        long.set_params(long_sequences="truncate").transform(["MKTAYIAK"])
+
+
+def test_a_learnt_reference_is_not_mistaken_for_another(tiny_checkpoint: Path) -> None:
+    rows = ["MKV", "MRT", "MRT"]
+    embedder = ESM2Embedder(tiny_checkpoint, pooling="mutated").fit(rows)
+    assert embedder.reference_ == "MRT"
+    with pytest.raises(NotFittedError):
+        embedder.set_params(reference="First").transform(rows)
+    assert embedder.fit(rows).reference_ == "MKV"  # a keyword in whatever case, not the residues F, I, R, S, T

@@ -87,7 +87,10 @@ BAD_ROWS: dict[str, tuple[Any, str]] = {
     ),
     "digit": ("WCHW1MYFQ", ", position 5: '1' is not an amino acid; remove it or correct the row"),
     "digits first": ("1 WCHWMYFQ", ", position 1: '1' is not an amino acid; remove it or correct the row"),
-    "FASTA header": (">sp|P0\nWCHWMYFQ", ", position 1: '>' is not an amino acid; remove it or correct the row"),
+    "FASTA header": (
+        ">sp|P0\nWCHWMYFQ",
+        ", position 1: '>' begins the header of a FASTA file; a row is one sequence without its header",
+    ),
     "NUL": ("WCHW\0", ", position 5: '\\x00' is not an amino acid; remove it or correct the row"),
     "after a mask": ("WC<mask>HW1", ", position 6: '1' is not an amino acid; remove it or correct the row"),
     "half a mask": ("WC<mask", ", position 3: '<' is not an amino acid; remove it or correct the row"),

@@ -41,7 +41,7 @@ def esm2_features(
     backend : str or Backend, default="local"
         Where the model runs.
     memory : path-like, default=None
-        Folder of the record store. With it, one forward pass per sequence serves embeddings and logits.
+        Folder of the record store. With it, one forward pass per sequence serves all.
     verbose : bool, default=False
         Show progress on stderr.
 
@@ -59,14 +59,15 @@ def esm2_features(
     from skesm import ESM2Embedder, ESM2LogitSummarizer
 
     shared: dict[str, Any] = {"backend": backend, "memory": memory, "verbose": verbose}
-    features: dict[str, Any] = {
+    features: dict[str, Any] = {}
+    if reference is not None:  # first: what the others need can be prefetched by it, but not the other way round
+        others = ("mean@-1", "logit_means")
+        features["mutated"] = ESM2Embedder(model, **shared, pooling="mutated", reference=reference, prefetch=others)
+    return features | {
         "embeddings": ESM2Embedder(model, **shared, prefetch="logit_means"),  # of which the summaries are made
         "logits": ESM2LogitSummarizer(model, **shared),
         "embeddings+logits": ("embeddings", "logits"),
     }
-    if reference is not None:
-        features["mutated"] = ESM2Embedder(model, **shared, pooling="mutated", reference=reference)
-    return features
 
 
 def baseline_features(X: Sequence[str]) -> tuple[dict[str, Any], list[str]]:

@@ -139,6 +139,7 @@ def mutex(folder: Path) -> Iterator[None]:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough if the process was forked meanwhile
         os.close(fd)
 
 

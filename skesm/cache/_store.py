@@ -288,8 +288,9 @@ class RecordStore:
             self.close()  # joblib.Memory.clear, or someone replaced the file
         if self._handle is None:
             _close_before_forks()
-            with _forking_lock:
-                _stores.add(self)
+            if self not in _stores:  # a fork takes the two locks the other way round, but of the stores it knows
+                with _forking_lock:
+                    _stores.add(self)
             try:
                 open_location(self.location)
                 self.folder.mkdir(exist_ok=True)

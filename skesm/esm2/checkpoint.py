@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from skesm.esm2.spec import DEMO_MODEL, VOCABULARY_SIZE, ModelSpec, find_registered, spec_from_config
 from skesm.esm2.tokenizer import VOCABULARY
@@ -87,6 +90,8 @@ def locate(model: str | os.PathLike[str]) -> Checkpoint:
     name = os.fspath(model)
     registered = find_registered(name.partition("@")[0])
     if registered is not None and registered.repository is None:
+        if "@" in name:
+            raise CheckpointNotFoundError(f"model {name!r}: the bundled model has no revisions")
         return Checkpoint(registered, (_BUNDLED / SINGLE,))
     if registered is None and _is_folder(name):
         folder = Path(name)
@@ -160,6 +165,7 @@ def _fetch(repository: str, filename: str, revision: str | None) -> Path:
         cached = hub.try_to_load_from_cache(repository, filename, revision=revision)
         if isinstance(cached, str):
             return Path(cached)
+        _look_up_hub()
         return Path(hub.hf_hub_download(repository, filename, revision=revision))
     except errors.LocalEntryNotFoundError as error:
         raise CheckpointNotFoundError(_how_to_get(repository, filename, revision)) from error
@@ -172,6 +178,15 @@ def _fetch(repository: str, filename: str, revision: str | None) -> Path:
         raise CheckpointNotFoundError(
             f"{_how_to_get(repository, filename, revision)} ({type(error).__name__})"
         ) from error
+
+
+def _look_up_hub() -> None:
+    """Raise OSError if the Hub's name is unknown here, as without internet: its client would try for half a minute."""
+    from huggingface_hub import constants
+
+    host = urlsplit(constants.ENDPOINT).hostname
+    if host and not constants.HF_HUB_OFFLINE and not getproxies():
+        socket.getaddrinfo(host, None)
 
 
 def _how_to_get(repository: str, filename: str, revision: str | None) -> str:

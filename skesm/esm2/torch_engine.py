@@ -1,8 +1,9 @@
 """ESM-2 in torch: GPUs, bfloat16, and an alternative on the CPU. Needs the extra ``torch``.
 
 Sequences are laid end to end along the token axis, sorted by length; linear layers run over all of them at once,
-attention over each run of equal lengths, and nothing is padded. Features agree within 1e-5 with those of the NumPy
-engine in float32; they may differ in the last bits with what else is in the pack, as torch's products do.
+attention over each run of equal lengths, and nothing is padded. Features agree with those of the NumPy engine within
+1e-5 of the layer's scale in float32; they may differ in the last bits with what else is in the pack, as torch's
+products do.
 
 In bfloat16 the weights and the inputs of every product are rounded, while the residual stream, LayerNorms, rotary
 angles and poolings stay float32.
