@@ -6,7 +6,6 @@ Only this module knows the backend and the store at the same time.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
@@ -21,7 +20,7 @@ from skesm._outputs import Namespace, OutputSpec, Record, validate_record
 from skesm.backends.base import Backend, Batch, RequestPlan
 from skesm.cache import RecordStore, recall_model, remember_model, resolve_location
 from skesm.esm2.spec import ModelSpec
-from skesm.exceptions import BackendError, CheckpointNotFoundError, PartialResultError, PartialResultWarning
+from skesm.exceptions import BackendError, CheckpointNotFoundError, PartialResultError
 
 _CAUSES_SHOWN = 5
 
@@ -209,7 +208,6 @@ def travel(
     memory: Any = None,
     prefetch: Sequence[OutputSpec] = (),
     n_jobs: int | None = None,
-    on_error: str = "raise",
     verbose: bool = False,
     rows: Sequence[Sequence[int]] | None = None,
 ) -> Answer:
@@ -225,9 +223,6 @@ def travel(
         As given to the estimator.
     prefetch : sequence of OutputSpec
         What else is stored for the sequences that go through the model. Nothing without `memory`.
-    on_error : {"raise", "nan"}
-        What happens, after all others are finished, if the backend fails on some sequences: ``"nan"`` leaves them None
-        and warns.
     rows : sequence of sequence of int, optional
         For each sequence the rows of X that need it, to be named if it fails; by default its own place.
 
@@ -238,7 +233,8 @@ def travel(
     Raises
     ------
     PartialResultError
-        If the backend failed on some sequences; its `results` is the Answer.
+        If the backend failed on some sequences, after all others are finished; its `results` is the Answer, in which
+        those are None.
     """
     places: dict[str, int] = {}
     inverse = [places.setdefault(sequence, len(places)) for sequence in sequences]
@@ -263,10 +259,7 @@ def travel(
     info = RunInfo(rows=len(sequences), distinct=len(distinct), hits=hits, computed=passes.computed)
     answer = Answer(distinct, [records.get(i) for i in range(len(distinct))], inverse, info)
     if passes.failed:
-        error = passes.error(answer)
-        if on_error == "raise":
-            raise error
-        warnings.warn(f"{error}: NaN", PartialResultWarning, stacklevel=4)
+        raise passes.error(answer)
     return answer
 
 

@@ -217,7 +217,7 @@ def _demo(args: argparse.Namespace) -> None:
         args.model, reference=reference, backend=args.backend, memory=memory, verbose=not args.quiet
     )
     features = {**protein_features, **baselines}
-    parts = {name for name, feature in protein_features.items() if not isinstance(feature, tuple)}
+    computing = {name: feature for name, feature in protein_features.items() if not isinstance(feature, tuple)}
     regressors = default_regressors(args.seed)
     try:
         comparison = compare(
@@ -238,8 +238,8 @@ def _demo(args: argparse.Namespace) -> None:
     print(comparison.to_text())
     print()
     print("Mean ± standard deviation over folds; seconds to fit and predict, all folds.")
-    computed = sum(f.cache_info().computed for f in protein_features.values() if not isinstance(f, tuple))
-    seconds = sum({row.features: row.feature_seconds for row in comparison.rows if row.features in parts}.values())
+    computed = sum(feature.cache_info().computed for feature in computing.values())
+    seconds = sum({row.features: row.feature_seconds for row in comparison.rows if row.features in computing}.values())
     print(f"{computed} forward passes for {len(set(data.sequences))} sequences; features took {seconds:.1f} s.")
     for note in notes:
         print(f"Note: {note}")
