@@ -12,10 +12,19 @@ name              shape, float32     meaning
 ``residues@l``    (L, d)             representation of each residue
 ``logits``        (L, 20)            logits of the 20 amino acids, in the order `AMINO_ACIDS`
 ``logit_means``   (L,)               mean of each residue's logits over the 33-token vocabulary
+``contacts``      (L, L)             probability that two residues are in contact (Cβ within 8 Å)
 ================  =================  ==========================================================
 
-Layer 0 is the embedding, layer n that after the last block and the final LayerNorm. L counts residues:
-start and end tokens are part of no output but ``cls`` and ``eos``.
+and those of the attention weights of layer l, 1 … n, which the softmax of each of the h heads gives:
+
+========================  ==================  =================================================================
+``attentions@l``          (h, L + 2, L + 2)   weight that each token (row) gives to each token (column)
+``attention_received@l``  (L,)                mean weight that a residue is given, over heads and all L + 2 tokens
+``attention_heads@l``     (h, 3)              `ATTENTION_STATISTICS` of each head, means over the residues as rows
+========================  ==================  =================================================================
+
+Layer 0 is the embedding, layer n that after the last block and the final LayerNorm. L counts residues: start and end
+tokens are part of no output but ``cls``, ``eos``, and the attention weights, which sum to one only with them.
 
 Two more are not asked of a backend but derived from what it answers (`skesm._derived`), and stored in its place:
 
@@ -30,6 +39,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,11 +49,30 @@ from skesm._alphabet import AMINO_ACIDS
 #: Vector summaries of a layer.
 POOLINGS = ("mean", "max", "cls", "eos")
 LAYER_KINDS = (*POOLINGS, "residues")
+#: What the language-model head gives.
 HEAD_KINDS = ("logits", "logit_means")
+#: What the contact head gives, from the attention of all layers.
+CONTACTS = "contacts"
+ATTENTION_KINDS = ("attentions", "attention_received", "attention_heads")
+#: Columns of ``attention_heads``: entropy of a row in nats, Σ weight × distance along the chain over the residues, and
+#: the weight given to the start and end tokens.
+ATTENTION_STATISTICS = ("entropy", "distance", "ends")
 #: What is derived from another output, the backend's: the residues of a layer, or the logits.
 MUTATED, MASK_LOGITS = "mutated", "mask_logits"
 
 FloatArray = NDArray[np.float32]
+
+
+class Dimensions(Protocol):
+    """What the shape of an output depends on, beside the sequence."""
+
+    @property
+    def width(self) -> int:
+        """Channels of a representation (d)."""
+
+    @property
+    def n_heads(self) -> int:
+        """Attention heads of a layer (h)."""
 
 
 @dataclass(frozen=True, order=True)
@@ -58,11 +87,13 @@ class OutputSpec:
     reference: str | None = field(default=None, repr=False)  # sequences are confidential
 
     def __post_init__(self) -> None:
-        if self.kind in (*LAYER_KINDS, MUTATED):
-            if self.layer is None or self.layer < 0:
-                raise ValueError(f"output {self.kind!r} needs a layer from 0 up, got {self.layer!r}")
-        elif self.kind not in (*HEAD_KINDS, MASK_LOGITS):
-            raise ValueError(f"unknown output {self.kind!r}; known: {', '.join((*LAYER_KINDS, *HEAD_KINDS))}")
+        first = first_layer(self.kind)
+        if first is not None:
+            if self.layer is None or self.layer < first:
+                raise ValueError(f"output {self.kind!r} needs a layer from {first} up, got {self.layer!r}")
+        elif self.kind not in (*HEAD_KINDS, CONTACTS, MASK_LOGITS):
+            known = ", ".join((*LAYER_KINDS, *HEAD_KINDS, CONTACTS, *ATTENTION_KINDS))
+            raise ValueError(f"unknown output {self.kind!r}; known: {known}")
         elif self.layer is not None:
             raise ValueError(f"output {self.kind!r} has no layer, got {self.layer}")
         if (self.reference is not None) != (self.kind == MUTATED):
@@ -72,18 +103,24 @@ class OutputSpec:
         name = self.kind if self.layer is None else f"{self.kind}@{self.layer}"
         return name if self.reference is None else f"{name}:{hashlib.sha256(self.reference.encode()).hexdigest()[:32]}"
 
-    def shape(self, length: int, width: int) -> tuple[int, ...]:
-        """Shape of this output for `length` residues and a model of `width` channels.
+    def shape(self, length: int, model: Dimensions) -> tuple[int, ...]:
+        """Shape of this output for `length` residues.
 
         That of ``mask_logits`` depends on the sequence's masks, of which this knows nothing.
         """
         if self.kind in (*POOLINGS, MUTATED):
-            return (width,)
-        if self.kind == "residues":
-            return (length, width)
+            return (model.width,)
         if self.kind == MASK_LOGITS:
             raise ValueError("the shape of 'mask_logits' is not a function of the length")
-        return (length, len(AMINO_ACIDS)) if self.kind == "logits" else (length,)
+        return {
+            "residues": (length, model.width),
+            "logits": (length, len(AMINO_ACIDS)),
+            "logit_means": (length,),
+            CONTACTS: (length, length),
+            "attentions": (model.n_heads, length + 2, length + 2),
+            "attention_received": (length,),
+            "attention_heads": (model.n_heads, len(ATTENTION_STATISTICS)),
+        }[self.kind]
 
 
 @dataclass(frozen=True)
@@ -107,6 +144,19 @@ class Namespace:
 
 #: The outputs of one sequence.
 Record = Mapping[OutputSpec, FloatArray]
+
+
+def first_layer(kind: str) -> int | None:
+    """The first layer that has an output of this kind: 1 for attention; None if the output has no layer.
+
+    Examples
+    --------
+    >>> first_layer("mean"), first_layer("attentions"), first_layer("logits")
+    (0, 1, None)
+    """
+    if kind in (*LAYER_KINDS, MUTATED):
+        return 0
+    return 1 if kind in ATTENTION_KINDS else None
 
 
 def resolve_layer(layer: int, n_layers: int) -> int:
@@ -149,7 +199,7 @@ def parse_outputs(names: Iterable[str], n_layers: int) -> tuple[OutputSpec, ...]
         if not at:
             specs.add(OutputSpec(kind))
         elif layer == "*":
-            specs.update(OutputSpec(kind, i) for i in range(n_layers + 1))
+            specs.update(OutputSpec(kind, i) for i in range(first_layer(kind) or 0, n_layers + 1))
         else:
             try:
                 number = int(layer)
@@ -161,16 +211,14 @@ def parse_outputs(names: Iterable[str], n_layers: int) -> tuple[OutputSpec, ...]
     return tuple(sorted(specs, key=str))
 
 
-def validate_record(record: Record, outputs: Iterable[OutputSpec], length: int, width: int) -> None:
+def validate_record(record: Record, outputs: Iterable[OutputSpec], length: int, model: Dimensions) -> None:
     """Raise ValueError unless `record` holds every output, finite, float32 and of the right shape."""
     for output in outputs:
         value = record.get(output)
         if value is None:
             raise ValueError(f"output {output} is missing")
-        if value.dtype != np.float32 or value.shape != output.shape(length, width):
-            raise ValueError(
-                f"output {output} is {value.dtype}{list(value.shape)}, "
-                f"expected float32{list(output.shape(length, width))}"
-            )
+        shape = output.shape(length, model)
+        if value.dtype != np.float32 or value.shape != shape:
+            raise ValueError(f"output {output} is {value.dtype}{list(value.shape)}, expected float32{list(shape)}")
         if not np.isfinite(value).all():
             raise ValueError(f"output {output} is not finite")

@@ -148,7 +148,7 @@ class _Passes:
 
     def _check(self, index: int, record: Record, outputs: Sequence[OutputSpec]) -> None:
         try:
-            validate_record(record, outputs, count_residues(self.distinct[index]), self._spec.width)
+            validate_record(record, outputs, count_residues(self.distinct[index]), self._spec)
         except ValueError as error:
             row = self._rows_of(self._inverse.index(index))[0]
             raise BackendError(f"{self._spec.name}: the answer for row {row} of X is wrong: {error}") from error

@@ -44,7 +44,7 @@ def test_captured_embeddings_decode_layer_by_layer(size):
     records = wire.decode_answer("v3", golden["encode"], lengths, outputs, spec)
     assert len(records) == len(results)
     for record, result, length in zip(records, results, lengths, strict=True):
-        validate_record(record, outputs, length, spec.width)
+        validate_record(record, outputs, length, spec)
         for entry in result["embeddings"]:
             want = np.float32(entry["embedding"])
             np.testing.assert_array_equal(record[OutputSpec("mean", entry["layer"])], want)
@@ -97,7 +97,7 @@ def test_captured_answers_are_refused_for_the_wrong_question():
 def make_records(outputs, lengths, seed=0):
     rng = np.random.default_rng(seed)
     return [
-        {output: rng.standard_normal(output.shape(length, SPEC.width)).astype(np.float32) for output in outputs}
+        {output: rng.standard_normal(output.shape(length, SPEC)).astype(np.float32) for output in outputs}
         for length in lengths
     ]
 

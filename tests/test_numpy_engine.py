@@ -33,6 +33,10 @@ OUTPUTS = [
     OutputSpec("residues", 2),
     OutputSpec("logits"),
     OutputSpec("logit_means"),
+    OutputSpec("contacts"),
+    OutputSpec("attentions", 1),
+    OutputSpec("attention_received", 2),
+    OutputSpec("attention_heads", 2),
 ]
 
 

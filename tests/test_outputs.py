@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skesm._outputs import (
+    ATTENTION_KINDS,
+    CONTACTS,
     HEAD_KINDS,
     LAYER_KINDS,
     FloatArray,
@@ -23,6 +25,13 @@ MEAN = OutputSpec("mean", 2)
 LOGITS = OutputSpec("logits")
 
 VECTOR = np.arange(4, dtype=np.float32)
+
+
+class Shape:
+    """Of a model."""
+
+    width = 4
+    n_heads = 3
 
 
 @pytest.mark.parametrize(
@@ -46,6 +55,7 @@ def test_no_such_layer(layer: int) -> None:
         (["mean@-1", "mean@2"], ["mean@2"]),
         (["residues@0", "logits", "cls@-3"], ["cls@0", "logits", "residues@0"]),
         (["logit_means"], ["logit_means"]),
+        (["attentions@*", "contacts"], ["attentions@1", "attentions@2", "contacts"]),
     ],
 )
 def test_names(names: list[str], expected: list[str]) -> None:
@@ -64,6 +74,10 @@ def test_names(names: list[str], expected: list[str]) -> None:
         ("mean@3", "layer 3 does not exist"),
         ("mean@-4", "layer -4 does not exist"),
         ("logits@1", "has no layer"),
+        ("contacts@1", "has no layer"),
+        ("attentions", "needs a layer from 1 up"),
+        ("attentions@0", "needs a layer from 1 up"),
+        ("attention_heads@-3", "needs a layer from 1 up"),
         ("logits@*", "has no layer"),
         (3, "an output is named by a str"),
     ],
@@ -73,7 +87,10 @@ def test_wrong_names(name: Any, message: str) -> None:
         parse_outputs([name], n_layers=2)
 
 
-@given(st.sets(st.tuples(st.sampled_from(LAYER_KINDS), st.integers(0, 33))), st.sets(st.sampled_from(HEAD_KINDS)))
+@given(
+    st.sets(st.tuples(st.sampled_from((*LAYER_KINDS, *ATTENTION_KINDS)), st.integers(1, 33))),
+    st.sets(st.sampled_from((*HEAD_KINDS, CONTACTS))),
+)
 def test_names_and_specs_are_one_to_one(layers: set[tuple[str, int]], heads: set[str]) -> None:
     specs = {OutputSpec(*pair) for pair in layers} | {OutputSpec(kind) for kind in heads}
     names = [str(spec) for spec in specs]
@@ -84,16 +101,17 @@ def test_names_and_specs_are_one_to_one(layers: set[tuple[str, int]], heads: set
 @pytest.mark.parametrize(
     ("name", "shape"),
     [("mean@1", (4,)), ("max@1", (4,)), ("cls@1", (4,)), ("eos@1", (4,)), ("residues@1", (9, 4))]
-    + [("logits", (9, 20)), ("logit_means", (9,))],
+    + [("logits", (9, 20)), ("logit_means", (9,)), ("contacts", (9, 9)), ("attentions@1", (3, 11, 11))]
+    + [("attention_received@1", (9,)), ("attention_heads@1", (3, 3))],
 )
 def test_shape(name: str, shape: tuple[int, ...]) -> None:
     (output,) = parse_outputs([name], n_layers=2)
-    assert output.shape(length=9, width=4) == shape
+    assert output.shape(9, Shape()) == shape
 
 
 def test_valid_record() -> None:
     record = {MEAN: VECTOR, LOGITS: np.zeros((3, 20), dtype=np.float32), OutputSpec("max", 1): VECTOR}
-    validate_record(record, [MEAN, LOGITS], length=3, width=4)
+    validate_record(record, [MEAN, LOGITS], 3, Shape())
 
 
 @pytest.mark.parametrize(
@@ -111,9 +129,9 @@ def test_valid_record() -> None:
 )
 def test_wrong_records(record: dict[OutputSpec, FloatArray], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        validate_record(record, [MEAN], length=3, width=4)
+        validate_record(record, [MEAN], 3, Shape())
 
 
 def test_per_residue_outputs_have_one_row_for_each_residue() -> None:
     with pytest.raises(ValueError, match=r"float32\[5, 20\], expected float32\[3, 20\]"):  # with start and end token
-        validate_record({LOGITS: np.zeros((5, 20), dtype=np.float32)}, [LOGITS], length=3, width=4)
+        validate_record({LOGITS: np.zeros((5, 20), dtype=np.float32)}, [LOGITS], 3, Shape())

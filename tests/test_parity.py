@@ -141,9 +141,10 @@ def test_a_layer_asked_for_alone_is_the_same(engine: str, folder: Path, referenc
 
 def _to_fair_esm(name: str) -> str | None:
     """Name of a tensor in fair-esm; None for those that it does not have."""
-    if name.startswith("esm.contact_head") or name.endswith(("inv_freq", "position_ids")):
+    if name.endswith(("inv_freq", "position_ids")):
         return None
     for old, new in (
+        ("esm.contact_head", "contact_head"),
         ("esm.embeddings.word_embeddings", "embed_tokens"),
         ("esm.encoder.layer", "layers"),
         ("esm.encoder.emb_layer_norm_after", "emb_layer_norm_after"),
@@ -173,7 +174,7 @@ def fair_esm_model(checkpoint_8m: Path) -> Iterator[torch.nn.Module]:
     renamed = {new: tensor for name, tensor in state.items() if (new := _to_fair_esm(name))}
     missing, unexpected = model.load_state_dict(renamed, strict=False)
     assert not unexpected
-    assert all("contact_head" in name or "inv_freq" in name for name in missing), missing
+    assert all("inv_freq" in name for name in missing), missing
     return model.eval()
 
 
@@ -192,3 +193,14 @@ def test_fair_esm_agrees(engine: str, checkpoint_8m: Path, fair_esm_model) -> No
             if output.layer is None:
                 expected = expected[:, AMINO_ACID_TOKENS]
             np.testing.assert_allclose(record[output], expected, rtol=0, atol=TOLERANCE * scale, err_msg=str(output))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_contacts_are_those_of_fair_esm(engine: str, checkpoint_8m: Path, fair_esm_model) -> None:
+    sequences = [s for s in SEQUENCES if len(s) <= 300]
+    contacts = OutputSpec("contacts")
+    records = _run(LocalBackend(engine=engine, device="cpu", num_threads=2), checkpoint_8m, sequences, [contacts])
+    for sequence, record in zip(sequences, records, strict=True):
+        with torch.inference_mode(), torch_threads(1):
+            expected = fair_esm_model.predict_contacts(_input_ids(sequence))[0].numpy()
+        np.testing.assert_allclose(record[contacts], expected, rtol=0, atol=TOLERANCE)

@@ -299,7 +299,7 @@ def _decode_output(
             if vocabulary is not None and vocabulary != list(AMINO_ACIDS):
                 raise InvalidAnswerError(f"{where}: vocab_tokens are not {' '.join(AMINO_ACIDS)}")
         value = result.get("logits")
-        shape = output.shape(length, spec.width)
+        shape = output.shape(length, spec)
     else:
         value = _layer_value(result, _INCLUDES[output.kind], output.layer, where)
         shape = (length, spec.width) if output.kind in ("residues", "max") else (spec.width,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import sys
 import threading
@@ -19,7 +20,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from joblib import effective_n_jobs
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skesm._outputs import FloatArray, Namespace, OutputSpec
+from skesm._outputs import CONTACTS, HEAD_KINDS, FloatArray, Namespace, OutputSpec
 from skesm.backends.base import Backend, Batch
 from skesm.esm2.batching import plan_packs, split_batches
 from skesm.esm2.checkpoint import Checkpoint, find_spec, locate
@@ -35,12 +36,16 @@ T = TypeVar("T")
 
 _NUMERICS = {"float32": "fp32", "bfloat16": "bf16"}
 
+#: Values in records that weigh as much as a token: a batch of 8,192 tokens holds 0.25 GB at most, or one sequence.
+_VALUES_PER_TOKEN = 8192
+
 
 class Engine(Protocol):
     """What the backend needs of an engine."""
 
     spec: ModelSpec
     has_head: bool
+    has_contact_head: bool
 
     @property
     def sharing(self) -> tuple[int, int]:
@@ -140,14 +145,20 @@ class LocalBackend(Backend):
             raise ValueError(
                 f"layer {beyond} does not exist: {engine.spec.name} has layers 0 to {engine.spec.n_layers}"
             )
-        if not engine.has_head and any(output.layer is None for output in outputs):
+        if not engine.has_head and any(output.kind in HEAD_KINDS for output in outputs):
             raise BackendError(
                 f"the checkpoint of {engine.spec.name} was saved without its language-model head: it has embeddings, "
                 "but no logits"
             )
+        if not engine.has_contact_head and any(output.kind == CONTACTS for output in outputs):
+            raise BackendError(
+                f"the checkpoint of {engine.spec.name} has no contact head: it has embeddings and attentions, but no "
+                "contacts; those of the published sizes have one"
+            )
         tokens = [tokenize(sequence) for sequence in sequences]
         lengths = [len(t) for t in tokens]
-        batches = split_batches(plan_packs(lengths, *engine.sharing), lengths, self.tokens_per_batch)
+        sizes = [_size(length, outputs, engine.spec) for length in lengths]
+        batches = split_batches(plan_packs(lengths, *engine.sharing), sizes, self.tokens_per_batch)
         n_threads = effective_n_jobs(n_jobs) if n_jobs is not None else self.num_threads or default_workers()
         with engine.hold(n_threads) as workers, ThreadPoolExecutor(workers, "skesm") as pool:
 
@@ -155,12 +166,16 @@ class LocalBackend(Backend):
                 return [pool.submit(engine.forward, [tokens[i] for i in pack], outputs) for pack in batch]
 
             try:
-                running = submit(batches[0]) if batches else []
+                running = submit(batches[0])
                 for batch, following in zip(batches, [*batches[1:], []], strict=True):
-                    ahead = submit(following)  # the workers go on while the consumer stores this batch
+                    # The workers go on while the consumer stores this batch, unless its records are too large for two.
+                    alone = sum(sizes[i] for pack in batch for i in pack) > self.tokens_per_batch
+                    ahead = None if alone else submit(following)
                     records = [record for future in running for record in future.result()]
+                    running = []
                     yield Batch([index for pack in batch for index in pack], records)
-                    running = ahead
+                    del records
+                    running = submit(following) if ahead is None else ahead
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
@@ -203,6 +218,12 @@ class LocalBackend(Backend):
         if self.engine == "auto" and not needs_torch and device == "cpu":
             return "numpy", "cpu"
         return "torch", device
+
+
+def _size(length: int, outputs: Sequence[OutputSpec], spec: ModelSpec) -> int:
+    """Tokens of a sequence, or more if its records are large: what counts between two saves."""
+    values = sum(math.prod(output.shape(length - 2, spec)) for output in outputs)
+    return max(length, values // _VALUES_PER_TOKEN)
 
 
 def _may_have_gpu() -> bool:

@@ -52,15 +52,15 @@ def plan_packs(lengths: Sequence[int], budget: int, alone_above: int) -> list[li
     return packs
 
 
-def split_batches(packs: Sequence[list[int]], lengths: Sequence[int], tokens: int) -> list[list[list[int]]]:
-    """Consecutive packs in batches of about `tokens` tokens: what is computed between two saves."""
+def split_batches(packs: Sequence[list[int]], sizes: Sequence[int], most: int) -> list[list[list[int]]]:
+    """Consecutive packs in batches of a size of at most `most`, or of one pack: what is computed between two saves."""
     batches: list[list[list[int]]] = []
     room = 0
     for pack in packs:
-        size = sum(lengths[i] for i in pack)
+        size = sum(sizes[i] for i in pack)
         if not batches or room < size:
             batches.append([])
-            room = tokens
+            room = most
         batches[-1].append(pack)
         room -= size
     return batches

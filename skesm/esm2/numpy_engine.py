@@ -14,17 +14,18 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skesm._outputs import FloatArray, OutputSpec
+from skesm._outputs import HEAD_KINDS, LAYER_KINDS, FloatArray, OutputSpec
 from skesm._pooling import pool
+from skesm.esm2.attention import AttentionReader
 from skesm.esm2.parameters import Affine, Block, Parameters
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.threads import limit_own_thread, one_blas_thread
@@ -90,6 +91,7 @@ class NumpyEngine:
     def __init__(self, spec: ModelSpec, parameters: Parameters) -> None:
         self.spec = spec
         self.has_head = parameters.head is not None
+        self.has_contact_head = parameters.contacts is not None
         self._parameters = parameters
         self._workspace = _Workspace()
 
@@ -138,18 +140,28 @@ class NumpyEngine:
         """
         limit_own_thread()
         n_layers = self.spec.n_layers
-        needs_head = any(output.layer is None for output in outputs)
-        last = n_layers if needs_head else max(output.layer or 0 for output in outputs)
+        needs_head = any(output.kind in HEAD_KINDS for output in outputs)
+        last = max(n_layers if output.layer is None else output.layer for output in outputs)
         bounds = np.concatenate([[0], np.cumsum([len(s) for s in sequences])]).tolist()
         used = bounds[-1]
         shared = len(sequences) > 1 or (used <= SHARED_LIMIT and self.places_are_equal)
         rows = SHARED_ROWS if shared else -(-used // ROW_MULTIPLE) * ROW_MULTIPLE
 
         records: list[dict[OutputSpec, FloatArray]] = [{} for _ in sequences]
+        reader = AttentionReader(
+            outputs,
+            [len(s) for s in sequences],
+            n_layers,
+            self.spec.n_heads,
+            contacts=self._parameters.contacts,
+            library=np,
+            put=np.asarray,
+            fetch=np.asarray,
+        )
 
         def keep(layer: int, x: FloatArray) -> None:
             for output in outputs:
-                if output.layer == layer:
+                if output.kind in LAYER_KINDS and output.layer == layer:
                     for record, (begin, end) in zip(records, pairwise(bounds), strict=True):
                         record[output] = pool(x[begin:end], output.kind)
 
@@ -158,7 +170,7 @@ class NumpyEngine:
         with np.errstate(over="ignore", under="ignore"):  # tanh and exp2 saturate as they should
             for i, block in enumerate(self._parameters.blocks[:last]):
                 keep(i, x)
-                self._attention(block, x, bounds, rotary)
+                self._attention(block, x, bounds, rotary, partial(reader.read, i + 1) if reader.wants(i + 1) else None)
                 self._feed_forward(block, x)
             if last == n_layers:
                 h = self._workspace.get("h", *x.shape)
@@ -173,6 +185,8 @@ class NumpyEngine:
                             record[output] = residues[:, AMINO_ACID_TOKENS].copy()
                         elif output.kind == "logit_means":
                             record[output] = residues.mean(axis=1, dtype=np.float64).astype(np.float32)
+        for place, record in enumerate(records):
+            record.update(reader.finish(place))
         return records
 
     def _embed(self, sequences: Sequence[Tokens], rows: int) -> FloatArray:
@@ -237,9 +251,14 @@ class NumpyEngine:
             part *= a
 
     def _attention(
-        self, block: Block, x: FloatArray, bounds: Sequence[int], rotary: tuple[FloatArray, FloatArray]
+        self,
+        block: Block,
+        x: FloatArray,
+        bounds: Sequence[int],
+        rotary: tuple[FloatArray, FloatArray],
+        read: Callable[[int, slice, FloatArray], None] | None,
     ) -> None:
-        """Add the attention of a block to the residual stream x.
+        """Add the attention of a block to the residual stream x; hand its weights to `read`, if they are wanted.
 
         Queries, keys and values are held channel-major, (channels, rows): the halves that the rotary embedding
         mixes are then contiguous, and a head of a sequence is a view that BLAS reads without a copy.
@@ -273,7 +292,7 @@ class NumpyEngine:
         value[:, width] = 1
         mixed = work.get("mixed", heads, width, rows)
         mixed[:, :, bounds[-1] :] = 0
-        for begin, end in pairwise(bounds):
+        for place, (begin, end) in enumerate(pairwise(bounds)):
             length = end - begin
             step = max(1, min(heads, _SCORE_ELEMENTS // length**2))
             for first in range(0, heads, step):
@@ -286,6 +305,9 @@ class NumpyEngine:
                 np.exp2(scores, out=scores)
                 sums = np.matmul(value[some, :, begin:end], scores)
                 np.divide(sums[:, :width], sums[:, width:], out=mixed[some, :, begin:end])
+                if read is not None:
+                    scores /= sums[:, width:]
+                    read(place, some, scores)
         np.matmul(mixed.reshape(d, rows).T, block.attention_output.weight.T, out=h)
         h += block.attention_output.bias
         x += h

@@ -52,6 +52,9 @@ class Parameters:
     final_norm : Affine
     head : Head or None
         None if the checkpoint was saved without one: then there are no logits.
+    contacts : Affine or None
+        The contact head, a logistic regression on the attention weights: (n_layers, heads) and (1,). None if the
+        checkpoint was saved without one: then there are no contacts.
     inverse_frequencies : ndarray of shape (d / heads / 2,)
         Of the rotary position embedding.
     """
@@ -60,6 +63,7 @@ class Parameters:
     blocks: tuple[Block, ...]
     final_norm: Affine
     head: Head | None
+    contacts: Affine | None
     inverse_frequencies: FloatArray
 
 
@@ -116,11 +120,17 @@ def read_parameters(spec: ModelSpec, weights: WeightsFiles) -> Parameters:
                 tensor(bias, VOCABULARY_SIZE),
             ),
         )
+    contacts = None
+    regression = f"{prefix}contact_head.regression"
+    if f"{regression}.weight" in weights:
+        of_heads, intercept = linear(regression, 1, spec.n_layers * spec.n_heads)
+        contacts = Affine(of_heads.reshape(spec.n_layers, spec.n_heads), intercept)
     return Parameters(
         embedding=embedding,
         blocks=tuple(block(i) for i in range(spec.n_layers)),
         final_norm=norm(f"{prefix}encoder.emb_layer_norm_after"),
         head=head,
+        contacts=contacts,
         inverse_frequencies=_inverse_frequencies(spec, weights, prefix),
     )
 

@@ -12,8 +12,9 @@ angles and poolings stay float32.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -21,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skesm._optional import import_optional
-from skesm._outputs import FloatArray, OutputSpec
+from skesm._outputs import HEAD_KINDS, LAYER_KINDS, FloatArray, OutputSpec
+from skesm.esm2.attention import AttentionReader
 from skesm.esm2.numpy_engine import TRAINED_MASK_RATIO, Tokens
 from skesm.esm2.parameters import Affine, Block, Head, Parameters
 from skesm.esm2.spec import ModelSpec
@@ -34,6 +36,8 @@ CPU_PACK_TOKENS = 512
 #: Elements of the residual stream in a pack on a GPU, which needs more work at a time: 26,214 tokens of the 8M model,
 #: 6,553 of 650M. All arrays of such a pack take about half a gigabyte.
 GPU_PACK_ELEMENTS = 1 << 23
+#: Attention weights held at a time, where they are wanted.
+WEIGHT_ELEMENTS = 1 << 22
 
 Tensor = Any  # torch is imported at use, and untyped here
 
@@ -112,6 +116,7 @@ class TorchEngine:
         torch = import_optional("torch", extra="torch")
         self.spec = spec
         self.has_head = parameters.head is not None
+        self.has_contact_head = parameters.contacts is not None
         self._device = torch.device(device)
         self._dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
         # MPS has one command queue, which is not made for several threads at once
@@ -137,6 +142,8 @@ class TorchEngine:
         self._blocks = [Block(*map(affine, block)) for block in parameters.blocks]
         self._final_norm = affine(parameters.final_norm)
         self._head = Head(*map(affine, parameters.head)) if parameters.head is not None else None
+        contacts = parameters.contacts
+        self._contacts = Affine(*map(self._on_device, contacts)) if contacts is not None else None  # stays float32
 
     def _on_device(self, array: FloatArray) -> Tensor:
         import torch
@@ -209,8 +216,10 @@ class TorchEngine:
         shapes = [(len(run), len(sequences[run[0]])) for run in runs]
         try:
             with torch.inference_mode(), self._turn:
-                results = self._compute([sequences[i] for i in order], shapes, outputs)
+                reader = self._attention_reader(outputs, shapes)
+                results = self._compute([sequences[i] for i in order], shapes, outputs, reader)
                 arrays = self._to_host([tensor for _, tensors in results for tensor in tensors])
+                of_attention = [reader.finish(place) for place in range(len(order))]
         except RuntimeError as error:  # the base of torch's errors, those about memory among them
             tokens = sum(map(len, sequences))
             raise BackendError(f"{self.spec.name} failed on {self._device} with {tokens} tokens: {error}") from error
@@ -220,33 +229,53 @@ class TorchEngine:
             for run in runs:
                 for i, value in zip(run, next(taken), strict=True):
                     records[i][output] = value.copy()  # a view would keep the whole pack's results alive
+        for i, more in zip(order, of_attention, strict=True):
+            records[i].update(more)
         return records
 
+    def _attention_reader(self, outputs: Sequence[OutputSpec], shapes: Sequence[tuple[int, int]]) -> AttentionReader:
+        import torch
+
+        return AttentionReader(
+            outputs,
+            [length for count, length in shapes for _ in range(count)],
+            self.spec.n_layers,
+            self.spec.n_heads,
+            contacts=self._contacts,
+            library=torch,
+            put=self._to_device,
+            fetch=lambda tensor: tensor.cpu().numpy(),
+        )
+
     def _compute(
-        self, sequences: Sequence[Tokens], shapes: Sequence[tuple[int, int]], outputs: Sequence[OutputSpec]
+        self,
+        sequences: Sequence[Tokens],
+        shapes: Sequence[tuple[int, int]],
+        outputs: Sequence[OutputSpec],
+        reader: AttentionReader,
     ) -> list[tuple[OutputSpec, list[Tensor]]]:
         """For each output one float32 tensor a run of equal lengths, (count, …); `shapes` holds (count, tokens)."""
         n_layers = self.spec.n_layers
-        needs_head = any(output.layer is None for output in outputs)
-        last = n_layers if needs_head else max(output.layer or 0 for output in outputs)
+        needs_head = any(output.kind in HEAD_KINDS for output in outputs)
+        last = max(n_layers if output.layer is None else output.layer for output in outputs)
         results: list[tuple[OutputSpec, list[Tensor]]] = []
 
-        def keep(layer: int | None, x: Tensor) -> None:
+        def keep(layer: int | None, x: Tensor, kinds: Sequence[str] = LAYER_KINDS) -> None:
             for output in outputs:
-                if output.layer == layer:
+                if output.kind in kinds and output.layer == layer:
                     results.append((output, [_reduce(run, output.kind) for run in _split_runs(x, shapes)]))
 
         x = self._embed(sequences)
         rotary = self._rotary_tables(shapes)
         for i, block in enumerate(self._blocks[:last]):
             keep(i, x)
-            self._attention(block, x, shapes, rotary)
+            self._attention(block, x, shapes, rotary, partial(reader.read, i + 1) if reader.wants(i + 1) else None)
             self._feed_forward(block, x)
         if last == n_layers:
             x = self._norm(x, self._final_norm)
         keep(last, x)
         if needs_head:
-            keep(None, self._logits(x))
+            keep(None, self._logits(x), HEAD_KINDS)
         return results
 
     def _embed(self, sequences: Sequence[Tokens]) -> Tensor:
@@ -275,9 +304,14 @@ class TorchEngine:
         return functional.layer_norm(x, x.shape[-1:], affine.weight, affine.bias, self.spec.layer_norm_eps)
 
     def _attention(
-        self, block: Block, x: Tensor, shapes: Sequence[tuple[int, int]], rotary: tuple[Tensor, Tensor]
+        self,
+        block: Block,
+        x: Tensor,
+        shapes: Sequence[tuple[int, int]],
+        rotary: tuple[Tensor, Tensor],
+        read: Callable[[int, slice, Tensor], None] | None,
     ) -> None:
-        """Add the attention of a block to the residual stream x."""
+        """Add the attention of a block to the residual stream x; hand its weights to `read`, if they are wanted."""
         import torch
         from torch.nn import functional
 
@@ -298,6 +332,25 @@ class TorchEngine:
         ]
         h = torch.cat([part.reshape(-1, d) for part in mixed])
         x += functional.linear(h, *block.attention_output)
+        if read is not None:
+            self._read_weights(query, key, [length for count, length in shapes for _ in range(count)], read)
+
+    def _read_weights(
+        self, query: Tensor, key: Tensor, lengths: Sequence[int], read: Callable[[int, slice, Tensor], None]
+    ) -> None:
+        """Attention weights, which the fused attention does not give, some heads of a sequence at a time.
+
+        Queries and keys are (tokens, heads, h).
+        """
+        heads = self.spec.n_heads
+        scale = key.shape[-1] ** -0.5
+        query, key = query.float(), key.float()
+        for place, (q, k) in enumerate(zip(query.split(lengths), key.split(lengths), strict=True)):
+            step = max(1, WEIGHT_ELEMENTS // len(q) ** 2)
+            for first in range(0, heads, step):
+                some = slice(first, min(first + step, heads))
+                scores = k[:, some].transpose(0, 1) @ q[:, some].permute(1, 2, 0)  # key × query
+                read(place, some, (scores * scale).softmax(dim=1))
 
     def _feed_forward(self, block: Block, x: Tensor) -> None:
         """Add the feed-forward network of a block to the residual stream x."""
@@ -326,6 +379,8 @@ class TorchEngine:
         """Fetch tensors in one transfer."""
         import torch
 
+        if not tensors:
+            return []
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         if self._device.type == "cuda":
             host = torch.empty(flat.shape, dtype=flat.dtype, pin_memory=True)

@@ -129,7 +129,7 @@ def read_ask(dialect: str, action: str, content: bytes, spec: ModelSpec, limits:
     if problems:
         raise refusal_of(dialect, problems)
     lengths = [count_residues(sequence) for sequence in sequences]
-    values = sum(math.prod(output.shape(length, spec.width)) for length in lengths for output in outputs)
+    values = sum(math.prod(output.shape(length, spec)) for length in lengths for output in outputs)
     if values > limits.max_values:
         raise refusal(
             dialect,
