@@ -81,7 +81,7 @@ class ToyBackend(Backend):
 def value_of(sequence: str, outputs: Sequence[OutputSpec]) -> Record:
     def draw(output: OutputSpec) -> FloatArray:
         rng = np.random.default_rng(crc32(f"{sequence} {output}".encode()))
-        return rng.normal(size=output.shape(count_residues(sequence), SPEC.width)).astype(np.float32)
+        return rng.normal(size=output.shape(count_residues(sequence), SPEC)).astype(np.float32)
 
     return {output: draw(output) for output in outputs}
 

@@ -19,6 +19,7 @@ from skesm._variants import (
     mask_each,
     own_columns,
 )
+from skesm.esm2.spec import find_registered
 from skesm.exceptions import InvalidSequenceError
 
 SYMBOLS = st.lists(st.sampled_from([*AMINO_ACIDS, *AMBIGUOUS, MASK_SYMBOL]), min_size=1, max_size=12)
@@ -131,7 +132,7 @@ def test_names_of_derived_outputs() -> None:
     assert str(one) != str(other)
     assert str(one).startswith("mutated@2:")
     assert "MKT" not in str(one) + repr(one)
-    assert one.shape(length=3, width=4) == (4,)
+    assert one.shape(3, find_registered("esm2_t6_8M_UR50D")) == (320,)
 
 
 @pytest.mark.parametrize(
