@@ -1,4 +1,6 @@
-"""The letters of sequences. Imports nothing."""
+"""The letters of sequences. Imports nothing of skesm."""
+
+import re
 
 #: The 20 amino acids in the order of the ESM-2 vocabulary (tokens 4 to 23), and of the columns of ``logits``.
 AMINO_ACIDS = "LAGVSERTIDPKQNFYMHWC"
@@ -19,3 +21,14 @@ def count_residues(sequence: str) -> int:
     4
     """
     return len(sequence) - (len(MASK_SYMBOL) - 1) * sequence.count(MASK_SYMBOL)
+
+
+def split_residues(sequence: str) -> list[str]:
+    """Residues of a clean sequence.
+
+    Examples
+    --------
+    >>> split_residues("MK<mask>T")
+    ['M', 'K', '<mask>', 'T']
+    """
+    return re.findall(f"{MASK_SYMBOL}|.", sequence) if MASK_SYMBOL in sequence else list(sequence)

@@ -13,7 +13,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skesm._outputs import FloatArray, OutputSpec, parse_outputs
+from skesm._alphabet import count_residues
+from skesm._outputs import FloatArray, OutputSpec, Windows, parse_outputs
 from skesm._road import RunInfo, TransformPlan, add_plans, survey
 from skesm._run import Journey, Run, last_runs, model_name
 from skesm._sequences import clean_sequences
@@ -28,7 +29,8 @@ class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         "model": [str, HasMethods("__fspath__")],
         "backend": [StrOptions({"local", "numpy", "torch", "biolm"}), Backend],
         "memory": [None, str, HasMethods("__fspath__"), HasMethods("cache")],
-        "long_sequences": [StrOptions({"error", "truncate"})],
+        "long_sequences": [StrOptions({"error", "truncate", "window"})],
+        "window_overlap": [Interval(Integral, 0, None, closed="left"), None],
         "max_length": [Interval(Integral, 1, None, closed="left"), None],
         "unknown_residues": [StrOptions({"error", "X"})],
         "prefetch": [str, "array-like"],
@@ -42,6 +44,7 @@ class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
     memory: Any
     long_sequences: str
     max_length: int | None
+    window_overlap: int | None = None
     unknown_residues: str
     prefetch: str | Sequence[str] = ()
     on_error: str
@@ -64,6 +67,7 @@ class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         backend = resolve_backend(self.backend)
         backend._validate_params()
         spec = backend.spec(model_name(self.model))
+        self._windows()
         self._prefetched(spec)
         self._check(spec)
         return backend, spec
@@ -75,6 +79,22 @@ class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
             max_length=self.max_length,
             unknown_residues=self.unknown_residues,
         )
+
+    def _windows(self) -> Windows | None:
+        """How long sequences are cut; None if they are not."""
+        if self.long_sequences != "window":
+            return None
+        if self.max_length is None:
+            raise ValueError("long_sequences='window' needs a max_length, the residues of a window")
+        overlap = self.max_length // 4 if self.window_overlap is None else self.window_overlap
+        if overlap >= self.max_length:
+            raise ValueError(f"window_overlap={overlap} must be less than max_length={self.max_length}")
+        return Windows(int(self.max_length), int(overlap))
+
+    def _count_long(self, sequences: Sequence[str]) -> int:
+        """Rows that are cut into windows."""
+        windows = self._windows()
+        return sum(count_residues(sequence) > windows.size for sequence in sequences) if windows is not None else 0
 
     def _check(self, spec: ModelSpec) -> None:
         """Validate what depends on the model's shape."""
@@ -225,9 +245,10 @@ class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc] 
                 memory=self.memory,
                 prefetch=journey.prefetch,
             )
-            for journey in self._journeys(spec, sequences)
+            for whole in self._journeys(spec, sequences)
+            for _, journey in whole.parts(self._windows())
         ]
-        return add_plans(len(sequences), plans)
+        return add_plans(len(sequences), plans, windowed=self._count_long(sequences))
 
     def _transform(self, X: Any, *, learn: bool = False) -> FloatArray:
         backend, spec = self._prepare()
@@ -236,9 +257,17 @@ class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc] 
         sequences = self._clean(X)
         if learn:
             self._learn(sequences)
-        run = Run(self, backend, spec)
+        run = Run(self, backend, spec, self._windows())
         features = self._features(run, sequences)
-        run.finish(features)
+        run.finish(features, windowed=self._count_long(sequences))
+        return features
+
+    def _stack(self, run: Run, rows: Sequence[FloatArray | None]) -> FloatArray:
+        """Columns of each row; NaN where the backend failed."""
+        features = np.full((len(rows), len(self._column_names(run.spec))), np.nan, dtype=np.float32)
+        for columns, row in zip(features, rows, strict=True):
+            if row is not None:
+                columns[:] = row
         return features
 
     def __sklearn_tags__(self) -> Any:

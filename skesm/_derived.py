@@ -1,12 +1,14 @@
 """Outputs that no backend answers: what each is computed from, and how, before it is stored.
 
 A backend is asked for the residues of a layer or for logits; what is kept of them is a vector, or the rows at masks.
-Every backend that answers the source can then answer what is derived from it.
+Every backend that answers the source can then answer what is derived from it. Means and maxima of sequences in windows
+are derived too: only the residues of windows can be put together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +26,9 @@ def source(output: OutputSpec) -> OutputSpec:
     >>> str(source(OutputSpec("mask_logits"))), str(source(OutputSpec("mean", 6)))
     ('logits', 'mean@6')
     """
-    if output.kind == MUTATED:
-        return OutputSpec("residues", output.layer)
-    return OutputSpec("logits") if output.kind == MASK_LOGITS else output
+    if output.kind == MUTATED or (output.windows is not None and output.kind in ("mean", "max")):
+        return replace(output, kind="residues", reference=None)
+    return replace(output, kind="logits") if output.kind == MASK_LOGITS else output
 
 
 def derive(record: Record, outputs: Iterable[OutputSpec], sequence: str) -> Record:
@@ -39,6 +41,10 @@ def derive(record: Record, outputs: Iterable[OutputSpec], sequence: str) -> Reco
             value = mean_rows(value, compared_positions(sequence, output.reference))
         elif output.kind == MASK_LOGITS:
             value = value[is_mask(sequence)]
+        elif output.kind != source(output).kind:
+            value = (
+                value.mean(axis=0, dtype=np.float64).astype(np.float32) if output.kind == "mean" else value.max(axis=0)
+            )
         derived[output] = value
     return derived
 

@@ -45,10 +45,14 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
     memory : None, str, path-like or joblib.Memory, default=None
         Folder of the record store. With it, no sequence goes through the model twice: not in other folds, other
         grids, other processes or tomorrow. None keeps nothing.
-    long_sequences : {"error", "truncate"}, default="error"
-        What happens to sequences of more than `max_length` residues; ``"truncate"`` uses their first ones, and warns.
+    long_sequences : {"error", "truncate", "window"}, default="error"
+        What happens to sequences of more than `max_length` residues. ``"truncate"`` uses their first ones, and warns.
+        ``"window"`` computes them in windows of `max_length` residues that overlap, see Notes; ``cache_info`` and
+        ``plan`` count them.
     max_length : int or None, default=1022
         The longest sequences that ESM-2 was trained on. None sets no limit.
+    window_overlap : int or None, default=None
+        Residues that neighbouring windows share, at least; None is a quarter of `max_length`.
     unknown_residues : {"error", "X"}, default="error"
         ``"X"`` reads letters that ESM-2 does not know (``J``) as any residue.
     prefetch : str or sequence of str, default=()
@@ -88,6 +92,11 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
     count as different from any amino acid. All sequences must have the reference's length: nothing is aligned. Give the
     reference where you know it: one learnt from few rows may differ between folds, and each has records of its own. One
     more pass, of the reference, serves all rows.
+
+    ``long_sequences="window"``: as few windows of `max_length` residues as overlap by `window_overlap` or more, evenly
+    spaced, each computed with a start and an end token of its own. A residue in several windows gets the mean of its
+    rows, weighted by its distance to the nearer end of each (1 at the end): there a window sees least around it. Means
+    and maxima are over these L rows; ``"cls"`` and ``"eos"`` are means over the windows.
 
     The features of a sequence do not depend on the other rows, their order, `n_jobs` or the batch size: on the NumPy
     engine to the last bit, elsewhere within 1e-5 of the layer's scale.
@@ -133,6 +142,7 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
         memory: Any = None,
         long_sequences: str = "error",
         max_length: int | None = 1022,
+        window_overlap: int | None = None,
         unknown_residues: str = "error",
         prefetch: str | Sequence[str] = (),
         on_error: str = "raise",
@@ -147,6 +157,7 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
         self.memory = memory
         self.long_sequences = long_sequences
         self.max_length = max_length
+        self.window_overlap = window_overlap
         self.unknown_residues = unknown_residues
         self.prefetch = prefetch
         self.on_error = on_error
@@ -202,18 +213,13 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
         home: Record = {}
         for of_reference in first:
             (home,) = run.travel_reference(of_reference)
-        answer = run.travel(journey)
-        failed = np.full(len(self._column_names(run.spec)), np.nan, dtype=np.float32)
-        rows = []
-        for sequence, record in zip(answer.sequences, answer.records, strict=True):
-            if record is None:
-                rows.append(failed)
-                continue
+
+        def columns(sequence: str, record: Record) -> FloatArray:
             parts = []
             for output in journey.outputs:
                 parts.append(record[output])
                 if output.reference is not None:
                     parts.append(mean_rows(home[source(output)], compared_positions(sequence, output.reference)))
-            rows.append(np.concatenate(parts))
-        features: FloatArray = np.stack(rows)[answer.inverse]
-        return features
+            return np.concatenate(parts)
+
+        return self._stack(run, run.travel(journey, columns))

@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import StrOptions
 
 from skesm._base import _ESM2Transformer, as_tuple
 from skesm._masked import masked_journeys, masked_logits
-from skesm._outputs import FloatArray, OutputSpec
+from skesm._outputs import FloatArray, Record
 from skesm._run import Journey, Run
 from skesm._summaries import MASKED, STATISTICS, Predictions, Statistic, custom_statistic
 from skesm._variants import check_residues, distinct_rows, own_columns
@@ -33,10 +33,14 @@ class ESM2LogitSummarizer(_ESM2Transformer):
         Where the model runs; see `skesm.backends.LocalBackend`.
     memory : None, str, path-like or joblib.Memory, default=None
         Folder of the record store; None keeps nothing.
-    long_sequences : {"error", "truncate"}, default="error"
-        What happens to sequences of more than `max_length` residues; ``"truncate"`` uses their first ones, and warns.
+    long_sequences : {"error", "truncate", "window"}, default="error"
+        What happens to sequences of more than `max_length` residues. ``"truncate"`` uses their first ones, and warns.
+        ``"window"`` computes them in windows of `max_length` residues that overlap, see Notes; ``cache_info`` and
+        ``plan`` count them.
     max_length : int or None, default=1022
         The longest sequences that ESM-2 was trained on. None sets no limit.
+    window_overlap : int or None, default=None
+        Residues that neighbouring windows share, at least; None is a quarter of `max_length`.
     unknown_residues : {"error", "X"}, default="error"
         ``"X"`` reads letters that ESM-2 does not know (``J``) as any residue.
     prefetch : str or sequence of str, default=()
@@ -93,6 +97,9 @@ class ESM2LogitSummarizer(_ESM2Transformer):
     where the model's prediction is what enters, and are context for the others, also while another residue is masked. A
     sequence without any of the 20 amino acids has no own probability: an error, if one is asked for.
 
+    With ``long_sequences="window"`` a residue in several windows gets the mean of its logits, weighted by its distance
+    to the nearer end of each (1 at the end). Masked passes cost the windows that hold the mask.
+
     BioLM's first REST API (v1) answers ``logits`` as one number for each residue, most likely m[i]; its users summed or
     averaged that vector. ``log_likelihood`` is what its later ones call ``log_prob``.
 
@@ -129,6 +136,7 @@ class ESM2LogitSummarizer(_ESM2Transformer):
         memory: Any = None,
         long_sequences: str = "error",
         max_length: int | None = 1022,
+        window_overlap: int | None = None,
         unknown_residues: str = "error",
         prefetch: str | Sequence[str] = (),
         on_error: str = "raise",
@@ -141,6 +149,7 @@ class ESM2LogitSummarizer(_ESM2Transformer):
         self.memory = memory
         self.long_sequences = long_sequences
         self.max_length = max_length
+        self.window_overlap = window_overlap
         self.unknown_residues = unknown_residues
         self.prefetch = prefetch
         self.on_error = on_error
@@ -181,19 +190,26 @@ class ESM2LogitSummarizer(_ESM2Transformer):
         chosen = self._chosen()
         if any(statistic.of_residues for statistic in chosen):
             check_residues(sequences)
+
+        def measure(sequence: str, record: Record) -> dict[Statistic, Any]:
+            columns = own_columns(sequence)
+            predictions = {output: Predictions(value, columns) for output, value in record.items()}
+            return {s: s.function(predictions[s.output]) for s in chosen if s.output in predictions}
+
         rows = distinct_rows(sequences)
-        found: list[dict[OutputSpec, Predictions]] = [{} for _ in rows]
-        journey = self._of_sequences(run.spec, sequences)
+        found: list[dict[Statistic, Any]] = [{} for _ in rows]
+        journey = self._of_sequences(run.spec, list(rows))
         if journey is not None:
-            for of, sequence, record in zip(found, rows, run.travel(journey).records, strict=True):
-                of.update((o, Predictions(record[o], own_columns(sequence))) for o in journey.outputs if record)
+            for of, measured in zip(found, run.travel(journey, measure, list(rows.values())), strict=True):
+                of.update(measured or {})
         if self._needs_masked():
             for of, sequence, logits in zip(found, rows, masked_logits(run, rows), strict=True):
                 columns = own_columns(sequence)
                 if logits is not None:
-                    of[MASKED] = Predictions(logits, columns[columns >= 0])
+                    predictions = Predictions(logits, columns[columns >= 0])
+                    of.update((s, s.function(predictions)) for s in chosen if s.output == MASKED)
         features = np.full((len(sequences), len(self._column_names(run.spec))), np.nan, dtype=np.float32)
         for of, places in zip(found, rows.values(), strict=True):
-            if all(s.output in of for s in chosen):
-                features[places] = np.concatenate([np.atleast_1d(s.function(of[s.output])) for s in chosen])
+            if all(s in of for s in chosen):
+                features[places] = np.concatenate([np.atleast_1d(of[s]) for s in chosen])
         return features

@@ -72,10 +72,10 @@ def masked_logits(run: Run, rows: dict[str, list[int]]) -> Iterator[FloatArray |
         For each sequence, in order; None if the backend failed on any of its copies.
     """
     for some, journey in masked_journeys(list(rows)):
-        answer = run.travel(journey, [rows[s] for s in some for _ in known_positions(s)])
-        places = iter(answer.inverse)
+        needed_by = [rows[sequence] for sequence in some for _ in known_positions(sequence)]
+        found_of = iter(run.travel(journey, lambda _, record: record, needed_by))
         for sequence in some:
             positions = known_positions(sequence)
-            records = [answer.records[next(places)] for _ in positions]
+            records = [next(found_of) for _ in positions]
             found = [record for record in records if record is not None]
             yield masked_rows(found, sequence, positions) if len(found) == len(records) else None

@@ -37,8 +37,9 @@ Two more are not asked of a backend but derived from what it answers (`skesm._de
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -76,15 +77,25 @@ class Dimensions(Protocol):
 
 
 @dataclass(frozen=True, order=True)
-class OutputSpec:
-    """One output of the model: a kind and, for representations, the layer (0 … n).
+class Windows:
+    """How sequences that are too long for one pass are cut: windows of `size` residues, `overlap` or more shared."""
 
-    `reference` is the clean sequence with which ``mutated`` compares.
+    size: int
+    overlap: int
+
+
+@dataclass(frozen=True, order=True)
+class OutputSpec:
+    """One output of the model: a kind and, for representations and attention, the layer (0 … n).
+
+    `reference` is the clean sequence with which ``mutated`` compares. With `windows` the output is that of a sequence
+    which was computed in windows (`skesm._windows`).
     """
 
     kind: str
     layer: int | None = None
     reference: str | None = field(default=None, repr=False)  # sequences are confidential
+    windows: Windows | None = None
 
     def __post_init__(self) -> None:
         first = first_layer(self.kind)
@@ -101,7 +112,9 @@ class OutputSpec:
 
     def __str__(self) -> str:
         name = self.kind if self.layer is None else f"{self.kind}@{self.layer}"
-        return name if self.reference is None else f"{name}:{hashlib.sha256(self.reference.encode()).hexdigest()[:32]}"
+        if self.reference is not None:
+            name += f":{hashlib.sha256(self.reference.encode()).hexdigest()[:32]}"
+        return name if self.windows is None else f"{name}~{self.windows.size}-{self.windows.overlap}"
 
     def shape(self, length: int, model: Dimensions) -> tuple[int, ...]:
         """Shape of this output for `length` residues.
@@ -121,6 +134,11 @@ class OutputSpec:
             "attention_received": (length,),
             "attention_heads": (model.n_heads, len(ATTENTION_STATISTICS)),
         }[self.kind]
+
+    def size(self, length: int, model: Dimensions) -> int:
+        """Numbers that it holds for `length` residues; for ``mask_logits`` those of as many masks."""
+        kind = "logits" if self.kind == MASK_LOGITS else self.kind
+        return math.prod(replace(self, kind=kind).shape(length, model))
 
 
 @dataclass(frozen=True)

@@ -6,23 +6,30 @@ Only this module knows the backend and the store at the same time.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from tqdm import tqdm
 
 from skesm._alphabet import count_residues
 from skesm._derived import derive, source
 from skesm._outputs import Namespace, OutputSpec, Record, validate_record
-from skesm.backends.base import Backend, Batch, RequestPlan
+from skesm._windows import cut, run_windows
+from skesm.backends.base import Backend, Batch, RequestPlan, answers
 from skesm.cache import RecordStore, recall_model, remember_model, resolve_location
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import BackendError, CheckpointNotFoundError, PartialResultError
 
+T = TypeVar("T")
+
 _CAUSES_SHOWN = 5
+
+#: Values that the store is asked for at a time, a quarter of a gigabyte: they are reduced before the next are read.
+_VALUES_READ = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -39,12 +46,15 @@ class RunInfo:
         Distinct sequences that were answered from the record store (by this or another process).
     computed : int
         Distinct sequences that went through the model, each once.
+    windowed : int
+        Rows of X that are too long for one pass and were computed in windows.
     """
 
     rows: int
     distinct: int
     hits: int
     computed: int
+    windowed: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,8 @@ class TransformPlan:
         Distinct sequences that would go through the model.
     requests : RequestPlan or None
         What would be sent; None for a model on this machine.
+    windowed : int
+        Rows of X that are too long for one pass and would be computed in windows.
     """
 
     rows: int
@@ -70,26 +82,21 @@ class TransformPlan:
     stored: int
     to_compute: int
     requests: RequestPlan | None
+    windowed: int = 0
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Records of the distinct sequences, and which of them is each row's own.
+class Answer(Generic[T]):
+    """What was made of the records of each row's sequence.
 
     Attributes
     ----------
-    sequences : list of str
-        The distinct sequences.
-    records : list of Record or None
-        None for a sequence that failed.
-    inverse : list of int
-        For each row of X its place in `records`.
+    values : list of T or None
+        One for each sequence that travelled, in their order; repeats share theirs. None for one that failed.
     info : RunInfo
     """
 
-    sequences: list[str] = field(repr=False)  # confidential
-    records: list[Record | None]
-    inverse: list[int]
+    values: list[T | None]
     info: RunInfo
 
 
@@ -132,9 +139,9 @@ class _Passes:
         asked = _sources(outputs)
         try:
             # Closed here, not when the garbage collector finds it: a backend's workers and requests end with it.
-            with closing(self._backend.run(self._model, sequences, asked, n_jobs=self._n_jobs)) as batches:
+            with closing(self._ask(sequences, asked)) as batches:
                 for batch in batches:
-                    fresh = {indices[place]: record for place, record in _answers(batch, unanswered)}
+                    fresh = {indices[place]: record for place, record in answers(batch, unanswered)}
                     for index, record in fresh.items():
                         self._check(index, record, asked)
                         fresh[index] = derive(record, outputs, self.distinct[index])
@@ -145,6 +152,11 @@ class _Passes:
             unanswered -= error.causes.keys()
         if unanswered:
             raise BackendError(f"the backend left {len(unanswered)} of {len(indices)} sequences unanswered")
+
+    def _ask(self, sequences: Sequence[str], outputs: Sequence[OutputSpec]) -> Generator[Batch, None, None]:
+        if any(output.windows for output in outputs):
+            return run_windows(self._backend, self._model, sequences, outputs, n_jobs=self._n_jobs)
+        return self._backend.run(self._model, sequences, outputs, n_jobs=self._n_jobs)
 
     def _check(self, index: int, record: Record, outputs: Sequence[OutputSpec]) -> None:
         try:
@@ -178,7 +190,30 @@ class _Passes:
         if self._backend.namespace(self._model) != namespace:
             raise BackendError(f"{self._spec.name}: its files were replaced during the run; run it again")
 
-    def error(self, answer: Answer) -> PartialResultError:
+    def _portions(self, indices: Sequence[int], outputs: Sequence[OutputSpec]) -> Iterator[list[int]]:
+        """Some distinct sequences at a time, whose records fit in memory."""
+        size_of = cache(lambda length: sum(output.size(length, self._spec) for output in outputs))
+        some: list[int] = []
+        room = _VALUES_READ
+        for index in indices:
+            size = size_of(count_residues(self.distinct[index]))
+            if some and size > room:
+                yield some
+                some, room = [], _VALUES_READ
+            some.append(index)
+            room -= size
+        if some:
+            yield some
+
+    def look_up(
+        self, store: RecordStore, indices: Sequence[int], outputs: Sequence[OutputSpec]
+    ) -> Iterator[dict[int, Record]]:
+        """What the store has of some distinct sequences, by index."""
+        for some in self._portions(indices, outputs):
+            found = store.get([self.distinct[i] for i in some], outputs)
+            yield {i: record for i, record in zip(some, found, strict=True) if record is not None}
+
+    def error(self, answer: Answer[Any]) -> PartialResultError:
         """What failed, in rows of X."""
         causes = {
             row: self.failed[index]
@@ -202,6 +237,7 @@ def partial_result(causes: Mapping[int, BackendError], n_rows: int, results: Any
 def travel(
     sequences: Sequence[str],
     outputs: Sequence[OutputSpec],
+    reduce: Callable[[str, Record], T],
     *,
     backend: Backend,
     model: str,
@@ -210,8 +246,8 @@ def travel(
     n_jobs: int | None = None,
     verbose: bool = False,
     rows: Sequence[Sequence[int]] | None = None,
-) -> Answer:
-    """Records of clean sequences.
+) -> Answer[T]:
+    """What `reduce` makes of the records of clean sequences.
 
     Parameters
     ----------
@@ -219,6 +255,9 @@ def travel(
         Clean sequences, one for each row of X, repeats allowed.
     outputs : sequence of OutputSpec
         What the records must hold.
+    reduce : callable
+        Called once for each distinct sequence, with it and its record, as soon as that is there: records, which can be
+        large, are not held until the last one is.
     backend, model, memory, n_jobs, verbose
         As given to the estimator.
     prefetch : sequence of OutputSpec
@@ -233,8 +272,8 @@ def travel(
     Raises
     ------
     PartialResultError
-        If the backend failed on some sequences, after all others are finished; its `results` is the Answer, in which
-        those are None.
+        If the backend failed on some sequences, after all others are finished; its `results` is the Answer, in whose
+        `values` those are None.
     """
     places: dict[str, int] = {}
     inverse = [places.setdefault(sequence, len(places)) for sequence in sequences]
@@ -242,7 +281,8 @@ def travel(
     spec = backend.spec(model)
     passes = _Passes(distinct, inverse, backend=backend, model=model, spec=spec, n_jobs=n_jobs, rows=rows)
     location = resolve_location(memory)
-    records: dict[int, Record] = {}
+    values: dict[int, T] = {}
+    trouble: Exception | None = None
     with ExitStack() as stack:
         bar = None  # tqdm starts a thread, even for a bar that is disabled
         if verbose:
@@ -252,15 +292,27 @@ def travel(
         else:
             steps = _through_store(passes, location, outputs, prefetch)
         for finished in stack.enter_context(closing(steps)):
-            records.update(finished)
+            try:
+                values.update((i, reduce(distinct[i], record)) for i, record in finished.items())
+            except Exception as error:
+                if location is None:
+                    raise
+                trouble = trouble or error  # what else was asked for, and may have been paid for, is stored first
             if bar is not None:
                 bar.update(len(finished))
-    hits = len(records) - passes.computed
+    if trouble is not None:
+        raise trouble
+    hits = len(values) - passes.computed
     info = RunInfo(rows=len(sequences), distinct=len(distinct), hits=hits, computed=passes.computed)
-    answer = Answer(distinct, [records.get(i) for i in range(len(distinct))], inverse, info)
+    answer = Answer([values.get(i) for i in inverse], info)
     if passes.failed:
         raise passes.error(answer)
     return answer
+
+
+def keep(sequence: str, record: Record) -> Record:
+    """Reduce nothing: the record itself."""
+    return record
 
 
 def survey(
@@ -279,19 +331,22 @@ def survey(
         passes = _Passes(distinct, [], backend=backend, model=model, spec=backend.spec(model), n_jobs=None)
         namespace, _ = passes.find_namespace(location)
         with RecordStore(location, namespace) as store:
-            found = store.get(distinct, outputs)
-        missing = [sequence for sequence, record in zip(distinct, found, strict=True) if record is None]
+            known = {i for found in passes.look_up(store, range(len(distinct)), outputs) for i in found}
+        missing = [sequence for i, sequence in enumerate(distinct) if i not in known]
         outputs = sorted({*outputs, *prefetch}, key=str)
+    asked = _sources(outputs)
+    windows = next((output.windows for output in asked if output.windows), None)
+    passing = list(dict.fromkeys(w for sequence in missing for w in cut(sequence, windows))) if windows else missing
     return TransformPlan(
         rows=len(sequences),
         distinct=len(distinct),
         stored=len(distinct) - len(missing),
         to_compute=len(missing),
-        requests=backend.plan(model, missing, _sources(outputs)),
+        requests=backend.plan(model, passing, [replace(output, windows=None) for output in asked]),
     )
 
 
-def add_plans(rows: int, plans: Sequence[TransformPlan]) -> TransformPlan:
+def add_plans(rows: int, plans: Sequence[TransformPlan], *, windowed: int) -> TransformPlan:
     """The plan of several journeys for the same rows."""
     requests = [plan.requests for plan in plans if plan.requests is not None]
     return TransformPlan(
@@ -308,6 +363,7 @@ def add_plans(rows: int, plans: Sequence[TransformPlan]) -> TransformPlan:
         )
         if requests
         else None,
+        windowed=windowed,
     )
 
 
@@ -320,9 +376,10 @@ def _through_store(
     with RecordStore(location, namespace) as store:
         missing = list(range(len(passes.distinct)))
         while missing:
-            found = store.get([passes.distinct[i] for i in missing], outputs)
-            known = {i: record for i, record in zip(missing, found, strict=True) if record is not None}
-            yield known
+            known: set[int] = set()
+            for found in passes.look_up(store, missing, outputs):
+                known.update(found)
+                yield found
             missing = [i for i in missing if i not in known]
             if not missing:
                 break
@@ -346,14 +403,3 @@ def _through_store(
 def _sources(outputs: Iterable[OutputSpec]) -> list[OutputSpec]:
     """What a backend is asked for."""
     return sorted({source(output) for output in outputs}, key=str)
-
-
-def _answers(batch: Batch, unanswered: set[int]) -> Iterator[tuple[int, Record]]:
-    """Places and records of a batch. A place is taken from `unanswered`, where it must be."""
-    if len(batch.indices) != len(batch.records):
-        raise BackendError(f"the backend answered {len(batch.indices)} sequences with {len(batch.records)} records")
-    for place, record in zip(batch.indices, batch.records, strict=True):
-        if place not in unanswered:
-            raise BackendError("the backend answered a sequence twice, or one that it was not asked for")
-        unanswered.remove(place)
-        yield place, record

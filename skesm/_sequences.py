@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from skesm._alphabet import AMBIGUOUS, AMINO_ACIDS, MASK_SYMBOL, count_residues
+from skesm._alphabet import AMBIGUOUS, AMINO_ACIDS, MASK_SYMBOL, count_residues, split_residues
 from skesm.exceptions import InvalidSequenceError, TruncationWarning
 
 _CLEAN = re.compile(f"(?:[{AMINO_ACIDS}{AMBIGUOUS}]|{MASK_SYMBOL})+")
@@ -36,8 +36,9 @@ def clean_sequences(
     ----------
     X : list, tuple, 1-D array, Series, or one-column array or DataFrame of str
         n sequences.
-    long_sequences : {"error", "truncate"}
-        What happens to sequences of more than `max_length` residues; ``"truncate"`` keeps the first ones and warns.
+    long_sequences : {"error", "truncate", "window"}
+        What happens to sequences of more than `max_length` residues; ``"truncate"`` keeps the first ones and warns,
+        ``"window"`` keeps all.
     max_length : int or None
         None sets no limit.
     unknown_residues : {"error", "X"}
@@ -68,16 +69,17 @@ def clean_sequences(
     sequences: list[str] = []
     problems: dict[int, str] = {}
     truncated: list[int] = []
+    limit = None if long_sequences == "window" else max_length
     for number, row in enumerate(rows):
         sequence, problem = _clean(row, unknown_residues)
-        if not problem and max_length is not None and (length := count_residues(sequence)) > max_length:
+        if not problem and limit is not None and (length := count_residues(sequence)) > limit:
             if long_sequences == "truncate":
-                sequence = _truncate(sequence, max_length)
+                sequence = _truncate(sequence, limit)
                 truncated.append(number)
             else:
                 problem = (
-                    f": {length} residues, more than max_length={max_length}; set long_sequences='truncate' to use the "
-                    f"first {max_length}, or raise max_length"
+                    f": {length} residues, more than max_length={limit}; set long_sequences='window' to compute it "
+                    f"in parts, 'truncate' to use the first {limit}, or raise max_length"
                 )
         if problem:
             problems[number] = problem
@@ -101,7 +103,7 @@ def clean_reference(reference: str, *, long_sequences: str, max_length: int | No
     sequence, problem = _clean(reference, unknown_residues)
     if problem:
         raise InvalidSequenceError(f"reference{problem}")
-    if max_length is not None and (length := count_residues(sequence)) > max_length:
+    if max_length is not None and long_sequences != "window" and (length := count_residues(sequence)) > max_length:
         if long_sequences == "error":
             raise InvalidSequenceError(f"reference: {length} residues, more than max_length={max_length}")
         warnings.warn(
@@ -193,9 +195,7 @@ def _describe(row: Any) -> str:
 
 
 def _truncate(sequence: str, max_length: int) -> str:
-    if MASK_SYMBOL not in sequence:
-        return sequence[:max_length]
-    return "".join(re.findall(f"{MASK_SYMBOL}|.", sequence)[:max_length])
+    return "".join(split_residues(sequence)[:max_length])
 
 
 def _listed(problems: dict[int, str]) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import repeat
-from numbers import Integral
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skesm._alphabet import AMINO_ACIDS, count_residues
@@ -48,8 +46,14 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Estimator):  # type
         Where the model runs; see `skesm.backends.LocalBackend`.
     memory : None, str, path-like or joblib.Memory, default=None
         Folder of the record store; None keeps nothing. With it, cross-validation computes no pass twice.
+    long_sequences : {"error", "window"}, default="error"
+        What happens to sequences of more than `max_length` residues. ``"window"`` computes them in windows of
+        `max_length` residues that overlap, as `ESM2LogitSummarizer` does; each masked position costs the windows that
+        hold it.
     max_length : int or None, default=1022
-        The longest sequences that ESM-2 was trained on; longer ones are an error. None sets no limit.
+        The longest sequences that ESM-2 was trained on. None sets no limit.
+    window_overlap : int or None, default=None
+        Residues that neighbouring windows share, at least; None is a quarter of `max_length`.
     unknown_residues : {"error", "X"}, default="error"
         ``"X"`` reads letters that ESM-2 does not know (``J``) as any residue.
     on_error : {"raise", "nan"}, default="raise"
@@ -115,10 +119,8 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Estimator):  # type
         **_ESM2Estimator._parameter_constraints,
         "strategy": [StrOptions(set(STRATEGIES))],
         "reference": [str, None],
-        "max_length": [Interval(Integral, 1, None, closed="left"), None],
+        "long_sequences": [StrOptions({"error", "window"})],  # a score of a part would not be one of the sequence
     }
-    # A score of a part would not be one of the sequence.
-    long_sequences = "error"
 
     def __init__(
         self,
@@ -128,7 +130,9 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Estimator):  # type
         reference: str | None = None,
         backend: str | Backend = "local",
         memory: Any = None,
+        long_sequences: str = "error",
         max_length: int | None = 1022,
+        window_overlap: int | None = None,
         unknown_residues: str = "error",
         on_error: str = "raise",
         n_jobs: int | None = None,
@@ -139,7 +143,9 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Estimator):  # type
         self.reference = reference
         self.backend = backend
         self.memory = memory
+        self.long_sequences = long_sequences
         self.max_length = max_length
+        self.window_overlap = window_overlap
         self.unknown_residues = unknown_residues
         self.on_error = on_error
         self.n_jobs = n_jobs
@@ -202,13 +208,13 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Estimator):  # type
         check_is_fitted(self)
         sequences, reference = self._clean(X), self._known_reference()
         self._check_variants(sequences, reference)
-        run = Run(self, backend, spec)
+        run = Run(self, backend, spec, self._windows())
         rows = distinct_rows(sequences)
         score = self._pll_ratios if self.strategy == "pll_ratio" else self._marginals
         scores = np.empty(len(sequences))
         for places, value in zip(rows.values(), score(run, rows, reference), strict=True):
             scores[places] = value
-        run.finish(scores)
+        run.finish(scores, windowed=self._count_long(sequences))
         return scores
 
     def _check_variants(self, sequences: Sequence[str], reference: str) -> None:
@@ -219,19 +225,20 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Estimator):  # type
     def _marginals(self, run: Run, rows: dict[str, list[int]], reference: str) -> Iterator[float]:
         """Sums over the mutated positions. Differences of logits are those of log-probabilities."""
         own_reference = own_columns(reference)
-        mutated = [differences(sequence, reference) for sequence in rows]
-        tables: Iterable[FloatArray | None]  # (L, 20) logits for each sequence, of which the mutated rows are used
+
+        def score(sequence: str, table: FloatArray) -> float:
+            """From (L, 20) logits, of which the mutated rows are used."""
+            at = differences(sequence, reference)
+            new, old = own_columns(sequence)[at], own_reference[at]
+            return float((table[at, new].astype(np.float64) - table[at, old]).sum())
+
         if self.strategy == "mutant_marginal":
-            answer = run.travel(Journey(list(rows), [LOGITS]), list(rows.values()))
-            tables = [None if record is None else record[LOGITS] for record in answer.records]
-        else:
-            tables = repeat(self._table(run, reference, np.unique(np.concatenate(mutated)).tolist()), len(rows))
-        for sequence, at, table in zip(rows, mutated, tables, strict=True):
-            if table is None:
-                yield np.nan
-            else:
-                new, old = own_columns(sequence)[at], own_reference[at]
-                yield float((table[at, new].astype(np.float64) - table[at, old]).sum())
+            journey = Journey(list(rows), [LOGITS])
+            scores = run.travel(journey, lambda sequence, record: score(sequence, record[LOGITS]), list(rows.values()))
+            return (np.nan if value is None else value for value in scores)
+        mutated = np.unique(np.concatenate([differences(sequence, reference) for sequence in rows]))
+        table = self._table(run, reference, mutated.tolist())
+        return (score(sequence, table) for sequence in rows)
 
     def _table(self, run: Run, reference: str, positions: list[int]) -> FloatArray:
         """Logits of the reference, (L, 20); with masks, only those of the mutated positions, each masked."""

@@ -19,7 +19,7 @@ from sklearn.pipeline import FeatureUnion
 from skesm import ESM2Embedder, ESM2LogitSummarizer
 from skesm._alphabet import count_residues
 from skesm._outputs import FloatArray, Namespace, OutputSpec, Record, parse_outputs
-from skesm._road import RunInfo, TransformPlan, travel
+from skesm._road import RunInfo, TransformPlan, keep, travel
 from skesm.backends.base import Backend, Batch
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import (
@@ -92,8 +92,8 @@ def expected(rows: Sequence[str], output: OutputSpec = MEAN) -> FloatArray:
 
 def ask(backend: Backend, rows: Sequence[str] = ROWS, memory: Any = None, **options: Any) -> FloatArray:
     """Go down the road, and give the rows as an estimator would."""
-    answer = travel(rows, [MEAN], backend=backend, model="toy", memory=memory, **options)
-    return np.stack([answer.records[i][MEAN] for i in answer.inverse])
+    answer = travel(rows, [MEAN], keep, backend=backend, model="toy", memory=memory, **options)
+    return np.stack([record[MEAN] for record in answer.values])
 
 
 def embedder(backend: Backend, **params: Any) -> ESM2Embedder:

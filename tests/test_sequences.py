@@ -122,8 +122,8 @@ BAD_ROWS: dict[str, tuple[Any, str]] = {
     "surrogate": ("WCHW\ud800", ", position 5: U+D800 (unnamed) is no ASCII letter; retype the sequence"),
     "too long": (
         "W" * 1023,
-        ": 1023 residues, more than max_length=1022; set long_sequences='truncate' to use the first 1022, or raise "
-        "max_length",
+        ": 1023 residues, more than max_length=1022; set long_sequences='window' to compute it in parts, 'truncate' to "
+        "use the first 1022, or raise max_length",
     ),
 }
 

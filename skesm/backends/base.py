@@ -7,7 +7,7 @@ attributes, and may be used by several threads at once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator
 
 from skesm._outputs import Namespace, OutputSpec, Record
 from skesm.esm2.spec import ModelSpec
+from skesm.exceptions import BackendError
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,23 @@ class Backend(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is unty
     def plan(self, model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec]) -> RequestPlan | None:
         """Count what `run` would send; None if it would send nothing anywhere, as on this machine."""
         return None
+
+
+def answers(batch: Batch, unanswered: set[int]) -> Iterator[tuple[int, Record]]:
+    """Places and records of a batch. A place is taken from `unanswered`, where it must be.
+
+    Raises
+    ------
+    BackendError
+        If the batch answers a sequence that was not asked for, or was answered before.
+    """
+    if len(batch.indices) != len(batch.records):
+        raise BackendError(f"the backend answered {len(batch.indices)} sequences with {len(batch.records)} records")
+    for place, record in zip(batch.indices, batch.records, strict=True):
+        if place not in unanswered:
+            raise BackendError("the backend answered a sequence twice, or one that it was not asked for")
+        unanswered.remove(place)
+        yield place, record
 
 
 def resolve_backend(backend: str | Backend) -> Backend:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import sys
 import threading
@@ -222,7 +221,7 @@ class LocalBackend(Backend):
 
 def _size(length: int, outputs: Sequence[OutputSpec], spec: ModelSpec) -> int:
     """Tokens of a sequence, or more if its records are large: what counts between two saves."""
-    values = sum(math.prod(output.shape(length - 2, spec)) for output in outputs)
+    values = sum(output.size(length - 2, spec) for output in outputs)
     return max(length, values // _VALUES_PER_TOKEN)
 
 

@@ -120,6 +120,7 @@ def read_parameters(spec: ModelSpec, weights: WeightsFiles) -> Parameters:
                 tensor(bias, VOCABULARY_SIZE),
             ),
         )
+    blocks = tuple(block(i) for i in range(spec.n_layers))
     contacts = None
     regression = f"{prefix}contact_head.regression"
     if f"{regression}.weight" in weights:
@@ -127,7 +128,7 @@ def read_parameters(spec: ModelSpec, weights: WeightsFiles) -> Parameters:
         contacts = Affine(of_heads.reshape(spec.n_layers, spec.n_heads), intercept)
     return Parameters(
         embedding=embedding,
-        blocks=tuple(block(i) for i in range(spec.n_layers)),
+        blocks=blocks,
         final_norm=norm(f"{prefix}encoder.emb_layer_norm_after"),
         head=head,
         contacts=contacts,

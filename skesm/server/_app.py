@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 import skesm
 from skesm._outputs import OutputSpec
-from skesm._road import travel
+from skesm._road import keep, travel
 from skesm.backends.biolm_wire import action_path, schema_path
 from skesm.esm2.threads import default_workers
 from skesm.server._answers import encode_body, to_json
@@ -170,9 +170,10 @@ class Application:
 
     def _compute(self, model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec], threads: int) -> Computed:
         config = self._config
-        answer = travel(sequences, outputs, backend=config.backend, model=model, memory=config.memory, n_jobs=threads)
+        options = {"backend": config.backend, "model": model, "memory": config.memory, "n_jobs": threads}
+        answer = travel(sequences, outputs, keep, **options)
         # None is missing where failures are raised; the batcher counts them all the same.
-        records = [record for place in answer.inverse if (record := answer.records[place]) is not None]
+        records = [record for record in answer.values if record is not None]
         return Computed(records, answer.info.hits)
 
     def _model(self, request: Request, dialect: str) -> ServedModel:
@@ -259,7 +260,7 @@ def create_app(config: ServerConfig) -> Starlette:
     models = config.find_models()
     for model in models:
         begun = time.perf_counter()
-        travel(["M"], [OutputSpec("logits")], backend=config.backend, model=model.source)
+        travel(["M"], [OutputSpec("logits")], keep, backend=config.backend, model=model.source)
         fields = {"model": model.spec.name, "seconds": round(time.perf_counter() - begun, 2)}
         _logger.info("model loaded", extra={FIELDS: fields})
     application = Application(config, models)
