@@ -198,10 +198,11 @@ class ESM2LogitSummarizer(_ESM2Transformer):
 
         rows = distinct_rows(sequences)
         found: list[dict[Statistic, Any]] = [{} for _ in rows]
-        journey = self._of_sequences(run.spec, list(rows))
+        journey = self._of_sequences(run.spec, sequences)
         if journey is not None:
-            for of, measured in zip(found, run.travel(journey, measure, list(rows.values())), strict=True):
-                of.update(measured or {})
+            measured = run.travel(journey, measure)
+            for of, places in zip(found, rows.values(), strict=True):
+                of.update(measured[places[0]] or {})
         if self._needs_masked():
             for of, sequence, logits in zip(found, rows, masked_logits(run, rows), strict=True):
                 columns = own_columns(sequence)

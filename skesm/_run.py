@@ -42,20 +42,22 @@ class Journey:
         journey : Journey
             Its outputs have windows, or none.
         """
-        places = range(len(self.sequences))
-        is_long = [windows is not None and count_residues(sequence) > windows.size for sequence in self.sequences]
-        if windows is None or not any(is_long):
-            yield places, self
+        fits = [windows is None or count_residues(sequence) <= windows.size for sequence in self.sequences]
+        if windows is None or all(fits):
+            yield range(len(fits)), self
             return
-        for cut in (False, True):
-            some = [place for place in places if is_long[place] == cut]
-            if some:
-                outputs, prefetch = self.outputs, self.prefetch
-                if cut:
-                    refuse_pairwise((*outputs, *prefetch), windows, some)
-                    outputs = [replace(output, windows=windows) for output in outputs]
-                    prefetch = [replace(output, windows=windows) for output in prefetch]
-                yield some, Journey([self.sequences[place] for place in some], outputs, prefetch)
+        short, long = ([place for place, fit in enumerate(fits) if fit == wanted] for wanted in (True, False))
+        refuse_pairwise((*self.outputs, *self.prefetch), windows, long)
+        if short:
+            yield short, replace(self, sequences=[self.sequences[place] for place in short])
+        yield (
+            long,
+            Journey(
+                [self.sequences[place] for place in long],
+                [replace(output, windows=windows) for output in self.outputs],
+                [replace(output, windows=windows) for output in self.prefetch],
+            ),
+        )
 
 
 class Run:

@@ -31,8 +31,8 @@ def refuse_pairwise(outputs: Sequence[OutputSpec], windows: Windows, rows: Seque
     if kinds:
         raise InvalidSequenceError(
             f"{', '.join(kinds)}: not available for sequences in windows, which do not hold every pair of residues. "
-            f"{len(rows)} sequences have more than max_length={windows.size} residues, the first is {rows[0]}: remove "
-            "them, or raise max_length",
+            f"{len(rows)} sequences have more than max_length={windows.size} residues, the first is row {rows[0]}: "
+            "remove them, or raise max_length",
             rows,
         )
 

@@ -21,6 +21,7 @@ from skesm._alphabet import count_residues
 from skesm._outputs import FloatArray, Namespace, OutputSpec, Record, parse_outputs
 from skesm._road import RunInfo, TransformPlan, keep, travel
 from skesm.backends.base import Backend, Batch
+from skesm.cache import RecordStore
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import (
     BackendError,
@@ -128,6 +129,54 @@ def test_truncated_rows_are_those_of_their_beginning(tmp_path: Path) -> None:
         rows = estimator.transform(["WCHWMY", "WCH", "WCHA"])
     np.testing.assert_array_equal(rows, expected(["WCH"] * 3))
     assert backend.asked == ["WCH"]
+
+
+# records to values ----------------------------------------------------------------------------------------------------
+
+
+def test_a_record_is_reduced_before_the_next_batch_is_asked_for(tmp_path: Path) -> None:
+    events: list[str] = []
+
+    class Notes(ToyBackend):
+        def answer(self, records: list[Record]) -> Iterator[Batch]:
+            for batch in self.batches(records):
+                events.append("batch")
+                yield batch
+
+    def reduce(sequence: str, record: Record) -> str:
+        events.append("reduced")
+        return sequence.lower()
+
+    for memory in (None, tmp_path):
+        events.clear()
+        answer = travel(ROWS, [MEAN], reduce, backend=Notes(2), model="toy", memory=memory)
+        assert answer.values == [row.lower() for row in ROWS]
+        assert events[:6] == ["batch", "reduced", "reduced"] * 2
+        assert events.count("reduced") == len(SEQUENCES)
+
+
+def test_the_store_is_read_in_portions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask(ToyBackend(), memory=tmp_path)
+    backend, reads = ToyBackend(), []
+    get = RecordStore.get
+    monkeypatch.setattr("skesm._road._VALUES_READ", 2 * SPEC.width)
+    monkeypatch.setattr(RecordStore, "get", lambda self, *args: reads.append(len(args[0])) or get(self, *args))
+    np.testing.assert_array_equal(ask(backend, memory=tmp_path), expected(ROWS))
+    assert max(reads) == 2
+    assert sum(reads) == len(SEQUENCES)
+    assert backend.asked == []
+
+
+def test_what_was_asked_for_is_stored_although_a_record_cannot_be_reduced(tmp_path: Path) -> None:
+    def fails(sequence: str, record: Record) -> None:
+        raise ZeroDivisionError
+
+    first, second = ToyBackend(1), ToyBackend(1)
+    with pytest.raises(ZeroDivisionError):
+        travel(ROWS, [MEAN], fails, backend=first, model="toy", memory=tmp_path)
+    assert sorted(first.asked) == sorted(SEQUENCES)
+    np.testing.assert_array_equal(ask(second, memory=tmp_path), expected(ROWS))
+    assert second.asked == [], "none is paid for twice"
 
 
 # wrong answers --------------------------------------------------------------------------------------------------------
