@@ -54,7 +54,7 @@ class AttentionReader:
         if self._wants_contacts:
             assert contacts is not None, "the backend refuses contacts of models without a contact head"
             self._layers.update(range(1, n_layers + 1))
-            self._maps = [ContactMap(contacts) for _ in lengths]
+            self._maps = [ContactMap(contacts, length - 2) for length in lengths]
         self._lengths = lengths
         self._n_heads = n_heads
         self._library = library
@@ -81,7 +81,7 @@ class AttentionReader:
             Keys as rows, queries as columns: each column sums to one. Not kept.
         """
         if self._wants_contacts:
-            self._maps[place].add(layer, heads, weights, self._library)
+            self._maps[place].add(layer, heads, weights, self._library, self._fetch)
         record, length = self._records[place], self._lengths[place]
         for kind in ATTENTION_KINDS:
             output = OutputSpec(kind, layer)
@@ -126,26 +126,29 @@ class ContactMap:
     heads, and Σ_h w_h r_h r_hᵀ / Σ r_h needs only the vectors r_h.
     """
 
-    def __init__(self, head: Affine) -> None:
+    def __init__(self, head: Affine, n_residues: int) -> None:
         self._head = head
         self._weighted: Any = None
-        self._sums: list[tuple[int, slice, Any]] = []
+        # Made once: many small arrays that stay, among large ones that go, would keep the allocator from reusing these.
+        self._sums = np.zeros((*head.weight.shape, n_residues), dtype=np.float32)
 
-    def add(self, layer: int, heads: slice, weights: Any, library: Any) -> None:
+    def add(self, layer: int, heads: slice, weights: Any, library: Any, fetch: Callable[[Any], FloatArray]) -> None:
         """Add some heads of a layer, see `AttentionReader.read`."""
         weighted = library.tensordot(self._head.weight[layer - 1, heads], weights, 1)
-        self._weighted = weighted if self._weighted is None else self._weighted + weighted
+        if self._weighted is None:
+            self._weighted = weighted
+        else:
+            self._weighted += weighted
         residues = weights[:, 1:-1, 1:-1]
-        self._sums.append((layer, heads, residues.sum(1) + residues.sum(2)))
+        self._sums[layer - 1, heads] = fetch(residues.sum(1) + residues.sum(2))
 
     def finish(self, fetch: Callable[[Any], FloatArray]) -> FloatArray:
         """Probabilities, (L, L)."""
-        regression = fetch(self._head.weight)
         residues = fetch(self._weighted)[1:-1, 1:-1].astype(np.float64)
-        sums = np.concatenate([fetch(r) for _, _, r in self._sums]).astype(np.float64)
-        coefficients = np.concatenate([regression[layer - 1, heads] for layer, heads, _ in self._sums])
+        sums = self._sums.reshape(-1, len(residues)).astype(np.float64)
+        coefficients = fetch(self._head.weight).ravel() / sums.sum(axis=1)
         score = residues + residues.T
-        score -= (sums * (coefficients / sums.sum(axis=1))[:, None]).T @ sums
+        score -= (sums * coefficients[:, None]).T @ sums
         score += fetch(self._head.bias)
         probability: FloatArray = (1 / (1 + np.exp(-score))).astype(np.float32)
         return probability
