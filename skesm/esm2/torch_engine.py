@@ -1,9 +1,9 @@
 """ESM-2 in torch: GPUs, bfloat16, and an alternative on the CPU. Needs the extra ``torch``.
 
 Sequences are laid end to end along the token axis, sorted by length; linear layers run over all of them at once,
-attention over each run of equal lengths, and nothing is padded. Features agree with those of the NumPy engine within
-1e-5 of the layer's scale in float32; they may differ in the last bits with what else is in the pack, as torch's
-products do.
+attention over each run of equal lengths or, where the device can, over all in one call, and nothing is padded. Features
+agree with those of the NumPy engine within 1e-5 of the layer's scale in float32; they may differ in the last bits with
+what else is in the pack, as torch's products do.
 
 In bfloat16 the weights and the inputs of every product are rounded, while the residual stream, LayerNorms, rotary
 angles and poolings stay float32.
@@ -29,6 +29,7 @@ from skesm.esm2.parameters import Affine, Block, Head, Parameters
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.threads import one_torch_thread
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK
+from skesm.esm2.torch_attention import Attend, choose_attention, read_weights, split_runs
 from skesm.exceptions import BackendError
 
 #: Tokens in a shared pack on the CPU: enough for efficient products, few enough to stay in the caches.
@@ -36,8 +37,6 @@ CPU_PACK_TOKENS = 512
 #: Elements of the residual stream in a pack on a GPU, which needs more work at a time: 26,214 tokens of the 8M model,
 #: 6,553 of 650M. All arrays of such a pack take about half a gigabyte.
 GPU_PACK_ELEMENTS = 1 << 23
-#: Attention weights held at a time, where they are wanted.
-WEIGHT_ELEMENTS = 1 << 22
 
 Tensor = Any  # torch is imported at use, and untyped here
 
@@ -124,6 +123,7 @@ class TorchEngine:
         try:
             self._place_weights(parameters)
             self._refuse_rounded_products()
+            self._attend = choose_attention(self._device, self._dtype, spec.n_heads, spec.width // spec.n_heads)
         except RuntimeError as error:
             if isinstance(error, BackendError):
                 raise
@@ -263,13 +263,17 @@ class TorchEngine:
         def keep(layer: int | None, x: Tensor, kinds: Sequence[str] = LAYER_KINDS) -> None:
             for output in outputs:
                 if output.kind in kinds and output.layer == layer:
-                    results.append((output, [_reduce(run, output.kind) for run in _split_runs(x, shapes)]))
+                    results.append((output, [_reduce(run, output.kind) for run in split_runs(x, shapes)]))
 
         x = self._embed(sequences)
         rotary = self._rotary_tables(shapes)
+        attend = self._attend(shapes, self._device)
         for i, block in enumerate(self._blocks[:last]):
             keep(i, x)
-            self._attention(block, x, shapes, rotary, partial(reader.read, i + 1) if reader.wants(i + 1) else None)
+            read = (
+                partial(read_weights, shapes=shapes, read=partial(reader.read, i + 1)) if reader.wants(i + 1) else None
+            )
+            self._attention(block, x, attend, rotary, read)
             self._feed_forward(block, x)
         if last == n_layers:
             x = self._norm(x, self._final_norm)
@@ -307,11 +311,11 @@ class TorchEngine:
         self,
         block: Block,
         x: Tensor,
-        shapes: Sequence[tuple[int, int]],
+        attend: Attend,
         rotary: tuple[Tensor, Tensor],
-        read: Callable[[int, slice, Tensor], None] | None,
+        read: Callable[[Tensor, Tensor], None] | None,
     ) -> None:
-        """Add the attention of a block to the residual stream x; hand its weights to `read`, if they are wanted."""
+        """Add the attention of a block to the residual stream x; hand queries and keys to `read`, if it is given."""
         import torch
         from torch.nn import functional
 
@@ -326,31 +330,9 @@ class TorchEngine:
         rotated = torch.stack([low * cos - high * sin, high * cos + low * sin], dim=3).to(self._dtype)
         query, key = rotated.view(2, n_tokens, heads, -1)
         value = z[2].view(n_tokens, heads, -1)
-        mixed = [
-            functional.scaled_dot_product_attention(*(part.transpose(1, 2) for part in run)).transpose(1, 2)
-            for run in zip(*(_split_runs(part, shapes) for part in (query, key, value)), strict=True)
-        ]
-        h = torch.cat([part.reshape(-1, d) for part in mixed])
-        x += functional.linear(h, *block.attention_output)
+        x += functional.linear(attend(query, key, value), *block.attention_output)
         if read is not None:
-            self._read_weights(query, key, [length for count, length in shapes for _ in range(count)], read)
-
-    def _read_weights(
-        self, query: Tensor, key: Tensor, lengths: Sequence[int], read: Callable[[int, slice, Tensor], None]
-    ) -> None:
-        """Attention weights, which the fused attention does not give, some heads of a sequence at a time.
-
-        Queries and keys are (tokens, heads, h).
-        """
-        heads = self.spec.n_heads
-        scale = key.shape[-1] ** -0.5
-        query, key = query.float(), key.float()
-        for place, (q, k) in enumerate(zip(query.split(lengths), key.split(lengths), strict=True)):
-            step = max(1, WEIGHT_ELEMENTS // len(q) ** 2)
-            for first in range(0, heads, step):
-                some = slice(first, min(first + step, heads))
-                scores = k[:, some].transpose(0, 1) @ q[:, some].permute(1, 2, 0)  # key × query
-                read(place, some, (scores * scale).softmax(dim=1))
+            read(query, key)
 
     def _feed_forward(self, block: Block, x: Tensor) -> None:
         """Add the feed-forward network of a block to the residual stream x."""
@@ -392,12 +374,6 @@ class TorchEngine:
             host = flat.cpu()
         parts = np.split(host.numpy(), np.cumsum([tensor.numel() for tensor in tensors])[:-1])
         return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
-
-
-def _split_runs(x: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """Views of x, (tokens, …), by run of equal lengths, (count, tokens of one, …)."""
-    parts = x.split([count * length for count, length in shapes])
-    return [part.view(*shape, *x.shape[1:]) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _reduce(run: Tensor, kind: str) -> Tensor:
