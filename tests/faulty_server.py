@@ -40,7 +40,7 @@ KEYS = {
 
 
 def expected(sequence: str, kind: str, layer: int | None, width: int) -> np.ndarray:
-    """The value that the server answers: kind is mean, bos, per_residue, logits or logit_means."""
+    """The value that the server answers: kind is mean, bos, per_residue, logits, logit_means or contacts."""
     rng = np.random.default_rng(zlib.crc32(f"{sequence}|{kind}|{layer}".encode()))
     shape = {
         "mean": (width,),
@@ -48,8 +48,16 @@ def expected(sequence: str, kind: str, layer: int | None, width: int) -> np.ndar
         "per_residue": (len(sequence), width),
         "logits": (len(sequence), 20),
         "logit_means": (len(sequence),),
+        "contacts": (len(sequence), len(sequence)),
     }[kind]
     return rng.standard_normal(shape).round(4).astype(np.float32)
+
+
+def expected_attentions(sequence: str, n_layers: int, longest: int | None = None) -> np.ndarray:
+    """The mean over all tokens that the hub's gateway takes: padding up to the longest sequence gives nothing."""
+    rng = np.random.default_rng(zlib.crc32(f"{sequence}|attentions".encode()))
+    total = rng.uniform(size=(n_layers, len(sequence)))
+    return (total / (2 + (len(sequence) if longest is None else longest))).astype(np.float32)
 
 
 class State:
@@ -186,6 +194,7 @@ class Handler(BaseHTTPRequestHandler):
             "method": self.command,
             "path": self.path,
             "items": len(sequences),
+            "lengths": sorted({len(s) for s in sequences}),
             "ids": [zlib.crc32(s.encode()) for s in sequences],
             "body": hashlib.sha1(raw).hexdigest(),
             "credentials": "Authorization" in self.headers or "Cookie" in self.headers,
@@ -278,7 +287,7 @@ class Handler(BaseHTTPRequestHandler):
                 {
                     "name": str(i),
                     "mean_representations": {str(n_layers): expected(s, "mean", n_layers, width).tolist()},
-                    "contacts": [[0.0]],
+                    "contacts": expected(s, "contacts", None, width).tolist(),
                     "logits": expected(s, "logit_means", None, width).tolist(),
                     "attentions": [[0.0]],
                 }
@@ -290,13 +299,20 @@ class Handler(BaseHTTPRequestHandler):
         results = []
         for i, s in enumerate(sequences):
             result: dict[str, Any] = (
-                {} if dialect != "hub" else dict.fromkeys([*KEYS["hub"].values(), "contacts", "logits"])
+                {} if dialect != "hub" else dict.fromkeys([*KEYS["hub"].values(), "contacts", "logits", "attentions"])
             )
             for name in params.get("include", ["mean"]):
                 if name == "logits":
                     result["logits"] = expected(s, "logits", None, width).tolist()
                     if dialect != "v2":
                         result["vocab_tokens"] = list(AMINO_ACIDS)
+                    continue
+                if name == "contacts":
+                    result["contacts"] = expected(s, "contacts", None, width).tolist()
+                    continue
+                if name == "attentions":
+                    longest = max(map(len, sequences))
+                    result["attentions"] = expected_attentions(s, n_layers, longest).tolist()
                     continue
                 values = {layer: expected(s, name, layer, width).tolist() for layer in params["repr_layers"]}
                 inner = "embeddings" if name == "per_residue" else "embedding"
@@ -359,6 +375,10 @@ def mutate(how: str, answer: dict[str, Any]) -> None:
                     layers["1"] = layers.pop(name)
     elif how == "vocabulary":
         results[1]["vocab_tokens"] = sorted(AMINO_ACIDS)
+    elif how == "contacts_with_ends":
+        results[1]["contacts"] = np.pad(results[1]["contacts"], 1).tolist()
+    elif how == "attentions_of_heads":
+        results[1]["attentions"] = [[row] * 20 for row in results[1]["attentions"]]
     elif how == "logits_1d":
         results[1]["logits"] = [row[0] for row in results[1]["logits"]]
 

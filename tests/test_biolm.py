@@ -58,7 +58,8 @@ def load_server_module():
     return module
 
 
-expected = load_server_module().expected
+faulty_server = load_server_module()
+expected, expected_attentions = faulty_server.expected, faulty_server.expected_attentions
 
 
 class FastBackend(BioLMBackend):
@@ -161,7 +162,7 @@ def test_every_row_is_its_own(service, dialect):
 def test_all_outputs_come_from_one_request(service, dialect):
     outputs = [
         OutputSpec("mean", 0), OutputSpec("mean", 6), OutputSpec("cls", 3), OutputSpec("residues", 6),
-        OutputSpec("max", 5), OutputSpec("logits"),
+        OutputSpec("max", 5), OutputSpec("logits"), OutputSpec("contacts"),
     ]  # fmt: skip
     sequences = make_sequences(5)
     records, error = collect(FastBackend(service.url, dialect=dialect), sequences, outputs)
@@ -175,6 +176,7 @@ def test_all_outputs_come_from_one_request(service, dialect):
             outputs[3]: expected(sequence, "per_residue", 6, WIDTH),
             outputs[4]: expected(sequence, "per_residue", 5, WIDTH).max(axis=0),
             outputs[5]: expected(sequence, "logits", None, WIDTH),
+            outputs[6]: expected(sequence, "contacts", None, WIDTH),
         }
         assert records[place].keys() == want.keys()
         for output, value in want.items():
@@ -182,26 +184,72 @@ def test_all_outputs_come_from_one_request(service, dialect):
             np.testing.assert_array_equal(records[place][output], value, err_msg=str(output))
 
 
-def test_v1_answers_mean_and_logit_means(service):
+def test_v1_answers_mean_logit_means_and_contacts(service):
     sequences = make_sequences(9)
-    outputs = [MEAN, OutputSpec("logit_means")]
+    outputs = [MEAN, OutputSpec("logit_means"), OutputSpec("contacts")]
     records, error = collect(FastBackend(service.url, dialect="v1"), sequences, outputs, "esm2_t6_8M_UR50D")
     assert error is None
     assert {event["path"] for event in service.posts} == {"/api/v1/models/esm2_t6_8M_UR50D/transform/"}
     assert_right(records, sequences)
     for place, sequence in enumerate(sequences):
         np.testing.assert_array_equal(records[place][outputs[1]], expected(sequence, "logit_means", None, WIDTH))
+        np.testing.assert_array_equal(records[place][outputs[2]], expected(sequence, "contacts", None, WIDTH))
 
 
 @pytest.mark.parametrize(
     ("dialect", "output"),
-    [("v3", "eos@6"), ("hub", "logit_means"), ("v1", "mean@5"), ("v1", "logits"), ("v1", "cls@6"), ("v3", "mean@7")],
-)
+    [("v3", "eos@6"), ("hub", "logit_means"), ("v1", "mean@5"), ("v1", "logits"), ("v1", "cls@6"), ("v3", "mean@7"),
+     ("v1", "attention_received@6"), ("hub", "attention_received@7"), ("v3", "attentions@6"),
+     ("hub", "attention_heads@1")],
+)  # fmt: skip
 def test_impossible_outputs_are_refused_before_anything_is_sent(service, dialect, output):
     kind, _, layer = output.partition("@")
     with pytest.raises(ValueError, match=output):
         FastBackend(service.url, dialect=dialect).run(MODEL, ["MKT"], [OutputSpec(kind, int(layer) if layer else None)])
     assert service.log == []
+
+
+RECEIVED = [OutputSpec("attention_received", layer) for layer in (1, 4, 6)]
+
+
+def assert_attentions_right(records, sequences):
+    assert sorted(records) == list(range(len(sequences)))
+    for place, record in records.items():
+        attentions = expected_attentions(sequences[place], LAYER)
+        for output in RECEIVED:
+            np.testing.assert_array_equal(record[output], attentions[output.layer - 1])
+
+
+@pytest.mark.parametrize("dialect", ["v2", "v3", "hub"])
+def test_attention_is_asked_for_one_length_at_a_time(service, dialect):
+    """The service spreads it over the tokens of the longest sequence of a request."""
+    sequences = make_sequences(60, shortest=8, longest=14)
+    by_length = Counter(map(len, sequences))
+    requests_needed = sum(-(-n // 8) for n in by_length.values())
+    assert 8 < requests_needed < 60
+    backend, outputs = FastBackend(service.url, dialect=dialect), [MEAN, OutputSpec("contacts"), *RECEIVED]
+    plan = backend.plan(MODEL, sequences, outputs)
+    assert (plan.requests, plan.sequences) == (requests_needed, 60)
+    assert backend.plan(MODEL, sequences, outputs[:2]).requests == 8
+    records, error = collect(backend, sequences, outputs)
+    assert error is None
+    assert_right(records, sequences)
+    assert_attentions_right(records, sequences)
+    assert {len(event["lengths"]) for event in service.posts} == {1}
+    assert len(service.posts) == requests_needed
+
+
+def test_what_is_sent_again_is_of_one_length_too(service):
+    """After a learned limit, a named item, a halved batch and a passing failure."""
+    sequences = [*make_sequences(60, shortest=8, longest=14), "M" * 9 + "W"]
+    service.script({"do": {"status": 503}}, {"do": {"status": 413}, "when": {"min_items": 3}}, max_items=3,
+                   unreadable="W")  # fmt: skip
+    records, error = collect(FastBackend(service.url), sequences, RECEIVED)
+    assert isinstance(error, PartialResultError)
+    assert error.rows == (60,)
+    assert_attentions_right(records, sequences[:60])
+    assert {len(event["lengths"]) for event in service.posts} == {1}
+    assert {200, 413, 422, 503} == {event["status"] for event in service.posts}
 
 
 def test_duplicates_are_sent_once(service):
@@ -231,6 +279,8 @@ WRONG = [
       ("short", "extra", "null", "wrong_width", "text", "wrong_layer", "missing")),
     *((dialect, "reorder") for dialect in ("v1", "hub")),  # only these number their results
     *((dialect, fault) for dialect in ("v3", "hub") for fault in ("vocabulary", "logits_1d")),
+    *((dialect, "contacts_with_ends") for dialect in DIALECTS),
+    *((dialect, "attentions_of_heads") for dialect in DIALECTS if dialect != "v1"),
 ]  # fmt: skip
 
 
@@ -238,7 +288,11 @@ WRONG = [
 def test_wrong_answers_are_refused_whole(service, dialect, fault):
     service.script({"do": {"mutate": fault}, "times": 99})
     outputs = [MEAN, OutputSpec("logits")] if dialect in ("v3", "hub") else [MEAN]
-    records, error = collect(FastBackend(service.url, dialect=dialect), make_sequences(4), outputs)
+    if fault == "contacts_with_ends":
+        outputs.append(OutputSpec("contacts"))
+    if fault == "attentions_of_heads":
+        outputs += RECEIVED
+    records, error = collect(FastBackend(service.url, dialect=dialect), make_sequences(4, longest=8), outputs)
     assert records == {}
     assert isinstance(error, InvalidAnswerError)
     assert len(service.posts) == 1
@@ -557,6 +611,7 @@ def test_long_answers_make_small_batches(service):
     long = ["M" * 2000 + s for s in make_sequences(4)]
     plan = FastBackend(service.url).plan("esm2-650m", long, [OutputSpec("residues", 33)])
     assert (plan.requests, plan.sequences) == (4, 4)
+    assert FastBackend(service.url).plan("esm2-650m", long, [OutputSpec("contacts")]).requests == 4
     assert FastBackend(service.url).plan("esm2-650m", long, [OutputSpec("mean", 33)]).requests == 1
 
 

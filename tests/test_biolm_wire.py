@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from skesm._alphabet import AMINO_ACIDS
-from skesm._outputs import OutputSpec, validate_record
+from skesm._outputs import OutputSpec, parse_outputs, validate_record
 from skesm.backends import biolm_errors as errors
 from skesm.backends import biolm_wire as wire
+from skesm.backends.biolm_limits import Limits, read_limits
 from skesm.esm2.spec import find_registered
 from skesm.exceptions import InvalidAnswerError
 
@@ -91,6 +92,20 @@ def test_captured_answers_are_refused_for_the_wrong_question():
         wire.decode_answer("v3", golden["encode"], lengths, mean, find_registered("esm2-3b"))
 
 
+@needs_golden
+def test_captured_contacts_decode():
+    golden, spec, contacts = load("150m"), find_registered("esm2-150m"), OutputSpec("contacts")
+    results = golden["encode"]["results"]
+    lengths = [len(s) for s in golden["encode_sequences"]]
+    for record, result in zip(
+        wire.decode_answer("v3", golden["encode"], lengths, [contacts], spec), results, strict=True
+    ):
+        np.testing.assert_array_equal(record[contacts], np.float32(result["contacts"]))
+        np.testing.assert_allclose(record[contacts], record[contacts].T, rtol=0, atol=1e-6)
+    with pytest.raises(InvalidAnswerError, match=r"contacts has shape \[67, 67\], expected \[66, 66\]"):
+        wire.decode_answer("v3", golden["encode"], [67, 66], [contacts], spec)
+
+
 # ------------------------------------------------------------------------------------------------ both directions
 
 
@@ -106,17 +121,18 @@ def through_json(body):
     return json.loads(json.dumps(body, default=lambda array: array.tolist()))
 
 
+RECEIVED = [OutputSpec("attention_received", layer) for layer in range(1, SPEC.n_layers + 1)]
+OF_V1 = [OutputSpec("mean", 6), OutputSpec("logit_means"), OutputSpec("contacts"), *RECEIVED]
+OF_OTHERS = [
+    OutputSpec("mean", 0), OutputSpec("mean", 6), OutputSpec("cls", 6), OutputSpec("residues", 2), OutputSpec("logits"),
+    OutputSpec("contacts"), *RECEIVED,
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("dialect", "outputs"),
-    [
-        ("v1", [OutputSpec("mean", 6), OutputSpec("logit_means")]),
-        *(
-            (dialect, [OutputSpec("mean", 0), OutputSpec("mean", 6), OutputSpec("cls", 6), OutputSpec("residues", 2),
-                       OutputSpec("logits")])
-            for dialect in ("v2", "v3", "hub")
-        ),
-    ],
-)  # fmt: skip
+    [("v1", OF_V1), *((dialect, OF_OTHERS) for dialect in ("v2", "v3", "hub"))],
+)
 def test_answers_survive_json_exactly(dialect, outputs):
     lengths = [5, 1, 12]
     records = make_records(outputs, lengths)
@@ -140,6 +156,77 @@ def test_answers_have_the_keys_of_their_dialect():
         (result,) = wire.encode_answer(dialect, records)["results"]
         assert set(result) == want
     assert result["logits"] is None  # the hub's way of not answering
+
+
+def count_numbers(value):
+    if isinstance(value, dict | list):
+        return sum(map(count_numbers, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, float)
+
+
+@pytest.mark.parametrize("dialect", wire.DIALECTS)
+@pytest.mark.parametrize("chosen", [["mean@2", "mean@6", "cls@6", "cls@2"], ["residues@5"], ["logits"], ["contacts"],
+                                    ["mean@6", "contacts", "attention_received@*"]])  # fmt: skip
+def test_the_size_of_an_answer_is_known_before_it_is_asked_for(dialect, chosen):
+    outputs = OF_V1 if dialect == "v1" else list(parse_outputs(chosen, SPEC.n_layers))
+    body = through_json(wire.encode_answer(dialect, make_records(outputs, [11])))
+    asked = [output for output in outputs if output.layer in (None, 6, 2, 5)]  # one layer's attentions bring all
+    assert wire.floats_per_answer(dialect, SPEC, asked, 11) == count_numbers(body)
+
+
+@pytest.mark.parametrize("dialect", wire.DIALECTS)
+def test_the_row_of_a_layer_is_found_in_the_attentions(dialect):
+    records = make_records(OF_V1 if dialect == "v1" else RECEIVED, [7])
+    body = wire.encode_answer(dialect, records)
+    (result,) = body["predictions" if dialect == "v1" else "results"]
+    assert result["attentions"].shape == (6, 7)
+    for layer in range(1, 7):
+        output = OutputSpec("attention_received", layer)
+        np.testing.assert_array_equal(result["attentions"][layer - 1], records[0][output])
+        (decoded,) = wire.decode_answer(dialect, through_json(body), [7], [output], SPEC)
+        assert decoded[output].base is None  # and does not keep the other layers
+        np.testing.assert_array_equal(decoded[output], records[0][output])
+
+
+@pytest.mark.parametrize(
+    ("key", "shape"),
+    [
+        *(("contacts", shape) for shape in ((5, 6), (7, 7), (25,), (1, 5, 5))),  # (7, 7): with start and end
+        *(("attentions", shape) for shape in ((5, 5), (7, 5), (6, 7), (5, 6), (5,), (6, 20, 5))),
+    ],
+)
+def test_maps_of_another_shape_are_refused(key, shape):
+    outputs = [OutputSpec("contacts"), OutputSpec("attention_received", 3)]
+    body = through_json(wire.encode_answer("v3", make_records([outputs[0], *RECEIVED], [4, 5])))
+    assert len(wire.decode_answer("v3", body, [4, 5], outputs, SPEC)) == 2
+    body["results"][1][key] = np.zeros(shape).tolist()
+    with pytest.raises(InvalidAnswerError, match=rf"result 1 of 2: {key}.* has shape \[{', '.join(map(str, shape))}\]"):
+        wire.decode_answer("v3", body, [4, 5], outputs, SPEC)
+
+
+@pytest.mark.parametrize("value", [None, "text", [[0.5] * 5] * 5 + [[0.5] * 4], [[0.5] * 5] * 5 + [None]])
+@pytest.mark.parametrize("dialect", ["v1", "hub"])
+def test_attentions_that_are_no_matrix_are_refused(dialect, value):
+    key = "predictions" if dialect == "v1" else "results"
+    with pytest.raises(InvalidAnswerError, match=r"is missing|not an array"):
+        wire.decode_answer(dialect, {key: [{"attentions": value}]}, [5], RECEIVED, SPEC)
+    with pytest.raises(InvalidAnswerError, match=r"is missing|not an array"):
+        wire.decode_answer(dialect, {key: [{"contacts": value}]}, [6], [OutputSpec("contacts")], SPEC)
+
+
+def test_attention_that_is_not_finite_concerns_its_item_and_layer():
+    body = through_json(wire.encode_answer("v3", make_records(RECEIVED, [3, 4])))
+    body["results"][1]["attentions"][2][0] = None
+    assert isinstance(wire.decode_answer("v3", body, [3, 4], [RECEIVED[1]], SPEC)[1], dict)
+    good, bad = wire.decode_answer("v3", body, [3, 4], RECEIVED, SPEC)
+    assert isinstance(good, dict)
+    assert isinstance(bad, InvalidAnswerError)
+    assert str(bad) == "attention_received@3: values are not finite"
+
+
+def test_attentions_are_not_answered_with_a_layer_missing():
+    with pytest.raises(ValueError, match="attention_received@3 is there without that of layer 2"):
+        wire.encode_answer("v3", make_records([RECEIVED[0], *RECEIVED[2:]], [3]))
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf"), 1e39])
@@ -195,6 +282,13 @@ def test_the_body_asks_for_everything_at_once():
     assert wire.request_body("v3", ["MKT"], [OutputSpec("logits")])["params"] == {"include": ["logits"]}
 
 
+def test_layers_of_attention_are_not_asked_for_as_representations():
+    maps = [OutputSpec("contacts"), OutputSpec("attention_received", 2), OutputSpec("attention_received", 5)]
+    assert wire.request_body("v3", ["MKT"], maps)["params"] == {"include": ["attentions", "contacts"]}
+    params = wire.request_body("v3", ["MKT"], [*maps, OutputSpec("mean", 6)])["params"]
+    assert params == {"repr_layers": [6], "include": ["attentions", "contacts", "mean"]}
+
+
 # ------------------------------------------------------------------------------------------------ limits and errors
 
 
@@ -202,14 +296,14 @@ def test_the_body_asks_for_everything_at_once():
     "document", [None, [], {}, {"properties": 3}, {"paths": {"/x": None}}, {"properties": {"items": []}}]
 )
 def test_documents_without_limits(document):
-    assert wire.read_limits(document, "/x") == wire.Limits()
+    assert read_limits(document, "/x") == Limits()
 
 
 @pytest.mark.parametrize(
     ("rate", "expected"), [("10/second", 10), ("30/minute", 0.5), ("0/second", None), ("fast", None)]
 )
 def test_rates(rate, expected):
-    assert wire.read_limits({"throttle_rate": rate}, "/x").requests_per_second == expected
+    assert read_limits({"throttle_rate": rate}, "/x").requests_per_second == expected
 
 
 ITEM_ERRORS = {

@@ -18,6 +18,7 @@ from skesm.backends import biolm_wire as wire
 from skesm.backends.base import Backend, Batch, RequestPlan
 from skesm.backends.biolm_auth import HOSTED_ORIGIN, Auth, origin_of
 from skesm.backends.biolm_job import Job
+from skesm.backends.biolm_limits import Limits, read_limits
 from skesm.backends.biolm_sockets import Sockets
 from skesm.backends.biolm_throttle import Pace, Timing
 from skesm.backends.biolm_transport import Connection, TransportFailure, check_base_url
@@ -302,14 +303,14 @@ class BioLMBackend(Backend):
     def _connection(self, auth: Auth, sockets: Sockets, pace: Pace) -> Connection:
         return Connection(self._service()[0], auth, sockets, pace, self._timeout(), self._timing, self.max_attempts)
 
-    def _max_items(self, limits: wire.Limits) -> int:
+    def _max_items(self, limits: Limits) -> int:
         return min(self.batch_size or limits.max_items or wire.MAX_ITEMS, limits.max_items or sys.maxsize)
 
-    def _discover(self, request: Request, connect: Callable[[], Connection]) -> wire.Limits:
+    def _discover(self, request: Request, connect: Callable[[], Connection]) -> Limits:
         """What the service says of its limits; without credentials, which can only make this fail."""
         path = wire.schema_path(request.dialect, request.slug)
         if path is None:
-            return wire.Limits()
+            return Limits()
         try:
             with connect() as connection:
                 reply = connection.get(path)
@@ -317,16 +318,16 @@ class BioLMBackend(Backend):
             if failure.unreachable:
                 raise ServiceUnavailableError(f"the service cannot be reached: {failure}; check base_url") from None
             _LOGGER.info("the service's limits are not known: %s", failure)
-            return wire.Limits()
+            return Limits()
         if reply.status != 200:
             _LOGGER.info("the service's limits are not known: status %d", reply.status)
-            return wire.Limits()
-        limits = wire.read_limits(reply.body, request.path)
+            return Limits()
+        limits = read_limits(reply.body, request.path)
         _LOGGER.debug("the service says: %s", limits)
         return limits
 
 
-def _order(sequences: Sequence[str], limits: wire.Limits) -> tuple[list[int], dict[int, BackendError]]:
+def _order(sequences: Sequence[str], limits: Limits) -> tuple[list[int], dict[int, BackendError]]:
     """Places to send, longest first, and reasons for those that are not worth sending."""
     failures: dict[int, BackendError] = {}
     for place, sequence in enumerate(sequences):

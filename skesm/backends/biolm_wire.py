@@ -6,8 +6,8 @@ module, `biolm_errors`.
 ========  ===========================================  ====================================================
 dialect   request                                      answer for one sequence
 ========  ===========================================  ====================================================
-``v1``    ``/api/v1/models/{name}/transform/``         ``mean_representations`` of the last layer and
-                                                       one-dimensional ``logits``, always
+``v1``    ``/api/v1/models/{name}/transform/``         ``mean_representations`` of the last layer, ``contacts``,
+                                                       one-dimensional ``logits`` and ``attentions``, always
 ``v2``    ``/api/v2/{slug}/encode/``                   ``mean_representations``, ``representations`` … by
                                                        layer: ``{"33": […]}``
 ``v3``    ``/api/v3/{slug}/encode/``                   ``embeddings``, ``per_token_embeddings`` … by layer:
@@ -17,19 +17,18 @@ dialect   request                                      answer for one sequence
 ========  ===========================================  ====================================================
 
 Layers are matched by their number. The one-dimensional logits of v1 are the output ``logit_means``; nothing else is.
+``attentions`` have one row for each layer from the first to the last, the outputs ``attention_received@1`` to ``@n``.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from skesm._alphabet import AMINO_ACIDS
-from skesm._outputs import FloatArray, OutputSpec, Record
+from skesm._outputs import CONTACTS, LAYER_KINDS, FloatArray, OutputSpec, Record
 from skesm.esm2.spec import ALIASES, ModelSpec
 from skesm.exceptions import InvalidAnswerError
 
@@ -49,6 +48,8 @@ _INCLUDES: Mapping[str, str] = {
     "residues": "per_residue",
     "max": "per_residue",
     "logits": "logits",
+    CONTACTS: "contacts",
+    "attention_received": "attentions",
 }
 # Name in `include` → keys of the answer, in the order of the dialects v2, v3, hub.
 _ANSWER_KEYS: Mapping[str, tuple[str, str, str]] = {
@@ -56,6 +57,8 @@ _ANSWER_KEYS: Mapping[str, tuple[str, str, str]] = {
     "per_residue": ("representations", "per_token_embeddings", "residue_embeddings"),
     "bos": ("bos_representations", "bos_embeddings", "bos_embeddings"),
 }
+#: What an answer of v1 holds, beside its name.
+V1_KEYS = ("mean_representations", "contacts", "logits", "attentions")
 #: Everything that a hub answer names, asked for or not.
 HUB_KEYS = (
     "embeddings",
@@ -126,10 +129,11 @@ def check_outputs(dialect: str, spec: ModelSpec, outputs: Iterable[OutputSpec]) 
         if output.layer is not None and output.layer > spec.n_layers:
             raise ValueError(f"output {output} does not exist: {spec.name} has layers 0 to {spec.n_layers}")
         if dialect == "v1":
-            if output not in (OutputSpec("mean", spec.n_layers), OutputSpec("logit_means")):
+            # Its attentions are left out: nothing says what their axes are, and a shape of n x n would not tell.
+            if output not in (OutputSpec("mean", spec.n_layers), OutputSpec("logit_means"), OutputSpec(CONTACTS)):
                 raise ValueError(
-                    f"output {output} is not available in dialect 'v1', which answers only mean@{spec.n_layers} and "
-                    "logit_means: use dialect 'v3' or the local backend"
+                    f"output {output} is not available in dialect 'v1', which answers only mean@{spec.n_layers}, "
+                    "logit_means and contacts: use dialect 'v3' or the local backend"
                 )
         elif output.kind == "logit_means":
             raise ValueError(
@@ -137,8 +141,10 @@ def check_outputs(dialect: str, spec: ModelSpec, outputs: Iterable[OutputSpec]) 
                 "'logits', one column for each amino acid"
             )
         elif output.kind not in _INCLUDES:
+            hint = "; of attention, services answer attention_received" if "attention" in output.kind else ""
             raise ValueError(
                 f"output {output} is not available from a remote service (dialect {dialect!r}): use the local backend"
+                f"{hint}"
             )
 
 
@@ -154,7 +160,7 @@ def request_body(dialect: str, sequences: Sequence[str], outputs: Iterable[Outpu
     """
     if dialect == "v1":
         return {"instances": [{"data": {"text": sequence}} for sequence in sequences]}
-    layers = sorted({output.layer for output in outputs if output.layer is not None})
+    layers = sorted(_representation_layers(outputs))
     params: dict[str, Any] = {"repr_layers": layers} if layers else {}
     params["include"] = sorted({_INCLUDES[output.kind] for output in outputs})
     return {"params": params, "items": [{"sequence": sequence} for sequence in sequences]}
@@ -166,69 +172,34 @@ def floats_per_answer(dialect: str, spec: ModelSpec, outputs: Iterable[OutputSpe
         return spec.width + length * (length + 1 + spec.n_layers)
     outputs = tuple(outputs)
     includes = {_INCLUDES[output.kind] for output in outputs}
-    layers = len({output.layer for output in outputs} - {None})
-    per_layer = sum(spec.width * (length if name == "per_residue" else 1) for name in includes - {"logits"})
-    return layers * per_layer + (length * len(AMINO_ACIDS) if "logits" in includes else 0)
+    layers = len(_representation_layers(outputs))
+    sizes = {
+        "mean": layers * spec.width,
+        "bos": layers * spec.width,
+        "per_residue": layers * length * spec.width,
+        "logits": length * len(AMINO_ACIDS),
+        "contacts": length * length,
+        "attentions": spec.n_layers * length,
+    }
+    return sum(sizes[name] for name in includes)
 
 
-# ---------------------------------------------------------------------------------------------- limits
+def _representation_layers(outputs: Iterable[OutputSpec]) -> set[int]:
+    return {output.layer for output in outputs if output.kind in LAYER_KINDS and output.layer is not None}
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a service says it takes; None where it does not say."""
+def needs_equal_lengths(outputs: Iterable[OutputSpec]) -> bool:
+    """Whether one request may hold sequences of one length only, or its answer would be wrong.
 
-    max_items: int | None = None
-    max_length: int | None = None
-    requests_per_second: float | None = None
-
-
-def read_limits(document: Any, path: str) -> Limits:
-    """Limits in a hosted schema, or in an OpenAPI document that describes `path`.
+    The hub's gateway takes the mean of the attention over the longest sequence's tokens, padding included: what a
+    residue receives would depend on the company of its sequence.
 
     Examples
     --------
-    >>> read_limits({"properties": {"items": {"maxItems": 4}}, "throttle_rate": "30/minute"}, "/api/v3/m/encode/")
-    Limits(max_items=4, max_length=None, requests_per_second=0.5)
+    >>> needs_equal_lengths([OutputSpec("contacts")]), needs_equal_lengths([OutputSpec("attention_received", 1)])
+    (False, True)
     """
-    schema = document
-    paths = at(document, "paths")
-    if isinstance(paths, Mapping):
-        operation = paths.get(path, paths.get(path.rstrip("/")))
-        schema = at(operation, "post", "requestBody", "content", "application/json", "schema")
-    items = _resolve(at(_resolve(schema, document), "properties", "items"), document)
-    sequence = at(_resolve(at(items, "items"), document), "properties", "sequence")
-    return Limits(
-        _positive(at(items, "maxItems")),
-        _positive(at(_resolve(sequence, document), "maxLength")),
-        _rate(at(document, "throttle_rate")),
-    )
-
-
-def at(value: Any, *keys: str) -> Any:
-    """What stands under nested keys of parsed JSON, None where a part of the way is missing."""
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
-
-
-def _resolve(schema: Any, document: Any) -> Any:
-    """The schema itself, or the one of the same document that it refers to."""
-    reference = at(schema, "$ref")
-    if not isinstance(reference, str) or not reference.startswith("#/"):
-        return schema
-    return at(document, *reference[2:].split("/"))
-
-
-def _positive(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
-def _rate(value: Any) -> float | None:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*/\s*(second|sec|s|minute|min|m|hour|h)", str(value).strip())
-    if found is None or float(found[1]) <= 0:
-        return None
-    return float(found[1]) / {"s": 1, "m": 60, "h": 3600}[found[2][0]]
+    return any(output.kind == "attention_received" for output in outputs)
 
 
 # ---------------------------------------------------------------------------------------------- answers
@@ -275,7 +246,7 @@ def decode_answer(
         if not isinstance(result, Mapping):
             raise InvalidAnswerError(f"{where} is not an object")
         _check_place(result, place, where)
-        record = {output: _decode_output(dialect, result, output, length, spec, where) for output in outputs}
+        record = _decode_result(result, outputs, length, spec, where)
         bad = [str(output) for output, value in record.items() if not np.isfinite(value).all()]
         records.append(InvalidAnswerError(f"{', '.join(bad)}: values are not finite") if bad else record)
     return records
@@ -290,15 +261,33 @@ def _check_place(result: Mapping[str, Any], place: int, where: str) -> None:
             raise InvalidAnswerError(f"{where} has {key} {value}: the results are not in the order sent")
 
 
+def _decode_result(
+    result: Mapping[str, Any], outputs: Sequence[OutputSpec], length: int, spec: ModelSpec, where: str
+) -> dict[OutputSpec, FloatArray]:
+    record: dict[OutputSpec, FloatArray] = {}
+    received: FloatArray | None = None  # of all layers, read once
+    for output in outputs:
+        if output.kind != "attention_received":
+            record[output] = _decode_output(result, output, length, spec, where)
+            continue
+        assert output.layer is not None
+        if received is None:
+            if result.get("attentions") is None:
+                raise InvalidAnswerError(f"{where}: {output} is missing")
+            received = _float32(result["attentions"], (spec.n_layers, length), f"{where}: attentions")
+        record[output] = received[output.layer - 1].copy()  # a view would keep all layers in memory
+    return record
+
+
 def _decode_output(
-    dialect: str, result: Mapping[str, Any], output: OutputSpec, length: int, spec: ModelSpec, where: str
+    result: Mapping[str, Any], output: OutputSpec, length: int, spec: ModelSpec, where: str
 ) -> FloatArray:
-    if output.kind in ("logits", "logit_means"):
+    if output.layer is None:
         if output.kind == "logits":
             vocabulary = result.get("vocab_tokens")
             if vocabulary is not None and vocabulary != list(AMINO_ACIDS):
                 raise InvalidAnswerError(f"{where}: vocab_tokens are not {' '.join(AMINO_ACIDS)}")
-        value = result.get("logits")
+        value = result.get("contacts" if output.kind == CONTACTS else "logits")
         shape = output.shape(length, spec)
     else:
         value = _layer_value(result, _INCLUDES[output.kind], output.layer, where)
@@ -323,6 +312,13 @@ def _layer_value(result: Mapping[str, Any], include: str, layer: int | None, whe
     return entries[0].get("embedding", entries[0].get("embeddings")) if entries else None
 
 
+def at(value: Any, *keys: str) -> Any:
+    """What stands under nested keys of parsed JSON, None where a part of the way is missing."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
 def _float32(value: Any, shape: tuple[int, ...], where: str) -> FloatArray:
     try:
         # Through float64: None becomes NaN, and a number beyond float32 becomes infinite without a warning.
@@ -335,9 +331,7 @@ def _float32(value: Any, shape: tuple[int, ...], where: str) -> FloatArray:
         return wide.astype(np.float32)
 
 
-def encode_answer(
-    dialect: str, records: Sequence[Record], extras: Sequence[Mapping[str, Any]] | None = None
-) -> dict[str, Any]:
+def encode_answer(dialect: str, records: Sequence[Record], start: int = 0) -> dict[str, Any]:
     """Body of the answer that carries `records`: the other direction of `decode_answer`, for a server.
 
     Parameters
@@ -345,9 +339,10 @@ def encode_answer(
     dialect : str
         One of `DIALECTS`.
     records : sequence of Record
-        One for each sequence, in the order asked. ``max`` and ``eos`` have no place in the protocol.
-    extras : sequence of mapping, default=None
-        Further keys of each result, ready for JSON (``contacts``, ``attentions``).
+        One for each sequence, in the order asked, holding outputs that the protocol has a place for;
+        ``attention_received`` of all layers, or of none.
+    start : int, default=0
+        Place of the first of them in the request: in v1, results are numbered.
 
     Returns
     -------
@@ -358,28 +353,39 @@ def encode_answer(
     --------
     >>> encode_answer("v3", [{OutputSpec("mean", 6): np.ones(2, np.float32)}])
     {'results': [{'embeddings': [{'layer': 6, 'embedding': array([1., 1.], dtype=float32)}]}]}
-    >>> encode_answer("v1", [{OutputSpec("mean", 6): np.ones(2, np.float32)}])
-    {'predictions': [{'name': '0', 'mean_representations': {'6': array([1., 1.], dtype=float32)}}]}
+    >>> (result,) = encode_answer("v1", [{OutputSpec("logit_means"): np.ones(2, np.float32)}])["predictions"]
+    >>> result["name"], result["logits"], result["contacts"]
+    ('0', array([1., 1.], dtype=float32), None)
     """
     kinds = {"mean": "mean", "cls": "bos", "residues": "per_residue"}
     column = {"v1": 0, "v2": 0, "v3": 1, "hub": 2}[dialect]
     results = []
-    for place, record in enumerate(records):
-        result: dict[str, Any] = {"name": str(place)} if dialect == "v1" else {}
+    for place, record in enumerate(records, start):
+        result: dict[str, Any] = {"name": str(place), **dict.fromkeys(V1_KEYS)} if dialect == "v1" else {}
         if dialect == "hub":
             result.update(dict.fromkeys(HUB_KEYS))
+        received: list[FloatArray] = []  # of the layers from the first to the last
         for output, value in sorted(record.items(), key=lambda pair: (pair[0].kind, pair[0].layer or 0)):
             if output.kind in ("logits", "logit_means"):
                 result["logits"] = value
                 if output.kind == "logits" and dialect in ("v3", "hub"):
                     result["vocab_tokens"] = list(AMINO_ACIDS)
                 continue
+            if output.kind == CONTACTS:
+                result["contacts"] = value
+                continue
+            if output.kind == "attention_received":
+                received.append(value)
+                if output.layer != len(received):
+                    raise ValueError(f"output {output} is there without that of layer {len(received)}")
+                continue
             key = _ANSWER_KEYS[kinds[output.kind]][column]
             if column == 0:
-                result.setdefault(key, {})[str(output.layer)] = value
+                result[key] = {**(result.get(key) or {}), str(output.layer): value}
             else:
                 inner = "embeddings" if output.kind == "residues" else "embedding"
                 result[key] = [*(result.get(key) or ()), {"layer": output.layer, inner: value}]
-        result.update(extras[place] if extras is not None else {})
+        if received:
+            result["attentions"] = np.stack(received)
         results.append(result)
     return {"predictions" if dialect == "v1" else "results": results}

@@ -30,7 +30,13 @@ from skesm.backends.biolm_auth import Auth
 from skesm.backends.biolm_errors import Refusal, carries_error, decode_error, scrub
 from skesm.backends.biolm_throttle import Pace, Timing
 from skesm.backends.biolm_transport import RETRYABLE_STATUSES, Connection, Reply, TransportFailure
-from skesm.backends.biolm_wire import action_path, decode_answer, floats_per_answer, request_body
+from skesm.backends.biolm_wire import (
+    action_path,
+    decode_answer,
+    floats_per_answer,
+    needs_equal_lengths,
+    request_body,
+)
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import (
     AuthenticationError,
@@ -82,11 +88,15 @@ class Request:
         return action_path(self.dialect, self.slug)
 
     def cut(self, lengths: Sequence[int]) -> int:
-        """How many of the first sequences go into one request, for an answer of bearable size; one at least."""
+        """How many of the first sequences go into one request, for an answer of bearable size; one at least.
+
+        Whatever is sent later, after a failure, is a part of such a request.
+        """
+        alike = needs_equal_lengths(self.outputs)
         total = 0
         for place, length in enumerate(lengths):
             total += floats_per_answer(self.dialect, self.spec, self.outputs, length)
-            if place and total > _FLOATS_PER_ANSWER:
+            if place and (total > _FLOATS_PER_ANSWER or (alike and length != lengths[0])):
                 return place
         return len(lengths)
 

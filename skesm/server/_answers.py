@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from skesm._alphabet import AMINO_ACIDS, MASK_SYMBOL
 from skesm._outputs import FloatArray, OutputSpec, Record
 from skesm.backends.biolm_wire import encode_answer
-from skesm.server._requests import UNAVAILABLE, Ask
+from skesm.server._requests import Ask
 
 # Level 1 halves a text of digits, which is nearly all there is to gain: level 6 takes 8 times as long for 8 % more.
 _GZIP_LEVEL = 1
@@ -72,10 +72,8 @@ def _result(ask: Ask, place: int, record: Record) -> Mapping[str, Any]:
             "sequence_tokens": _SYMBOL.findall(sequence),
             "vocab_tokens": list(AMINO_ACIDS),
         }
-    # In v1 every key is always there.
-    extras = {"name": str(place), **dict.fromkeys(UNAVAILABLE)} if ask.dialect == "v1" else {}
     wanted = {output: record[output] for output in ask.outputs}
-    (results,) = encode_answer(ask.dialect, [wanted], [extras]).values()
+    (results,) = encode_answer(ask.dialect, [wanted], start=place).values()
     result: Mapping[str, Any] = results[0]
     return result
 
