@@ -84,6 +84,24 @@ def checkpoint_8m(make_checkpoint: MakeCheckpoint) -> Path:
 
 
 @pytest.fixture(scope="session")
+def without_contact_head(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Copy of a checkpoint's folder as some are saved: without the contact head."""
+
+    def copy(folder: Path) -> Path:
+        from safetensors.torch import load_file, save_file
+
+        stripped = tmp_path_factory.mktemp("without_contact_head")
+        (stripped / "config.json").write_bytes((folder / "config.json").read_bytes())
+        tensors = load_file(folder / "model.safetensors")
+        kept = {name: tensor for name, tensor in tensors.items() if "contact_head" not in name}
+        assert len(kept) == len(tensors) - 2
+        save_file(kept, stripped / "model.safetensors", metadata={"format": "pt"})
+        return stripped
+
+    return copy
+
+
+@pytest.fixture(scope="session")
 def proteins() -> list[str]:
     """60 seeded random sequences of 1 to 400 residues."""
     rng = np.random.default_rng(0)

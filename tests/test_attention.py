@@ -5,6 +5,7 @@ Tolerances are those of `test_parity`: 1e-5, of the largest value where there is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -129,15 +130,13 @@ def test_bfloat16_is_near(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["numpy", "torch"])
-def test_without_a_contact_head_there_are_attentions_but_no_contacts(engine: str, folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
-    tensors = load_file(folder / "model.safetensors")
-    kept = {name: tensor for name, tensor in tensors.items() if "contact_head" not in name}
-    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
-
-    run(tmp_path, SEQUENCES, [OutputSpec("attentions", 1)], engine=engine)
+def test_without_a_contact_head_there_are_attentions_but_no_contacts(
+    engine: str, folder: Path, without_contact_head: Callable[[Path], Path]
+) -> None:
+    stripped = without_contact_head(folder)
+    run(stripped, SEQUENCES, [OutputSpec("attentions", 1)], engine=engine)
     with pytest.raises(BackendError, match="has no contact head: it has embeddings and attentions, but no contacts"):
-        run(tmp_path, SEQUENCES, [CONTACTS], engine=engine)
+        run(stripped, SEQUENCES, [CONTACTS], engine=engine)
 
 
 def test_large_records_are_not_held_for_several_sequences(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

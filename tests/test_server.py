@@ -162,12 +162,17 @@ def same(value: Any, expected: np.ndarray) -> bool:
     return float32(value).shape == expected.shape and np.array_equal(float32(value), expected)
 
 
+def received(record: Record) -> np.ndarray:
+    """Attention that each residue is given, layers as rows."""
+    return np.stack([record[OutputSpec("attention_received", layer)] for layer in range(1, N_LAYERS + 1)])
+
+
 # ------------------------------------------------------------------------------------------------------ answers
 
 
 def test_v1_answers_everything_it_always_answers(server: Server, local: Local) -> None:
     sequences = ["MKTAYIAK", "GG", "MKTAYIAK", "ACDXBZUO"]
-    records = local(sequences, "mean@-1", "logit_means")
+    records = local(sequences, "mean@-1", "logit_means", "contacts", "attention_received@*")
     results = server.encode("v1", sequences)
     for place, (result, record) in enumerate(zip(results, records, strict=True)):
         assert set(result) == {"name", "mean_representations", "logits", "contacts", "attentions"}
@@ -175,8 +180,8 @@ def test_v1_answers_everything_it_always_answers(server: Server, local: Local) -
         assert list(result["mean_representations"]) == [str(N_LAYERS)]
         assert same(result["mean_representations"]["2"], record[OutputSpec("mean", 2)])
         assert same(result["logits"], record[OutputSpec("logit_means")])
-        assert result["contacts"] is None
-        assert result["attentions"] is None
+        assert same(result["contacts"], record[OutputSpec("contacts")])
+        assert same(result["attentions"], received(record))
 
 
 KEYS = {
@@ -190,8 +195,9 @@ KEYS = {
 @pytest.mark.parametrize("per_residue", ["per_residue", "per_token"])
 def test_encode_answers_all_outputs(server: Server, local: Local, dialect: str, per_residue: str) -> None:
     sequences = ["MKTAYIAK", "GG"]
-    records = local(sequences, "mean@0", "mean@2", "cls@0", "cls@2", "residues@0", "residues@2", "logits")
-    include = ["mean", per_residue, "bos", "logits"]
+    names = [f"{kind}@{layer}" for kind in ("mean", "cls", "residues") for layer in (0, 2)]
+    records = local(sequences, *names, "logits", "contacts", "attention_received@*")
+    include = ["mean", per_residue, "bos", "logits", "contacts", "attentions"]
     results = server.encode(dialect, sequences, repr_layers=[-1, 2, 0], include=include)
     for result, record in zip(results, records, strict=True):
         for key, kind, inner in zip(
@@ -206,6 +212,8 @@ def test_encode_answers_all_outputs(server: Server, local: Local, dialect: str, 
             for layer, value in layers.items():
                 assert same(value, record[OutputSpec(kind, layer)])
         assert same(result["logits"], record[OutputSpec("logits")])
+        assert same(result["contacts"], record[OutputSpec("contacts")])
+        assert same(result["attentions"], received(record))  # of all layers, whatever repr_layers says
         assert result.get("vocab_tokens", list(AMINO_ACIDS)) == list(AMINO_ACIDS)
         assert ("vocab_tokens" in result) == (dialect != "v2")
 
@@ -338,16 +346,40 @@ def test_bad_params_are_named(server: Server, dialect: str, params: Any, place: 
         assert (response.status_code, list(body["error"])) == (400, ["__".join(map(str, ("params", *place)))])
 
 
-@pytest.mark.parametrize("output", ["contacts", "attentions"])
-@pytest.mark.parametrize("dialect", PROTOCOL)
-def test_attention_maps_are_refused_by_name(server: Server, dialect: str, output: str) -> None:
-    body = {"params": {"include": ["mean", output]}, "items": [{"sequence": "MKT"}]}
-    response = server.post(PATHS[dialect].format(MODEL), body)
-    assert response.status_code == 400
-    answer = response.json()
-    if dialect == "hub":
-        assert (answer["code"], answer["status_code"], answer["errors"]) == ("user.validation", 400, [])
-    assert f"{output} are not available" in answer["detail" if dialect == "hub" else "error"]
+def test_without_a_contact_head_only_contacts_are_missing(
+    tiny_checkpoint: Path, without_contact_head: Callable[[Path], Path], local: Local, tmp_path: Path
+) -> None:
+    (record,) = local(["MKT"], "attention_received@*")
+    with running(without_contact_head(tiny_checkpoint), tmp_path / "log") as server:
+        for dialect in PROTOCOL:
+            body = {"params": {"include": ["mean", "contacts"]}, "items": [{"sequence": "MKT"}]}
+            response = server.post(PATHS[dialect].format(MODEL), body)
+            assert response.status_code == 400
+            said = response.json()["detail" if dialect == "hub" else "error"]
+            assert f"contacts are not available: the checkpoint of {MODEL} has no contact head" in said
+            (result,) = server.encode(dialect, ["MKT"], include=["attentions"])
+            assert same(result["attentions"], received(record))
+            assert result.get("contacts") is None
+        (result,) = server.encode("v1", ["MKT"])
+        assert result["contacts"] is None
+        assert same(result["attentions"], received(record))
+        assert not [line for line in server.log_lines() if line["level"] == "error"]
+        for dialect in ("v2", "v3"):
+            assert "contacts" not in includable(server, dialect)
+
+
+def includable(server: Server, dialect: str) -> list[str]:
+    """What the schema says of `include`."""
+    schema = server.get(f"/api/{dialect}/schema/{MODEL}/encode/").json()
+    return list(schema["properties"]["params"]["properties"]["include"]["items"]["enum"])
+
+
+@pytest.mark.parametrize("dialect", ["v1", *PROTOCOL])
+def test_attention_does_not_depend_on_company(server: Server, dialect: str) -> None:
+    together = server.encode(dialect, ["MKTAYIAKQR" * 20, "MKT"], include=["attentions", "contacts"])
+    (alone,) = server.encode(dialect, ["MKT"], include=["attentions", "contacts"])
+    assert together[1]["attentions"] == alone["attentions"]
+    assert together[1]["contacts"] == alone["contacts"]
 
 
 def test_predict_needs_a_mask(server: Server) -> None:
@@ -417,6 +449,7 @@ def test_schema(server: Server, dialect: str) -> None:
     schema = server.get(f"/api/{dialect}/schema/{MODEL}/encode/").json()
     limits = read_limits(schema, PATHS[dialect].format(MODEL))
     assert (limits.max_items, limits.max_length) == (8, 2048)
+    assert {"contacts", "attentions"} <= set(includable(server, dialect))
     assert server.get(f"/api/{dialect}/schema/{MODEL}/fold/").status_code == 404
     assert server.get(f"/api/{dialect}/schema/other/encode/").status_code == 404
 

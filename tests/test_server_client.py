@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,10 +15,16 @@ import pytest
 import requests
 
 from skesm import ESM2Embedder, ESM2LogitSummarizer, ESM2VariantScorer
-from skesm._outputs import OutputSpec, parse_outputs
+from skesm._outputs import OutputSpec, Record, parse_outputs
 from skesm.backends import LocalBackend
 from skesm.backends.biolm import BioLMBackend
-from skesm.exceptions import AuthenticationError, BackendError, PartialResultError
+from skesm.exceptions import (
+    AuthenticationError,
+    BackendError,
+    InvalidAnswerError,
+    PartialResultError,
+    RequestRejectedError,
+)
 
 pytest.importorskip("starlette", reason="needs the extra 'server'")
 pytest.importorskip("uvicorn", reason="needs the extra 'server'")
@@ -47,6 +54,13 @@ def running(folder: Path, *options: str) -> Iterator[str]:
 def url(checkpoint_8m: Path) -> Iterator[str]:
     with running(checkpoint_8m) as url:
         yield url
+
+
+def count_requests(url: str, dialect: str, status: int) -> int:
+    """Requests to `encode` that were answered so."""
+    labels = {f'dialect="{dialect}"', 'action="encode"', f'status="{status}"'}
+    counts = re.findall(r"^skesm_requests_total\{(.*)\} (\d+)$", requests.get(f"{url}/metrics", timeout=60).text, re.M)
+    return sum(int(count) for found, count in counts if set(found.split(",")) == labels)
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +112,57 @@ def test_logits_are_those_of_the_local_backend(
     assert ours.keys() == expected.keys()
     for place, value in expected.items():
         np.testing.assert_allclose(ours[place], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dialect", ["v1", "v2", "v3", "hub"])
+def test_contacts_and_attention_are_those_of_the_local_backend(
+    url: str, dialect: str, sequences: list[str], checkpoint_8m: Path
+) -> None:
+    names = ["mean@6", "contacts"] + ([] if dialect == "v1" else ["attention_received@1", "attention_received@6"])
+    outputs = parse_outputs(names, 6)
+    distinct = list(dict.fromkeys(sequences))
+
+    def records(backend: LocalBackend | BioLMBackend, model: str) -> dict[int, Record]:
+        found: dict[int, Record] = {}
+        for batch in backend.run(model, distinct, outputs):
+            found |= dict(zip(batch.indices, batch.records, strict=True))
+        return found
+
+    ours = records(BioLMBackend(url, dialect=dialect), MODEL)
+    expected = records(LocalBackend(engine="numpy", num_threads=1), str(checkpoint_8m))
+    assert ours.keys() == expected.keys() == set(range(len(distinct)))
+    for place, record in expected.items():
+        assert ours[place].keys() == record.keys() == set(outputs)
+        for output, value in record.items():
+            assert np.array_equal(ours[place][output], value), str(output)
+
+
+def test_a_plan_for_attention_counts_the_requests_that_come(url: str) -> None:
+    """One length in each request, eight sequences at most."""
+    many = ["A" * n + residue for n in (3, 4, 9) for residue in "CDEFGHIKLM"]
+    backend, outputs = BioLMBackend(url), [OutputSpec("attention_received", 6)]
+
+    before = count_requests(url, "hub", 200)
+    plan = backend.plan(MODEL, many, outputs)
+    assert (plan.requests, plan.sequences) == (6, 30)
+    assert sum(len(batch.indices) for batch in backend.run(MODEL, many, outputs)) == 30
+    assert count_requests(url, "hub", 200) - before == plan.requests
+
+
+def test_a_server_without_a_contact_head_says_so_at_once(
+    checkpoint_8m: Path, without_contact_head: Callable[[Path], Path]
+) -> None:
+    """A long job is not paid for in pieces: no sequence is the reason."""
+    outputs = [OutputSpec("contacts")]
+    many = ["A" * n + "W" for n in range(1, 100)]
+    with running(without_contact_head(checkpoint_8m)) as url:
+        for dialect in ("v2", "v3", "hub"):
+            with pytest.raises(RequestRejectedError, match="has no contact head"):
+                list(BioLMBackend(url, dialect=dialect).run(MODEL, many, outputs))
+        with pytest.raises(InvalidAnswerError, match="contacts is missing"):
+            list(BioLMBackend(url, dialect="v1").run(MODEL, many, outputs))
+        for dialect in ("v2", "v3", "hub"):
+            assert 3 <= count_requests(url, dialect, 400) <= 7  # three in a row, and what was under way
 
 
 def test_the_client_learns_the_limits_of_the_server(url: str) -> None:

@@ -45,12 +45,30 @@ def test_an_answer_that_is_too_large_is_refused() -> None:
     assert spec is not None
     item = {"sequence": "A" * 2048}
     most = {"items": [item] * 8, "params": {"include": ["per_residue"]}}
-    ask = read_ask("v3", "encode", json.dumps(most).encode(), spec, Limits())  # as documented: a full batch is fine
+    ask = read_ask("v3", "encode", json.dumps(most).encode(), spec, Limits(), contacts=True)
+    # As documented, a full batch is fine.
     assert ask.values == 8 * 2048 * 1280
     body = {"items": [item] * 8, "params": {"include": ["per_residue"], "repr_layers": [32, 33]}}
     with pytest.raises(Refusal) as refused:
-        read_ask("v3", "encode", json.dumps(body).encode(), spec, Limits())
+        read_ask("v3", "encode", json.dumps(body).encode(), spec, Limits(), contacts=True)
     assert refused.value.status == 413
+
+
+@pytest.mark.parametrize("contacts", [True, False])
+def test_maps_count_in_the_size_of_an_answer(contacts: bool) -> None:
+    spec = find_registered("esm2-650m")
+    assert spec is not None
+    body = {"instances": [{"data": {"text": "A" * 100}}] * 2}
+    ask = read_ask("v1", "transform", json.dumps(body).encode(), spec, Limits(), contacts=contacts)
+    assert ask.values == 2 * (1280 + 100 + 33 * 100 + contacts * 100 * 100)
+    assert (OutputSpec("contacts") in ask.outputs) == contacts
+    items = {"items": [{"sequence": "A" * 2048}] * 8}
+    attentions = json.dumps({**items, "params": {"include": ["attentions"], "repr_layers": [5]}}).encode()
+    assert read_ask("hub", "encode", attentions, spec, Limits(), contacts=contacts).values == 8 * 33 * 2048
+    wanted = json.dumps({**items, "params": {"include": ["contacts"]}}).encode()
+    with pytest.raises(Refusal) as refused:  # not what is not there, nor too much of what is
+        read_ask("hub", "encode", wanted, spec, Limits(), contacts=contacts)
+    assert refused.value.status == (413 if contacts else 400)
 
 
 def test_the_largest_allowed_body_fits() -> None:
@@ -59,7 +77,7 @@ def test_the_largest_allowed_body_fits() -> None:
     limits = Limits(max_items=100, max_length=5000)
     body = json.dumps({"items": [{"sequence": "<mask>" * 5000}] * 100}).encode()
     assert len(body) <= limits.max_body
-    ask = read_ask("hub", "predict", body, spec, limits)
+    ask = read_ask("hub", "predict", body, spec, limits, contacts=True)
     assert ask.residues == 500_000
     assert ask.outputs == (OutputSpec("logits"),)
 

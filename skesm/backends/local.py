@@ -126,6 +126,17 @@ class LocalBackend(Backend):
         fingerprint = _fingerprints.get(_file_key(checkpoint), lambda: _fingerprint(checkpoint))
         return Namespace(os.fspath(model), fingerprint, self.numerics)
 
+    def has_contact_head(self, model: str | os.PathLike[str]) -> bool:
+        """Whether `model` answers ``contacts``; loads it, as `run` does.
+
+        Examples
+        --------
+        >>> LocalBackend().has_contact_head("skesm-mini")
+        False
+        """
+        self._validate_params()
+        return self._load(locate(model)).has_contact_head
+
     def run(
         self,
         model: str | os.PathLike[str],

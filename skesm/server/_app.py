@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -57,7 +58,7 @@ class Application:
     def __init__(self, config: ServerConfig, models: Sequence[ServedModel]) -> None:
         self._config = config
         self._models = {name: model for model in models for name in model.names}
-        self._specs = [model.spec for model in models]
+        self._served = tuple(models)
         self._gatekeeper = config.gatekeeper
         self._metrics = Metrics()
         self._encoders = ThreadPoolExecutor(_ENCODERS, "skesm-encode")
@@ -102,7 +103,7 @@ class Application:
 
     async def health(self, request: Request) -> Response:
         """Say that the models are loaded."""
-        names = [spec.name for spec in self._specs]
+        names = [model.spec.name for model in self._served]
         status, word = (200, "ok") if self._batcher.is_working else (500, "broken")
         return _json(status, {"status": word, "service": "skesm", "version": skesm.__version__, "models": names})
 
@@ -113,7 +114,7 @@ class Application:
     async def openapi(self, request: Request) -> Response:
         """Describe every path."""
         protected = self._gatekeeper.required
-        return _json(200, openapi(self._specs, self._config.limits, skesm.__version__, protected=protected))
+        return _json(200, openapi(self._served, self._config.limits, skesm.__version__, protected=protected))
 
     async def schema(self, request: Request, dialect: str, action: str, told: dict[str, Any]) -> Response:
         """Describe one action's body."""
@@ -121,7 +122,7 @@ class Application:
         asked = request.path_params["action"]
         if asked not in ACTIONS[dialect]:
             raise refusal(dialect, 404, "there is no such action")
-        return _json(200, request_schema(dialect, asked, model.spec, self._config.limits))
+        return _json(200, request_schema(dialect, asked, model, self._config.limits))
 
     async def log_in(self, request: Request, dialect: str, action: str, told: dict[str, Any]) -> Response:
         """Exchange user and password for access and refresh."""
@@ -154,7 +155,8 @@ class Application:
             raise refusal(dialect, 401, reason, **{"WWW-Authenticate": "Token"})
         model = self._model(request, dialect)
         content = await _read_body(request, dialect, self._config.limits.max_body)
-        ask = read_ask(dialect, action, content, model.spec, self._config.limits)
+        limits = self._config.limits
+        ask = read_ask(dialect, action, content, model.spec, limits, contacts=model.has_contacts)
         told |= {"model": model.spec.name, "sequences": len(ask.sequences), "residues": ask.residues}
         with self._admitted(ask):
             records = await self._batcher.records(model.source, ask.sequences, ask.outputs)
@@ -179,7 +181,7 @@ class Application:
     def _model(self, request: Request, dialect: str) -> ServedModel:
         model = self._models.get(request.path_params["model"].lower())
         if model is None:
-            served = ", ".join(spec.name for spec in self._specs)
+            served = ", ".join(model.spec.name for model in self._served)
             raise refusal(dialect, 404, f"there is no such model here; there is: {served}")
         return model
 
@@ -257,10 +259,11 @@ def create_app(config: ServerConfig) -> Starlette:
     ValueError, CheckpointError
         If a model cannot be served.
     """
-    models = config.find_models()
-    for model in models:
+    models = []
+    for model in config.find_models():
         begun = time.perf_counter()
         travel(["M"], [OutputSpec("logits")], keep, backend=config.backend, model=model.source)
+        models.append(replace(model, has_contacts=config.backend.has_contact_head(model.source)))
         fields = {"model": model.spec.name, "seconds": round(time.perf_counter() - begun, 2)}
         _logger.info("model loaded", extra={FIELDS: fields})
     application = Application(config, models)

@@ -31,10 +31,13 @@ class ServedModel:
         What the backend loads: registry name, Hub repository id or folder.
     spec : ModelSpec
         Its shape; `spec.name` is the name in paths.
+    has_contacts : bool
+        Whether it has a contact head. That is known when it is loaded.
     """
 
     source: str
     spec: ModelSpec
+    has_contacts: bool = False
 
     @property
     def names(self) -> set[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from skesm._alphabet import MASK_SYMBOL, count_residues
-from skesm._outputs import OutputSpec, resolve_layer
+from skesm._outputs import CONTACTS, LAYER_KINDS, OutputSpec, resolve_layer
 from skesm.backends.biolm_wire import ACCEPTED_RESIDUES, MAX_ITEMS, MAX_LENGTH
 from skesm.esm2.spec import ModelSpec
 from skesm.server._problems import Problem, refusal, refusal_of
@@ -32,9 +32,9 @@ INCLUDES: Mapping[str, str] = {
     "per_token": "residues",
     "bos": "cls",
     "logits": "logits",
+    "contacts": CONTACTS,
+    "attentions": "attention_received",
 }
-#: Names in ``include`` that the protocol has and the local backend does not.
-UNAVAILABLE = ("contacts", "attentions")
 
 # A list of layers or outputs that is longer repeats itself.
 _MAX_CHOICES = 256
@@ -91,7 +91,18 @@ class Ask:
     values: int
 
 
-def read_ask(dialect: str, action: str, content: bytes, spec: ModelSpec, limits: Limits) -> Ask:
+def includes(*, contacts: bool) -> tuple[str, ...]:
+    """Names in ``include`` that a model answers, which may lack a contact head.
+
+    Examples
+    --------
+    >>> includes(contacts=False)
+    ('mean', 'per_residue', 'per_token', 'bos', 'logits', 'attentions')
+    """
+    return tuple(name for name, kind in INCLUDES.items() if contacts or kind != CONTACTS)
+
+
+def read_ask(dialect: str, action: str, content: bytes, spec: ModelSpec, limits: Limits, *, contacts: bool) -> Ask:
     """Read a body.
 
     Parameters
@@ -104,6 +115,8 @@ def read_ask(dialect: str, action: str, content: bytes, spec: ModelSpec, limits:
         The model that is asked.
     limits : Limits
         What is allowed.
+    contacts : bool
+        Whether the model has a contact head.
 
     Returns
     -------
@@ -125,7 +138,7 @@ def read_ask(dialect: str, action: str, content: bytes, spec: ModelSpec, limits:
     body = _object(document, (), {items_key}, set() if dialect == "v1" else {"params"}, problems)
     items = _list(body[items_key], (items_key,), 1, limits.max_items, problems) if items_key in body else []
     sequences = [_sequence(dialect, action, item, (items_key, i), limits, problems) for i, item in enumerate(items)]
-    outputs = _outputs(dialect, action, body.get("params"), spec, problems)
+    outputs = _outputs(dialect, action, body.get("params"), spec, problems, contacts=contacts)
     if problems:
         raise refusal_of(dialect, problems)
     lengths = [count_residues(sequence) for sequence in sequences]
@@ -135,7 +148,7 @@ def read_ask(dialect: str, action: str, content: bytes, spec: ModelSpec, limits:
             dialect,
             413,
             f"the answer would hold {values} numbers, more than {limits.max_values}: ask for fewer items, layers or "
-            "per-residue outputs at a time",
+            "outputs at a time",
         )
     return Ask(dialect, action, tuple(sequences), outputs, sum(lengths), values)
 
@@ -213,10 +226,12 @@ def _sequence_problem(sequence: str, action: str, limits: Limits) -> tuple[str, 
 
 
 def _outputs(
-    dialect: str, action: str, params: Any, spec: ModelSpec, problems: list[Problem]
+    dialect: str, action: str, params: Any, spec: ModelSpec, problems: list[Problem], *, contacts: bool
 ) -> tuple[OutputSpec, ...]:
+    received = {OutputSpec("attention_received", layer) for layer in range(1, spec.n_layers + 1)}
     if dialect == "v1":
-        return OutputSpec("mean", spec.n_layers), OutputSpec("logit_means")
+        specs = {OutputSpec("mean", spec.n_layers), OutputSpec("logit_means"), *received}
+        return tuple(sorted(specs | ({OutputSpec(CONTACTS)} if contacts else set()), key=str))
     if action != "encode":
         _object({} if params is None else params, ("params",), set(), set(), problems)
         return (OutputSpec("logits"),)
@@ -234,20 +249,21 @@ def _outputs(
     kinds: set[str] = set()
     place = ("params", "include")
     for i, name in enumerate(_list(choices.get("include", ["mean"]), place, 1, _MAX_CHOICES, problems)):
-        if isinstance(name, str) and name in UNAVAILABLE:
+        if name == CONTACTS and not contacts:
+            # Without the hub's code for the user's error: that would send a client looking for one bad item.
             raise refusal(
                 dialect,
                 400,
-                f"{name} are not available from this server: the local backend computes no attention maps. Available: "
-                f"{', '.join(INCLUDES)}",
-                code="user.validation",
+                f"contacts are not available: the checkpoint of {spec.name} has no contact head. Available: "
+                f"{', '.join(includes(contacts=False))}",
             )
         if not isinstance(name, str) or name not in INCLUDES:
-            expected = ", ".join((*INCLUDES, *UNAVAILABLE))
+            expected = ", ".join(INCLUDES)
             problems.append(Problem("enum", (*place, i), f"Input should be one of {expected}", {"expected": expected}))
             continue
         kinds.add(INCLUDES[name])
-    specs = {OutputSpec(kind, layer) for kind in kinds - {"logits"} for layer in layers}
-    if "logits" in kinds:
-        specs.add(OutputSpec("logits"))
+    specs = {OutputSpec(kind, layer) for kind in kinds & set(LAYER_KINDS) for layer in layers}
+    specs |= {OutputSpec(kind) for kind in kinds & {"logits", CONTACTS}}
+    if "attention_received" in kinds:
+        specs |= received
     return tuple(sorted(specs, key=str))

@@ -7,19 +7,20 @@ from typing import Any
 
 from skesm._alphabet import MASK_SYMBOL
 from skesm.backends.biolm_wire import ACCEPTED_RESIDUES, action_path, model_slug
-from skesm.esm2.spec import ModelSpec
-from skesm.server._requests import ACTIONS, INCLUDES, Limits
+from skesm.server._config import ServedModel
+from skesm.server._requests import ACTIONS, Limits, includes
 
 Json = dict[str, Any]
 
 
-def request_schema(dialect: str, action: str, spec: ModelSpec, limits: Limits) -> Json:
+def request_schema(dialect: str, action: str, model: ServedModel, limits: Limits) -> Json:
     """JSON Schema of a request's body.
 
     Examples
     --------
     >>> from skesm.esm2.spec import find_registered
-    >>> schema = request_schema("v3", "encode", find_registered("esm2-8m"), Limits())
+    >>> model = ServedModel("esm2-8m", find_registered("esm2-8m"))
+    >>> schema = request_schema("v3", "encode", model, Limits())
     >>> schema["properties"]["items"]["maxItems"]
     8
     """
@@ -36,7 +37,7 @@ def request_schema(dialect: str, action: str, spec: ModelSpec, limits: Limits) -
         return _object({"instances": _items(_object({"data": _object({"text": sequence})}), limits)})
     choices: Json = {}
     if action == "encode":
-        n_layers = spec.n_layers
+        n_layers = model.spec.n_layers
         choices = {
             "repr_layers": {
                 "type": "array",
@@ -47,7 +48,7 @@ def request_schema(dialect: str, action: str, spec: ModelSpec, limits: Limits) -
             },
             "include": {
                 "type": "array",
-                "items": {"type": "string", "enum": list(INCLUDES)},
+                "items": {"type": "string", "enum": list(includes(contacts=model.has_contacts))},
                 "default": ["mean"],
                 "minItems": 1,
             },
@@ -56,7 +57,7 @@ def request_schema(dialect: str, action: str, spec: ModelSpec, limits: Limits) -
     return _object(properties, required=("items",))
 
 
-def openapi(specs: Iterable[ModelSpec], limits: Limits, version: str, *, protected: bool) -> Json:
+def openapi(models: Iterable[ServedModel], limits: Limits, version: str, *, protected: bool) -> Json:
     """OpenAPI document of all models and dialects."""
     answer = {
         "200": {"description": "The results, in the order of the items.", "content": _json({"type": "object"})},
@@ -68,15 +69,15 @@ def openapi(specs: Iterable[ModelSpec], limits: Limits, version: str, *, protect
     if protected:
         answer["401"] = {"description": "Credentials are missing or wrong."}
     paths: Json = {"/": {"get": {"summary": "Health", "responses": {"200": {"description": "Ready."}}}}}
-    for spec in specs:
+    for model in models:
         for dialect, actions in ACTIONS.items():
             for action in actions:
                 operation = {
-                    "summary": f"{spec.name}: {action} ({dialect})",
-                    "requestBody": {"required": True, "content": _json(request_schema(dialect, action, spec, limits))},
+                    "summary": f"{model.spec.name}: {action} ({dialect})",
+                    "requestBody": {"required": True, "content": _json(request_schema(dialect, action, model, limits))},
                     "responses": answer,
                 }
-                paths[action_path(dialect, model_slug(spec, dialect), action)] = {"post": operation}
+                paths[action_path(dialect, model_slug(model.spec, dialect), action)] = {"post": operation}
     document: Json = {"openapi": "3.1.0", "info": {"title": "skesm", "version": version}, "paths": paths}
     if protected:
         schemes = {
