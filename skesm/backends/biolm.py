@@ -195,6 +195,7 @@ class BioLMBackend(Backend):
             Clean sequences; the same one is sent once.
         outputs : sequence of OutputSpec
             All of them come from one request for each batch. ``max@l`` is taken from the residues' representations.
+            With ``attention_received@l``, a request holds sequences of one length only.
         n_jobs : int, default=None
             Ignored: `max_concurrency` says how many requests are in flight.
 

@@ -6,7 +6,6 @@ What is not understood is refused: what is skipped in silence (a misspelt ``repr
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -142,7 +141,7 @@ def read_ask(dialect: str, action: str, content: bytes, spec: ModelSpec, limits:
     if problems:
         raise refusal_of(dialect, problems)
     lengths = [count_residues(sequence) for sequence in sequences]
-    values = sum(math.prod(output.shape(length, spec)) for length in lengths for output in outputs)
+    values = sum(output.size(length, spec) for length in lengths for output in outputs)
     if values > limits.max_values:
         raise refusal(
             dialect,
