@@ -72,9 +72,15 @@ class State:
             self.log: list[dict[str, Any]] = []
             self.in_flight = 0
             self.gate = threading.Event()
+            self.meetings: dict[int, threading.Barrier] = {}
             self.results: dict[str, Any] = {}
             self.access = self.settings.get("access")
             self.slots = threading.BoundedSemaphore(self.settings.get("slots", 1 << 20))
+
+    def meeting(self, n_requests: int) -> threading.Barrier:
+        """Where so many requests of a rule wait for each other; ``together`` counts requests of any kind."""
+        with self.lock:
+            return self.meetings.setdefault(n_requests, threading.Barrier(n_requests))
 
     def action(self, event: dict[str, Any], sequences: list[str]) -> dict[str, Any]:
         with self.lock:
@@ -209,6 +215,8 @@ class Handler(BaseHTTPRequestHandler):
         deadline = time.monotonic() + 10
         while self.state.in_flight < action.get("together", 0) and time.monotonic() < deadline:
             time.sleep(0.002)
+        if "meet" in action:
+            self.state.meeting(action["meet"]).wait(30)
         if action.get("gate"):
             self.state.gate.wait(30)
         if "reset" in action:

@@ -834,7 +834,7 @@ def test_eight_workers_refresh_once(service, monkeypatch):
     """All eight requests are refused while they are under way together."""
     monkeypatch.setenv("BIOLM_ACCESS", "old")
     monkeypatch.setenv("BIOLM_REFRESH", "refresh-1")
-    refusal = {"when": {"min_items": 1}, "do": {"together": 8, "status": 401}, "times": 8}
+    refusal = {"when": {"min_items": 1}, "do": {"meet": 8, "status": 401}, "times": 8}
     service.script(
         {"do": {}, "times": 60}, refusal, next_access="new", refresh="refresh-1", schema_max_items=1, latency=0.01
     )
