@@ -116,26 +116,39 @@ def test_threads_share_an_engine(checkpoint_8m: Path, proteins: list[str]) -> No
                 assert_close(records, alone)
 
 
-def test_bfloat16_keeps_the_differences_between_variants(make_checkpoint, gfp: tuple[list[str], np.ndarray]) -> None:
-    """In a library of variants the signal is what differs: the cosine is taken after subtracting the mean variant.
+def _features(dtype: str, model: str | Path, sequences: list[str], output: OutputSpec) -> np.ndarray:
+    backend = LocalBackend("torch", "cpu", dtype, num_threads=2)
+    return np.stack([record[output] for record in run(backend, model, sequences, [output])])
 
-    Measured on these 60: mean cosine .9998, least .9996 (without the subtraction 1.0000, whatever happens).
+
+def _fidelity(exact: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """Cosine of each variant's features after subtracting each side's mean variant.
+
+    In a library of variants the signal is what differs; without the subtraction the cosine is 1.0000, whatever happens.
     """
-    folder = make_checkpoint(6, 320, 20, config={"initializer_range": 0.05})
-    variants = gfp[0][:60]
+    a, b = (features - features.mean(axis=0) for features in (exact, low))
+    return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+@pytest.fixture(params=["trained", "random"])
+def weights_of_both_kinds(request: pytest.FixtureRequest, make_checkpoint) -> str | Path:
+    """A model of six layers: the bundled one, or the 8M shape."""
+    return (
+        "skesm-mini" if request.param == "trained" else make_checkpoint(6, 320, 20, config={"initializer_range": 0.05})
+    )
+
+
+def test_bfloat16_keeps_the_differences_between_variants(
+    weights_of_both_kinds: str | Path, gfp: tuple[list[str], np.ndarray]
+) -> None:
+    """The bounds are three times the loss measured, .9997 (.9991) and .9998 (.9996); eight-bit activations fail."""
     last = OutputSpec("mean", 6)
-    features = {
-        dtype: np.stack(
-            [r[last] for r in run(LocalBackend("torch", "cpu", dtype, num_threads=2), folder, variants, [last])]
-        )
-        for dtype in ("float32", "bfloat16")
-    }
-    assert features["bfloat16"].dtype == np.float32
-    assert not np.array_equal(features["bfloat16"], features["float32"])
-    a, b = (f - f.mean(axis=0) for f in features.values())
-    cosine = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    exact, low = (_features(d, weights_of_both_kinds, gfp[0][:60], last) for d in ("float32", "bfloat16"))
+    assert low.dtype == np.float32
+    assert not np.array_equal(exact, low)
+    cosine = _fidelity(exact, low)
     assert cosine.mean() > 0.999
-    assert cosine.min() > 0.998
+    assert cosine.min() > 0.997
 
 
 def test_bfloat16_has_every_output(checkpoint_8m: Path, proteins: list[str]) -> None:
