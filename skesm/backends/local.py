@@ -80,6 +80,10 @@ class LocalBackend(Backend):
     -----
     Loaded models are kept for the process, not by the backend: two at most, the least recently used is dropped.
 
+    bfloat16 against float32 on 300 variants of GFP, as cosines after subtracting each side's mean: 0.9996 on average
+    and 0.997 at least with skesm-mini, less where weights hold large constants; see "What low precision does to
+    variants" in the page on performance.
+
     Examples
     --------
     >>> from skesm import ESM2Embedder
