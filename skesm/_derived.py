@@ -1,8 +1,8 @@
 """Outputs that no backend answers: what each is computed from, and how, before it is stored.
 
-A backend is asked for the residues of a layer or for logits; what is kept of them is a vector, or the rows at masks.
-Every backend that answers the source can then answer what is derived from it. Means and maxima of sequences in windows
-are derived too: only the residues of windows can be put together.
+A backend is asked for the residues of a layer, for logits or for contacts; what is kept of them is a vector, the rows
+at masks, or sums. Every backend that answers the source can then answer what is derived from it. Means and maxima of
+sequences in windows are derived too: only the residues of windows can be put together.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skesm._alphabet import count_residues
-from skesm._outputs import MASK_LOGITS, MUTATED, FloatArray, OutputSpec, Record
+from skesm._contacts import contact_profile
+from skesm._outputs import CONTACT_PROFILE, CONTACTS, MASK_LOGITS, MUTATED, FloatArray, OutputSpec, Record
 from skesm._variants import differences, is_mask
 
 
@@ -28,7 +29,7 @@ def source(output: OutputSpec) -> OutputSpec:
     """
     if output.kind == MUTATED or (output.windows is not None and output.kind in ("mean", "max")):
         return replace(output, kind="residues", reference=None)
-    return replace(output, kind="logits") if output.kind == MASK_LOGITS else output
+    return replace(output, kind={MASK_LOGITS: "logits", CONTACT_PROFILE: CONTACTS}.get(output.kind, output.kind))
 
 
 def derive(record: Record, outputs: Iterable[OutputSpec], sequence: str) -> Record:
@@ -41,6 +42,8 @@ def derive(record: Record, outputs: Iterable[OutputSpec], sequence: str) -> Reco
             value = mean_rows(value, compared_positions(sequence, output.reference))
         elif output.kind == MASK_LOGITS:
             value = value[is_mask(sequence)]
+        elif output.kind == CONTACT_PROFILE:
+            value = contact_profile(value)
         elif output.kind != source(output).kind:
             value = (
                 value.mean(axis=0, dtype=np.float64).astype(np.float32) if output.kind == "mean" else value.max(axis=0)

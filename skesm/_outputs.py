@@ -26,12 +26,14 @@ and those of the attention weights of layer l, 1 … n, which the softmax of eac
 Layer 0 is the embedding, layer n that after the last block and the final LayerNorm. L counts residues: start and end
 tokens are part of no output but ``cls``, ``eos``, and the attention weights, which sum to one only with them.
 
-Two more are not asked of a backend but derived from what it answers (`skesm._derived`), and stored in its place:
+Three more are not asked of a backend but derived from what it answers (`skesm._derived`), and stored in its place:
 
-==================  ================  ====================================================================
-``mutated@l:r``     (d,)              mean over the residues that differ from a reference of digest r
-``mask_logits``     (masks, 20)       the rows of ``logits`` at the sequence's ``<mask>``
-==================  ================  ====================================================================
+===================  ===============  =====================================================================
+``mutated@l:r``      (d,)             mean over the residues that differ from a reference of digest r
+``mask_logits``      (masks, 20)      the rows of ``logits`` at the sequence's ``<mask>``
+``contact_profile``  (2, L)           sums of ``contacts``: of the pairs that are k residues apart, k from 0;
+                                      and of each residue's pairs (`skesm._contacts.contact_profile`)
+===================  ===============  =====================================================================
 """
 
 from __future__ import annotations
@@ -55,11 +57,13 @@ HEAD_KINDS = ("logits", "logit_means")
 #: What the contact head gives, from the attention of all layers.
 CONTACTS = "contacts"
 ATTENTION_KINDS = ("attentions", "attention_received", "attention_heads")
+#: What has one row, or one number, for each residue.
+RESIDUE_KINDS = ("residues", *HEAD_KINDS, "attention_received")
 #: Columns of ``attention_heads``: entropy of a row in nats, Σ weight × distance along the chain over the residues, and
 #: the weight given to the start and end tokens.
 ATTENTION_STATISTICS = ("entropy", "distance", "ends")
-#: What is derived from another output, the backend's: the residues of a layer, or the logits.
-MUTATED, MASK_LOGITS = "mutated", "mask_logits"
+#: What is derived from another output, the backend's: the residues of a layer, the logits, or the contacts.
+MUTATED, MASK_LOGITS, CONTACT_PROFILE = "mutated", "mask_logits", "contact_profile"
 
 FloatArray = NDArray[np.float32]
 
@@ -102,8 +106,8 @@ class OutputSpec:
         if first is not None:
             if self.layer is None or self.layer < first:
                 raise ValueError(f"output {self.kind!r} needs a layer from {first} up, got {self.layer!r}")
-        elif self.kind not in (*HEAD_KINDS, CONTACTS, MASK_LOGITS):
-            known = ", ".join((*LAYER_KINDS, *HEAD_KINDS, CONTACTS, *ATTENTION_KINDS))
+        elif self.kind not in (*HEAD_KINDS, CONTACTS, CONTACT_PROFILE, MASK_LOGITS):
+            known = ", ".join((*LAYER_KINDS, *HEAD_KINDS, CONTACTS, CONTACT_PROFILE, *ATTENTION_KINDS))
             raise ValueError(f"unknown output {self.kind!r}; known: {known}")
         elif self.layer is not None:
             raise ValueError(f"output {self.kind!r} has no layer, got {self.layer}")
@@ -130,6 +134,7 @@ class OutputSpec:
             "logits": (length, len(AMINO_ACIDS)),
             "logit_means": (length,),
             CONTACTS: (length, length),
+            CONTACT_PROFILE: (2, length),
             "attentions": (model.n_heads, length + 2, length + 2),
             "attention_received": (length,),
             "attention_heads": (model.n_heads, len(ATTENTION_STATISTICS)),

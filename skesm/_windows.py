@@ -16,13 +16,22 @@ from dataclasses import replace
 import numpy as np
 
 from skesm._alphabet import count_residues, split_residues
-from skesm._outputs import ATTENTION_KINDS, CONTACTS, FloatArray, OutputSpec, Record, Windows, validate_record
+from skesm._outputs import (
+    ATTENTION_KINDS,
+    CONTACT_PROFILE,
+    CONTACTS,
+    FloatArray,
+    OutputSpec,
+    Record,
+    Windows,
+    validate_record,
+)
 from skesm.backends.base import Backend, Batch, answers
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import BackendError, InvalidSequenceError, PartialResultError
 
 #: What pairs of residues have: a pair that no window holds has no value.
-PAIRWISE = (CONTACTS, *ATTENTION_KINDS)
+PAIRWISE = (CONTACTS, CONTACT_PROFILE, *ATTENTION_KINDS)
 
 
 def refuse_pairwise(outputs: Sequence[OutputSpec], windows: Windows, rows: Sequence[int]) -> None:

@@ -23,13 +23,14 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pytest
 
-from skesm._outputs import Namespace, OutputSpec
+from skesm._outputs import Namespace, OutputSpec, Windows, parse_outputs
 from skesm.cache import (
     RecordStore,
     export,
@@ -42,6 +43,7 @@ from skesm.cache import (
     sequence_digest,
     verify,
 )
+from skesm.esm2.spec import find_registered
 from skesm.exceptions import StoreError, StoreWarning
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -760,6 +762,51 @@ def test_export_to_npz(two_models, tmp_path):
             (sequence,) = (s for s in sequences_of(30) if sequence_digest(s).hex() == digest)
             start, end = file["logits/offsets"][row : row + 2]
             np.testing.assert_array_equal(file["logits/values"][start:end], record_of(sequence, (LOGITS,))[LOGITS])
+
+
+@pytest.mark.parametrize("equal_lengths", [False, True])
+def test_export_of_every_kind_of_output(location, tmp_path, equal_lengths):
+    """Also of those whose shape varies in more than the first axis: sizes of sequences do not decide the layout."""
+    model = find_registered("esm2_t6_8M_UR50D")
+    names = ["contacts", "contact_profile", "attentions@2", "attention_received@2", "attention_heads@2", "logit_means"]
+    outputs = [
+        *parse_outputs(names, n_layers=6),
+        OutputSpec("mutated", 1, "MKT"),
+        replace(LOGITS, windows=Windows(4, 2)),
+    ]
+    outputs += [MEAN, RESIDUES, OutputSpec("mask_logits")]
+    sequences = ["MKTAY", "GSHMS", "WWWWW"] if equal_lengths else ["MKTAY", "G", "WWW"]
+    rng = np.random.default_rng(0)
+    records = {
+        sequence_digest(sequence).hex(): {
+            output: rng.random(
+                (2, 20) if output.kind == "mask_logits" else output.shape(len(sequence), model), dtype=np.float32
+            )
+            for output in outputs
+        }
+        for sequence in sequences
+    }
+    with RecordStore(location, NAMESPACE) as store:
+        store.put(sequences, list(records.values()))
+    assert export(location, tmp_path / "out.npz") == 3 * len(outputs)
+    layouts = {}
+    with np.load(tmp_path / "out.npz", allow_pickle=False) as file:
+        for output in outputs:
+            name = str(output)
+            layouts[output.kind] = "shapes" if f"{name}/shapes" in file else "rows" if f"{name}/offsets" in file else ""
+            for row, digest in enumerate(file[f"{name}/sequence"]):
+                value = file[f"{name}/values"]
+                if layouts[output.kind]:
+                    value = value[slice(*file[f"{name}/offsets"][row : row + 2])]
+                    value = value.reshape(file[f"{name}/shapes"][row]) if layouts[output.kind] == "shapes" else value
+                else:
+                    value = value[row]
+                np.testing.assert_array_equal(value, records[str(digest)][output], strict=True, err_msg=name)
+    assert layouts == {
+        **dict.fromkeys(["mean", "mutated", "attention_heads"], ""),
+        **dict.fromkeys(["residues", "logits", "logit_means", "mask_logits", "attention_received"], "rows"),
+        **dict.fromkeys(["contacts", "contact_profile", "attentions"], "shapes"),
+    }
 
 
 def test_export_to_parquet(two_models, tmp_path):

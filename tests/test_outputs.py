@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from skesm._outputs import (
     ATTENTION_KINDS,
+    CONTACT_PROFILE,
     CONTACTS,
     HEAD_KINDS,
     LAYER_KINDS,
@@ -56,6 +57,7 @@ def test_no_such_layer(layer: int) -> None:
         (["residues@0", "logits", "cls@-3"], ["cls@0", "logits", "residues@0"]),
         (["logit_means"], ["logit_means"]),
         (["attentions@*", "contacts"], ["attentions@1", "attentions@2", "contacts"]),
+        (["contacts", "contact_profile"], ["contact_profile", "contacts"]),
     ],
 )
 def test_names(names: list[str], expected: list[str]) -> None:
@@ -75,6 +77,7 @@ def test_names(names: list[str], expected: list[str]) -> None:
         ("mean@-4", "layer -4 does not exist"),
         ("logits@1", "has no layer"),
         ("contacts@1", "has no layer"),
+        ("contact_profile@1", "has no layer"),
         ("attentions", "needs a layer from 1 up"),
         ("attentions@0", "needs a layer from 1 up"),
         ("attention_heads@-3", "needs a layer from 1 up"),
@@ -89,7 +92,7 @@ def test_wrong_names(name: Any, message: str) -> None:
 
 @given(
     st.sets(st.tuples(st.sampled_from((*LAYER_KINDS, *ATTENTION_KINDS)), st.integers(1, 33))),
-    st.sets(st.sampled_from((*HEAD_KINDS, CONTACTS))),
+    st.sets(st.sampled_from((*HEAD_KINDS, CONTACTS, CONTACT_PROFILE))),
 )
 def test_names_and_specs_are_one_to_one(layers: set[tuple[str, int]], heads: set[str]) -> None:
     specs = {OutputSpec(*pair) for pair in layers} | {OutputSpec(kind) for kind in heads}
@@ -102,7 +105,8 @@ def test_names_and_specs_are_one_to_one(layers: set[tuple[str, int]], heads: set
     ("name", "shape"),
     [("mean@1", (4,)), ("max@1", (4,)), ("cls@1", (4,)), ("eos@1", (4,)), ("residues@1", (9, 4))]
     + [("logits", (9, 20)), ("logit_means", (9,)), ("contacts", (9, 9)), ("attentions@1", (3, 11, 11))]
-    + [("attention_received@1", (9,)), ("attention_heads@1", (3, 3))],
+    + [("attention_received@1", (9,)), ("attention_heads@1", (3, 3))]
+    + [("contact_profile", (2, 9))],
 )
 def test_shape(name: str, shape: tuple[int, ...]) -> None:
     (output,) = parse_outputs([name], n_layers=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import sqlite3
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from skesm._optional import import_optional
-from skesm._outputs import MUTATED, POOLINGS, FloatArray
+from skesm._outputs import MASK_LOGITS, MUTATED, POOLINGS, RESIDUE_KINDS, FloatArray
 from skesm.cache import _claims
 from skesm.cache._database import open_for_reading
 from skesm.cache._files import FORMAT_FILE, MANIFEST_FILE, RECORD_FILE, check_format, find_location
@@ -24,6 +25,10 @@ from skesm.cache._records import Codec
 from skesm.exceptions import StoreError
 
 _PARQUET_ROWS = 4096
+
+#: Outputs of one shape for all sequences; and those that differ only in their number of rows.
+_EQUAL = (*POOLINGS, MUTATED, "attention_heads")
+_ROWS = (*RESIDUE_KINDS, MASK_LOGITS)
 
 
 @dataclass(frozen=True)
@@ -208,7 +213,8 @@ def export(location: str | os.PathLike[str], path: str | os.PathLike[str], *, mo
     -----
     A ``.npz`` file holds, for each output such as ``mean@6``: ``mean@6/sequence`` (digests), ``mean@6/length``
     (residues) and ``mean@6/values``, one row for each sequence. Values per residue are laid end to end along the first
-    axis; those of row i are ``values[offsets[i]:offsets[i + 1]]`` with ``logits/offsets``.
+    axis; those of row i are ``values[offsets[i]:offsets[i + 1]]`` with ``logits/offsets``. Values per pair of residues,
+    such as ``contacts``, are flat: those of row i are ``values[offsets[i]:offsets[i + 1]].reshape(shapes[i])``.
 
     A Parquet file has one row for each value: sequence, length, output, shape, values (flat, row by row).
     """
@@ -343,11 +349,15 @@ def _write_npz(path: Path, values: Iterator[_Value]) -> int:
         found = [value.array for value in column if value.array is not None]
         arrays[f"{output}/sequence"] = np.array([value.sequence for value in column])
         arrays[f"{output}/length"] = np.array([value.length for value in column], dtype=np.int64)
-        if output.partition("@")[0] in (*POOLINGS, MUTATED):
+        kind = re.split("[@~]", output)[0]
+        if kind in _EQUAL:
             arrays[f"{output}/values"] = np.stack(found)
-        else:
-            arrays[f"{output}/values"] = np.concatenate(found)
-            arrays[f"{output}/offsets"] = np.cumsum([0, *(len(array) for array in found)])
+            continue
+        if kind not in _ROWS:
+            arrays[f"{output}/shapes"] = np.array([array.shape for array in found], dtype=np.int64)
+            found = [array.ravel() for array in found]
+        arrays[f"{output}/values"] = np.concatenate(found)
+        arrays[f"{output}/offsets"] = np.cumsum([0, *map(len, found)])
     with open(path, "xb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own parameters
     return sum(map(len, columns.values()))
