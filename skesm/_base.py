@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from numbers import Integral
 from typing import Any, Self
 
@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skesm._alphabet import count_residues
-from skesm._outputs import FloatArray, OutputSpec, Windows, parse_outputs
+from skesm._outputs import FloatArray, OutputSpec, Windows, parse_outputs, resolve_layer
 from skesm._road import RunInfo, TransformPlan, add_plans, survey
 from skesm._run import Journey, Run, last_runs, model_name
 from skesm._sequences import clean_sequences
@@ -276,6 +276,15 @@ class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc] 
         return tags
 
 
+class _WholeSequenceTransformer(_ESM2Transformer):
+    """A transformer of what pairs of residues have: no sequence is cut into windows, which do not hold every pair."""
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
+        **{name: kinds for name, kinds in _ESM2Transformer._parameter_constraints.items() if name != "window_overlap"},
+        "long_sequences": [StrOptions({"error", "truncate"})],
+    }
+
+
 def as_tuple(value: Any) -> tuple[Any, ...]:
     """One or several values as a tuple.
 
@@ -289,3 +298,46 @@ def as_tuple(value: Any) -> tuple[Any, ...]:
     if isinstance(value, Iterable) and not isinstance(value, str):
         return tuple(value)
     return (value,)
+
+
+def several_of(parameter: str, value: Any, known: Collection[str]) -> tuple[str, ...]:
+    """One or several of the known names, in the order given, each once.
+
+    Examples
+    --------
+    >>> several_of("pooling", "mean", ("mean", "max"))
+    ('mean',)
+    """
+    chosen = as_tuple(value)
+    if not chosen or not all(isinstance(name, str) and name in known for name in chosen):
+        raise ValueError(f"{parameter} must be one or several of {', '.join(known)}, got {value!r}")
+    refuse_repeats(parameter, value, chosen)
+    return chosen
+
+
+def several_layers(value: Any, n_layers: int, *, first: int = 0) -> tuple[int, ...]:
+    """One or several layers, counted from 0, in the order given, each once.
+
+    With ``first=1`` the embedding, layer 0, is an error.
+
+    Examples
+    --------
+    >>> several_layers([-1, 2], n_layers=6)
+    (6, 2)
+    """
+    layers = as_tuple(value)
+    if not layers or not all(isinstance(layer, Integral) and not isinstance(layer, bool) for layer in layers):
+        raise ValueError(f"layers must be one or several whole numbers, got {value!r}")
+    resolved = tuple(resolve_layer(int(layer), n_layers) for layer in layers)
+    if min(resolved) < first:
+        raise ValueError(
+            f"layers={value!r}: layer 0 is the embedding, which has no attention; layers are 1 to {n_layers}"
+        )
+    refuse_repeats("layers", value, resolved)
+    return resolved
+
+
+def refuse_repeats(parameter: str, value: Any, chosen: Collection[Any]) -> None:
+    """Raise ValueError if something was chosen twice by the value of a parameter."""
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"{parameter}={value!r} name the same columns twice")

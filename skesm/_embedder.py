@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
-from skesm._base import _ESM2Transformer, as_tuple
+from skesm._base import _ESM2Transformer, as_tuple, several_layers, several_of
 from skesm._derived import compared_positions, mean_rows, source
-from skesm._outputs import MUTATED, POOLINGS, FloatArray, OutputSpec, Record, resolve_layer
+from skesm._outputs import MUTATED, POOLINGS, FloatArray, OutputSpec, Record
 from skesm._reference import ReferenceMixin
 from skesm._run import Journey, Run
 from skesm._variants import check_lengths
@@ -166,15 +166,9 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
 
     def _blocks(self, spec: ModelSpec) -> list[tuple[str, int]]:
         """(pooling, layer) of each block of columns: layers in the order given, for each the poolings in theirs."""
-        layers, poolings, known = as_tuple(self.layers), as_tuple(self.pooling), (*POOLINGS, MUTATED)
-        if not layers or not all(isinstance(layer, Integral) and not isinstance(layer, bool) for layer in layers):
-            raise ValueError(f"layers must be one or several whole numbers, got {self.layers!r}")
-        if not poolings or not all(isinstance(pooling, str) and pooling in known for pooling in poolings):
-            raise ValueError(f"pooling must be one or several of {', '.join(known)}, got {self.pooling!r}")
-        blocks = [(pooling, resolve_layer(int(layer), spec.n_layers)) for layer in layers for pooling in poolings]
-        if len(set(blocks)) < len(blocks):
-            raise ValueError(f"layers={self.layers!r}, pooling={self.pooling!r} name the same columns twice")
-        return blocks
+        layers = several_layers(self.layers, spec.n_layers)
+        poolings = several_of("pooling", self.pooling, (*POOLINGS, MUTATED))
+        return [(pooling, layer) for layer in layers for pooling in poolings]
 
     def _column_names(self, spec: ModelSpec) -> list[str]:
         names = []

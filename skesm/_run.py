@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
-
-from numpy.typing import NDArray
 
 from skesm._alphabet import count_residues
 from skesm._outputs import OutputSpec, Record, Windows
@@ -121,8 +119,8 @@ class Run:
             self._costs.append(answer.info)
         return values, causes
 
-    def finish(self, values: NDArray[Any], *, windowed: int) -> None:
-        """Note the costs, for `cache_info`; raise or warn if rows failed, whose `values` are NaN."""
+    def finish(self, values: Sized, *, windowed: int) -> None:
+        """Note the costs, for `cache_info`; raise or warn if rows failed, whose `values` are NaN (or None)."""
         last_runs[self._estimator] = RunInfo(
             rows=len(values),
             distinct=sum(cost.distinct for cost in self._costs),

@@ -63,11 +63,25 @@ def differences(sequence: str, reference: str) -> NDArray[np.intp]:
 def check_lengths(sequences: Sequence[str], reference: str, remedy: str) -> None:
     """Raise InvalidSequenceError, naming rows, unless every sequence has as many residues as the reference."""
     length = count_residues(reference)
+    refuse_other_lengths(
+        sequences,
+        length,
+        f"the {length} residues of the reference, so that positions cannot be compared (sequences are not aligned "
+        f"here); {remedy}",
+    )
+
+
+def most_common_length(sequences: Sequence[str]) -> int:
+    """Residues that most sequences have; of equally common lengths the first."""
+    return Counter(map(count_residues, sequences)).most_common(1)[0][0]
+
+
+def refuse_other_lengths(sequences: Sequence[str], length: int, what: str) -> None:
+    """Raise InvalidSequenceError, naming rows, unless every sequence has `length` residues; `what` others have not."""
     lengths = [count_residues(sequence) for sequence in sequences]
     _refuse(
         [row for row, n in enumerate(lengths) if n != length],
-        f"of {len(sequences)} rows of X have not the {length} residues of the reference, so that positions cannot be "
-        f"compared (sequences are not aligned here); {remedy}",
+        f"of {len(sequences)} rows of X have not {what}",
         lambda row: f"row {row}: {lengths[row]} residues",
     )
 
@@ -140,13 +154,12 @@ def learn_reference(sequences: Sequence[str], how: str | None) -> str:
                 "the reference, or learn the consensus"
             )
         return ranked[0][0]
-    lengths = [count_residues(sequence) for sequence in sequences]
-    usual = Counter(lengths).most_common(1)[0][0]
-    _refuse(
-        [row for row, length in enumerate(lengths) if length != usual],
-        f"of {len(sequences)} rows of X have not the most common length, {usual} residues, so that they have no "
-        "consensus (sequences are not aligned here); remove these rows, or give the reference",
-        lambda row: f"row {row}: {lengths[row]} residues",
+    usual = most_common_length(sequences)
+    refuse_other_lengths(
+        sequences,
+        usual,
+        f"the most common length, {usual} residues, so that they have no consensus (sequences are not aligned here); "
+        "remove these rows, or give the reference",
     )
     columns = np.stack([own_columns(sequence) for sequence in sequences])
     alphabet = sorted(AMINO_ACIDS)

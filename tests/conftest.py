@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
+
+from skesm._outputs import OutputSpec
+from skesm.backends import Batch, LocalBackend
+from skesm.exceptions import BackendError, PartialResultError
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
@@ -106,6 +111,26 @@ def proteins() -> list[str]:
     """60 seeded random sequences of 1 to 400 residues."""
     rng = np.random.default_rng(0)
     return ["".join(rng.choice(list("LAGVSERTIDPKQNFYMHWC"), rng.integers(1, 401))) for _ in range(60)]
+
+
+class RefusingBackend(LocalBackend):
+    """Fails on what holds a tryptophan, after it has computed all others."""
+
+    def run(
+        self, model: Any, sequences: Sequence[str], outputs: Sequence[OutputSpec], *, n_jobs: int | None = None
+    ) -> Generator[Batch, None, None]:
+        good = [i for i, sequence in enumerate(sequences) if "W" not in sequence]
+        for batch in super().run(model, [sequences[i] for i in good], outputs, n_jobs=n_jobs):
+            yield Batch([good[i] for i in batch.indices], batch.records)
+        bad = set(range(len(sequences))) - set(good)
+        if bad:
+            raise PartialResultError("some failed", {i: BackendError("refused") for i in sorted(bad)})
+
+
+@pytest.fixture
+def refusing() -> LocalBackend:
+    """A backend that fails on what holds a tryptophan."""
+    return RefusingBackend()
 
 
 @pytest.fixture(scope="session")

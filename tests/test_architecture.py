@@ -44,10 +44,17 @@ ARROWS: dict[str, set[str]] = {
     "_base": {"_alphabet", "_outputs", "_road", "_run", "_sequences", "backends", "esm2", "exceptions"},
     "_embedder": {"_base", "_derived", "_outputs", "_reference", "_run", "_variants", "backends", "esm2"},
     "_logit_summarizer": {"_base", "_masked", "_outputs", "_run", "_summaries", "_variants", "backends", "esm2"},
+    "_contact_summarizer": {"_base", "_contacts", "_outputs", "_run", "backends", "esm2"},
+    "_attention_summarizer": {"_base", "_outputs", "_run", "backends", "esm2"},
+    "_residue_embedder": {"_alphabet", "_base", "_outputs", "_run", "_variants", "backends", "esm2"},
+    "_compute_outputs": {"_base", "_outputs", "_run", "_variants", "backends"},
     "_variant_scorer": {
         *("_alphabet", "_base", "_masked", "_outputs", "_reference", "_run", "_summaries", "_variants", "backends"),
     },
-    "__init__": {"_embedder", "_logit_summarizer", "_variant_scorer"},
+    "__init__": {
+        *("_attention_summarizer", "_compute_outputs", "_contact_summarizer", "_embedder", "_logit_summarizer"),
+        *("_residue_embedder", "_variant_scorer"),
+    },
     "datasets": {"_optional", "exceptions"},
     "benchmark": {"__init__", "_optional", "backends", "exceptions"},
     "server": {"__init__", "_alphabet", "_optional", "_outputs", "_road", "backends", "esm2", "exceptions"},
@@ -356,5 +363,14 @@ def test_types_are_shipped() -> None:
 def test_public_names_are_there() -> None:
     import skesm
 
-    assert sorted(skesm.__all__) == ["ESM2Embedder", "ESM2LogitSummarizer", "ESM2VariantScorer", "__version__"]
+    assert sorted(skesm.__all__) == [
+        "ESM2AttentionSummarizer",
+        "ESM2ContactSummarizer",
+        "ESM2Embedder",
+        "ESM2LogitSummarizer",
+        "ESM2ResidueEmbedder",
+        "ESM2VariantScorer",
+        "__version__",
+        "compute_outputs",
+    ]
     assert all(hasattr(skesm, name) for name in skesm.__all__)

@@ -1,4 +1,4 @@
-"""scikit-learn's contract, for both estimators, on a real checkpoint."""
+"""scikit-learn's contract, for the stateless transformers, on a real checkpoint."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_html_repr, get_tags
 
-from skesm import ESM2Embedder, ESM2LogitSummarizer
+from skesm import ESM2AttentionSummarizer, ESM2ContactSummarizer, ESM2Embedder, ESM2LogitSummarizer
 from skesm._alphabet import MASK_SYMBOL
 from skesm._outputs import POOLINGS
 from skesm.backends import LocalBackend
 from skesm.exceptions import CheckpointNotFoundError, InvalidSequenceError, TruncationWarning
 
 WIDTH, N_LAYERS = 40, 2  # of tiny_checkpoint
-BOTH = pytest.mark.parametrize("kind", [ESM2Embedder, ESM2LogitSummarizer])
+KINDS = [ESM2Embedder, ESM2LogitSummarizer, ESM2ContactSummarizer, ESM2AttentionSummarizer]
+EACH = pytest.mark.parametrize("kind", KINDS)
 SEQUENCES = ["MKTAYIAKQR", "GSHMSLFDFFKNKGS", "MKTAYIAKQR", "W", "ACDEFGHIKLMNPQRSTVWYX"]
 
 Matrix = NDArray[np.float32]
@@ -126,7 +127,7 @@ def test_mask_is_one_residue(tiny_checkpoint: Path) -> None:
 # the array ------------------------------------------------------------------------------------------------------------
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("rows", [["W"], SEQUENCES])
 def test_array_is_float32_contiguous_and_writable(kind: Any, rows: list[str], tiny_checkpoint: Path) -> None:
     estimator = kind(tiny_checkpoint)
@@ -139,7 +140,7 @@ def test_array_is_float32_contiguous_and_writable(kind: Any, rows: list[str], ti
         assert np.isfinite(features).all()
 
 
-@BOTH
+@EACH
 def test_writing_into_features_spoils_nothing(kind: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
     estimator = kind(tiny_checkpoint, memory=tmp_path)
     for _ in range(2):  # computed, then read from the store
@@ -163,7 +164,7 @@ CONTAINERS: dict[str, Callable[[list[str]], Any]] = {
 }
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_every_container_gives_the_same_rows(kind: Any, name: str, tiny_checkpoint: Path) -> None:
     estimator = kind(tiny_checkpoint)
@@ -179,7 +180,7 @@ def test_every_container_gives_the_same_rows(kind: Any, name: str, tiny_checkpoi
 # set_output -----------------------------------------------------------------------------------------------------------
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("method", ["transform", "fit_transform"])
 def test_pandas_output_keeps_index_and_order(kind: Any, method: str, tiny_checkpoint: Path) -> None:
     estimator = kind(tiny_checkpoint)
@@ -197,7 +198,7 @@ def test_pandas_output_keeps_index_and_order(kind: Any, method: str, tiny_checkp
     assert getattr(estimator, method)(SEQUENCES).index.tolist() == [0, 1, 2, 3, 4]
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("method", ["transform", "fit_transform"])
 def test_polars_output(kind: Any, method: str, tiny_checkpoint: Path) -> None:
     estimator = kind(tiny_checkpoint)
@@ -229,7 +230,7 @@ def test_feature_names_of_a_published_size_need_no_file_at_all() -> None:
     assert ESM2Embedder("esm2_t36_3B_UR50D").get_feature_names_out()[-1] == "mean_l36_2559"
 
 
-@BOTH
+@EACH
 def test_fit_loads_nothing(kind: Any, without_weights: Path) -> None:
     estimator = kind(without_weights)
     assert estimator.fit(SEQUENCES, y=range(5)) is estimator
@@ -299,7 +300,7 @@ def test_constructor_only_assigns() -> None:
     assert set(vars(embedder)) == set(embedder.get_params(deep=False))
 
 
-@BOTH
+@EACH
 def test_clone_copies_parameters_and_nothing_else(kind: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
     memory = joblib.Memory(tmp_path, verbose=0)
     estimator = kind(tiny_checkpoint, backend=LocalBackend("numpy"), memory=memory, prefetch=["mean@1"], n_jobs=2)
@@ -338,7 +339,7 @@ def test_new_parameters_are_used_at_once(tiny_checkpoint: Path, other_checkpoint
 # bad rows -------------------------------------------------------------------------------------------------------------
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("method", ["fit", "transform", "fit_transform"])
 @pytest.mark.parametrize(
     ("X", "rows"),
@@ -364,7 +365,7 @@ def test_bad_rows_stop_everything_before_the_weights(
     assert not (tmp_path / "memory").exists()
 
 
-@BOTH
+@EACH
 def test_truncation_warns_at_each_transform(kind: Any, tiny_checkpoint: Path) -> None:
     estimator = kind(tiny_checkpoint, max_length=4, long_sequences="truncate")
     for _ in range(2):
@@ -376,7 +377,7 @@ def test_truncation_warns_at_each_transform(kind: Any, tiny_checkpoint: Path) ->
 # state ----------------------------------------------------------------------------------------------------------------
 
 
-@BOTH
+@EACH
 def test_nothing_is_learnt(kind: Any, tiny_checkpoint: Path) -> None:
     estimator = kind(tiny_checkpoint, backend=LocalBackend())
     before = deepcopy(vars(estimator)), deepcopy(vars(estimator.backend))
@@ -387,7 +388,7 @@ def test_nothing_is_learnt(kind: Any, tiny_checkpoint: Path) -> None:
     assert vars(estimator.backend) == before[1]
 
 
-@BOTH
+@EACH
 def test_tags(kind: Any) -> None:
     tags = get_tags(kind())
     assert not tags.requires_fit
@@ -397,7 +398,7 @@ def test_tags(kind: Any) -> None:
     assert not tags.target_tags.required
 
 
-@BOTH
+@EACH
 def test_pickles_are_small_and_hold_no_weights(kind: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
     pipeline = make_pipeline(kind(tiny_checkpoint, backend=LocalBackend()), Ridge())
     pipeline.fit(SEQUENCES, range(5))
@@ -413,7 +414,7 @@ def test_pickles_are_small_and_hold_no_weights(kind: Any, tiny_checkpoint: Path,
     )
 
 
-@BOTH
+@EACH
 def test_threads_may_share_an_estimator(kind: Any, make_checkpoint: Callable[..., Path], proteins: list[str]) -> None:
     fresh = make_checkpoint(2, 32, 4, seed=2)  # not yet loaded: the threads race for loading, too
     estimator = kind(fresh)
@@ -442,7 +443,7 @@ def test_threads_may_use_different_models(
         np.testing.assert_array_equal(result, alone[i])
 
 
-@BOTH
+@EACH
 def test_html(kind: Any, without_weights: Path) -> None:
     html = estimator_html_repr(make_pipeline(kind(without_weights), StandardScaler()))
     assert kind.__name__ in html

@@ -22,10 +22,16 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 from sklearn.utils.validation import validate_data
 
-from skesm import ESM2Embedder, ESM2LogitSummarizer
+from skesm import (
+    ESM2AttentionSummarizer,
+    ESM2ContactSummarizer,
+    ESM2Embedder,
+    ESM2LogitSummarizer,
+    ESM2ResidueEmbedder,
+)
 from skesm._alphabet import AMINO_ACIDS
 
-#: What scikit-learn yields for a stateless transformer of a numeric table.
+#: What scikit-learn yields for any transformer of a numeric table.
 YIELDED = (
     "check_array_api_input",
     "check_complex_data",
@@ -68,9 +74,11 @@ YIELDED = (
     "check_transformer_data_not_an_array",
     "check_transformer_general",
     "check_transformer_n_iter",
-    "check_transformers_unfitted_stateless",
     "check_valid_tag_types",
 )
+#: And further for those that may be used at once, and for those that must be fitted.
+YIELDED_TO_STATELESS = ("check_transformers_unfitted_stateless",)
+YIELDED_TO_FITTED = ("check_transformers_unfitted", "check_estimators_unfitted")
 
 #: Run by scikit-learn on its own estimators, but not yielded to others.
 NOT_YIELDED = (
@@ -82,15 +90,12 @@ NOT_YIELDED = (
     "check_transformer_get_feature_names_out",
     "check_transformer_get_feature_names_out_pandas",
     "check_param_validation",
-    "check_estimators_unfitted",
     "check_inplace_ensure_writeable",
 )
 
 #: Checks among these that do not apply, and why.
 EXCLUDED = {
     "check_array_api_input": "is about arrays of other libraries on other devices; strings have none",
-    "check_estimators_unfitted": "asserts that an unfitted estimator refuses to work; these are stateless and may be "
-    "used at once, which check_transformers_unfitted_stateless asserts",
     "check_transformer_get_feature_names_out": "asserts that names are refused when input_features has another length "
     "than n_features_in_; names here come from the model, and input_features is ignored as documented",
     "check_transformer_get_feature_names_out_pandas": "asserts the same of feature_names_in_",
@@ -131,16 +136,42 @@ class NumberSummarizer(_ReadsNumbers, ESM2LogitSummarizer):
     """Reads numbers."""
 
 
-KINDS = [NumberEmbedder, NumberSummarizer]
-TO_RUN = [name for name in (*YIELDED, *NOT_YIELDED) if name not in EXCLUDED]
+class NumberContacts(_ReadsNumbers, ESM2ContactSummarizer):
+    """Reads numbers."""
+
+
+class NumberAttention(_ReadsNumbers, ESM2AttentionSummarizer):
+    """Reads numbers."""
+
+
+class NumberResidues(_ReadsNumbers, ESM2ResidueEmbedder):
+    """Reads numbers. It learns the length of the sequences, so that it must be fitted."""
+
+
+#: Each with the estimator that it is, and what scikit-learn yields for it.
+KINDS: dict[Any, tuple[Any, set[str]]] = {
+    NumberEmbedder: (ESM2Embedder, {*YIELDED, *YIELDED_TO_STATELESS}),
+    NumberSummarizer: (ESM2LogitSummarizer, {*YIELDED, *YIELDED_TO_STATELESS}),
+    NumberContacts: (ESM2ContactSummarizer, {*YIELDED, *YIELDED_TO_STATELESS}),
+    NumberAttention: (ESM2AttentionSummarizer, {*YIELDED, *YIELDED_TO_STATELESS}),
+    NumberResidues: (ESM2ResidueEmbedder, {*YIELDED, *YIELDED_TO_FITTED}),
+}
+TO_RUN = {kind: sorted((yielded | set(NOT_YIELDED)) - set(EXCLUDED)) for kind, (_, yielded) in KINDS.items()}
 
 
 def name_of(check: Any) -> str:
     return str(getattr(check, "func", check).__name__)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("name", TO_RUN)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(name, kind, id=f"{name}-{kind.__name__}")
+        for name in sorted({name for names in TO_RUN.values() for name in names})
+        for kind in KINDS
+        if name in TO_RUN[kind]
+    ],
+)
 @pytest.mark.filterwarnings("ignore:X .* feature names:UserWarning")  # checks fit tables, transform arrays
 def test_check(name: str, kind: Any, tiny_checkpoint: Path) -> None:
     check = getattr(estimator_checks, name)
@@ -151,10 +182,10 @@ def test_check(name: str, kind: Any, tiny_checkpoint: Path) -> None:
 
 def test_the_list_is_what_scikit_learn_has(tiny_checkpoint: Path) -> None:
     """A scikit-learn with a new check for such transformers fails here: run it, or say why not."""
-    for kind in KINDS:
+    for kind, (_, expected) in KINDS.items():
         yielded = {name_of(check) for _, check in estimator_checks_generator(kind(str(tiny_checkpoint)))}
-        assert yielded == set(YIELDED)
-    assert len(TO_RUN) == 48
+        assert yielded == expected
+    assert [len(names) for names in TO_RUN.values()] == [48, 48, 48, 48, 49]
     assert set(EXCLUDED) <= {*YIELDED, *NOT_YIELDED}
 
 
@@ -163,13 +194,14 @@ def test_the_adapter_computes_what_the_estimator_does(tiny_checkpoint: Path) -> 
     X = np.array([[0.0, 0.2, 0.4], [1.0, 2.2, 3.0]])
     sequences = ["LAG", "EKY"]
     assert NumberEmbedder()._sequences(X, reset=True) == sequences
-    for kind, own in zip(KINDS, (ESM2Embedder, ESM2LogitSummarizer), strict=True):
-        np.testing.assert_array_equal(kind(tiny_checkpoint).transform(X), own(tiny_checkpoint).transform(sequences))
+    for kind, (own, _) in KINDS.items():
+        expected = own(tiny_checkpoint).fit_transform(sequences)
+        np.testing.assert_array_equal(kind(tiny_checkpoint).fit_transform(X), expected)
 
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", SkipTestWarning)  # it says that next to nothing is run: see above
-    as_they_are = parametrize_with_checks([ESM2Embedder(), ESM2LogitSummarizer()])
+    as_they_are = parametrize_with_checks([own() for own, _ in KINDS.values()])
 
 
 @as_they_are
