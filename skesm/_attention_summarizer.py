@@ -103,7 +103,8 @@ class ESM2AttentionSummarizer(_WholeSequenceTransformer):
     Heads are counted from 0, layers from 1; entropies are in nats. Longer sequences have larger entropies and
     distances, and smaller weights.
 
-    Cost: one forward pass for all statistics and layers, up to the last layer that is asked for.
+    Cost: one forward pass for all statistics and layers, up to the last layer that is asked for. A remote service
+    answers what ``received_…`` are made of, and not the statistics of each head.
 
     References
     ----------

@@ -17,7 +17,7 @@ from skesm._alphabet import count_residues
 from skesm._outputs import FloatArray, OutputSpec, Windows, parse_outputs, resolve_layer
 from skesm._road import RunInfo, TransformPlan, add_plans, survey
 from skesm._run import Journey, Run, last_runs, model_name
-from skesm._sequences import clean_sequences
+from skesm._sequences import LONG_SEQUENCES, clean_sequences
 from skesm.backends.base import Backend, resolve_backend
 from skesm.esm2.spec import ModelSpec
 
@@ -29,7 +29,7 @@ class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         "model": [str, HasMethods("__fspath__")],
         "backend": [StrOptions({"local", "numpy", "torch", "biolm"}), Backend],
         "memory": [None, str, HasMethods("__fspath__"), HasMethods("cache")],
-        "long_sequences": [StrOptions({"error", "truncate", "window"})],
+        "long_sequences": [StrOptions(set(LONG_SEQUENCES))],
         "window_overlap": [Interval(Integral, 0, None, closed="left"), None],
         "max_length": [Interval(Integral, 1, None, closed="left"), None],
         "unknown_residues": [StrOptions({"error", "X"})],
@@ -78,6 +78,7 @@ class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
             long_sequences=self.long_sequences,
             max_length=self.max_length,
             unknown_residues=self.unknown_residues,
+            choices=self._parameter_constraints["long_sequences"][0].options,
         )
 
     def _windows(self) -> Windows | None:

@@ -90,8 +90,8 @@ def compute_outputs(
     ``cls@l``, ``eos@l``      (d,)                representation of the start and the end token
     ========================  ==================  ==================================================================
 
-    All outputs of a sequence come from one forward pass, and everything is held in memory at the end: the attention
-    weights of one layer of ``esm2_t33_650M_UR50D`` for 1,022 residues are 84 MB.
+    All outputs of a sequence come from one forward pass. Everything is held at the end, and stored as it is with
+    `memory`: the attention weights of one layer of ``esm2_t33_650M_UR50D`` for 1,022 residues are 84 MB.
 
     Examples
     --------

@@ -76,17 +76,16 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
     ``fit`` learns the length of the sequences, and nothing else; rows of another length are an error there and in
     ``transform``. The columns of the position p, in the order of `outputs`:
 
-    ========================  ======================  ==================================================================
-    output                    columns                 value
-    ========================  ======================  ==================================================================
-    ``residues@l``            ``residues_l{l}_p39_0`` representation of residue p in layer l: d columns
-                              …
-    ``logits``                ``logits_p39_L`` …      logits of the 20 amino acids at p, in the order
-                                                      ``LAGVSERTIDPKQNFYMHWC``
-    ``logit_means``           ``logit_means_p39``     mean of the logits at p over all 33 tokens
-    ``attention_received@l``  ``attention_received_…  mean weight that residue p is given by all tokens in all heads of
-                              l{l}_p39``              layer l
-    ========================  ======================  ==================================================================
+    ========================  ========================================================================  ==============
+    output                    value                                                                     columns
+    ========================  ========================================================================  ==============
+    ``residues@l``            representation of residue p in layer l                                    d
+    ``logits``                logits of the amino acids at p, in the order ``LAGVSERTIDPKQNFYMHWC``     20
+    ``logit_means``           mean of the logits at p over all 33 tokens                                1
+    ``attention_received@l``  mean weight that residue p is given, over tokens and heads of layer l        1
+    ========================  ========================================================================  ==============
+
+    They are named ``residues_l6_p39_0``, ``logits_p39_L``, ``logit_means_p39``, ``attention_received_l6_p39``.
 
     Positions are the outer order: ``features.reshape(n, len(positions), -1)`` has a row for each. There are many
     columns: 237 residues of ``esm2_t33_650M_UR50D`` have 303,360. Choose positions where you know which matter, and a

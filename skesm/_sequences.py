@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
+from collections.abc import Collection
 from numbers import Real
 from typing import Any
 
@@ -20,6 +21,9 @@ from skesm.exceptions import InvalidSequenceError, TruncationWarning
 _CLEAN = re.compile(f"(?:[{AMINO_ACIDS}{AMBIGUOUS}]|{MASK_SYMBOL})+")
 _ROWS_SHOWN = 5
 
+#: What may happen to sequences that are too long; not every estimator has all three.
+LONG_SEQUENCES = ("error", "truncate", "window")
+
 
 def clean_sequences(
     X: Any,  # scikit-learn's name
@@ -27,6 +31,7 @@ def clean_sequences(
     long_sequences: str = "error",
     max_length: int | None = 1022,
     unknown_residues: str = "error",
+    choices: Collection[str] = LONG_SEQUENCES,
 ) -> list[str]:
     r"""Check and normalise the rows of X.
 
@@ -43,6 +48,8 @@ def clean_sequences(
         None sets no limit.
     unknown_residues : {"error", "X"}
         ``"X"`` reads letters that the model does not know (``J``) as ``X``, any residue.
+    choices : collection of str
+        Values of `long_sequences` that the estimator has, to be named as remedies.
 
     Returns
     -------
@@ -77,10 +84,9 @@ def clean_sequences(
                 sequence = _truncate(sequence, limit)
                 truncated.append(number)
             else:
-                problem = (
-                    f": {length} residues, more than max_length={limit}; set long_sequences='window' to compute it "
-                    f"in parts, 'truncate' to use the first {limit}, or raise max_length"
-                )
+                remedies = {"window": "compute it in parts", "truncate": f"use the first {limit}"}
+                offered = [f"set long_sequences={c!r} to {what}, " for c, what in remedies.items() if c in choices]
+                problem = f": {length} residues, more than max_length={limit}; {''.join(offered)}or raise max_length"
         if problem:
             problems[number] = problem
         sequences.append(sequence)

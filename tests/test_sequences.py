@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
+from skesm import ESM2AttentionSummarizer, ESM2ContactSummarizer, ESM2Embedder, ESM2VariantScorer
 from skesm._alphabet import AMBIGUOUS, AMINO_ACIDS, count_residues
 from skesm._sequences import clean_sequences
 from skesm.exceptions import InvalidSequenceError, TruncationWarning
@@ -122,8 +123,8 @@ BAD_ROWS: dict[str, tuple[Any, str]] = {
     "surrogate": ("WCHW\ud800", ", position 5: U+D800 (unnamed) is no ASCII letter; retype the sequence"),
     "too long": (
         "W" * 1023,
-        ": 1023 residues, more than max_length=1022; set long_sequences='window' to compute it in parts, 'truncate' to "
-        "use the first 1022, or raise max_length",
+        ": 1023 residues, more than max_length=1022; set long_sequences='window' to compute it in parts, set "
+        "long_sequences='truncate' to use the first 1022, or raise max_length",
     ),
 }
 
@@ -332,3 +333,18 @@ def test_position_is_that_of_the_residue(sequence: str, foreign: str, place: int
         return
     with pytest.raises(InvalidSequenceError, match=rf"row 0, position {place + 1}: "):
         clean_sequences([sequence[:place] + foreign + sequence[place:]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "offered"),
+    [
+        (ESM2Embedder, ["window", "truncate"]),
+        (ESM2ContactSummarizer, ["truncate"]),
+        (ESM2AttentionSummarizer, ["truncate"]),
+        (ESM2VariantScorer, ["window"]),
+    ],
+)
+def test_remedies_for_long_sequences_are_those_that_the_estimator_has(kind: Any, offered: list[str]) -> None:
+    with pytest.raises(InvalidSequenceError, match=r"max_length=8; .*, or raise max_length") as caught:
+        kind(max_length=8).fit(["MKTAYIAKQR"])
+    assert re.findall("long_sequences='([a-z]+)'", str(caught.value)) == offered
