@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 from sklearn.utils._param_validation import validate_parameter_constraints
 
@@ -164,8 +164,8 @@ class _OutputReader(_ESM2Estimator):
         for _, *repeats in distinct_rows(sequences).values():
             for row in repeats:
                 records[row] = deepcopy(records[row])  # the caller may write into one
-        run.finish(records, windowed=self._count_long(sequences))
-        return [record for record in records if record is not None]  # finish raises if there is one that is None
+        run.finish(records, windowed=self._count_long(sequences))  # raises if a row failed, so that none is None now
+        return cast("list[dict[str, FloatArray]]", records)
 
 
 def _by_name(sequence: str, record: Record) -> dict[str, FloatArray]:

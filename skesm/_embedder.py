@@ -57,7 +57,7 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
         ``"X"`` reads letters that ESM-2 does not know (``J``) as any residue.
     prefetch : str or sequence of str, default=()
         Further outputs to store from the same forward passes, for other settings to find: ``"mean@*"`` (every layer),
-        ``"max@6"``, ``"logits"``, ``"logit_means"`` … Changes no value.
+        ``"max@6"``, ``"logits"``, ``"logit_means"``, ``"contact_profile"`` … Changes no value.
     on_error : {"raise", "nan"}, default="raise"
         What happens if a backend fails on some rows. All others are finished and stored first. Then ``"raise"`` raises
         a `PartialResultError`, which carries what was finished; ``"nan"`` gives rows of NaN, and warns.
@@ -73,7 +73,9 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
 
     See Also
     --------
+    ESM2ResidueEmbedder : Features of residues, for sequences of one length.
     ESM2LogitSummarizer : Statistics of the model's predictions.
+    ESM2ContactSummarizer : Statistics of predicted contacts.
 
     Notes
     -----

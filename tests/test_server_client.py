@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 import requests
 
-from skesm import ESM2Embedder, ESM2LogitSummarizer, ESM2VariantScorer
+from skesm import (
+    ESM2AttentionSummarizer,
+    ESM2ContactSummarizer,
+    ESM2Embedder,
+    ESM2LogitSummarizer,
+    ESM2ResidueEmbedder,
+    ESM2VariantScorer,
+)
 from skesm._outputs import OutputSpec, Record, parse_outputs
 from skesm.backends import LocalBackend
 from skesm.backends.biolm import BioLMBackend
@@ -135,6 +142,21 @@ def test_contacts_and_attention_are_those_of_the_local_backend(
         assert ours[place].keys() == record.keys() == set(outputs)
         for output, value in record.items():
             assert np.array_equal(ours[place][output], value), str(output)
+
+
+def test_features_of_contacts_attention_and_residues_are_those_of_the_local_backend(
+    url: str, sequences: list[str], checkpoint_8m: Path
+) -> None:
+    local, remote = LocalBackend(engine="numpy", num_threads=1), BioLMBackend(url, dialect="v3")
+    for transformer in (
+        ESM2ContactSummarizer(MODEL, statistics=["density_short", "contact_order", "mass_q75"]),
+        ESM2AttentionSummarizer(MODEL, statistics=["received_max", "received_entropy"], layers=(2, -1)),
+        ESM2ResidueEmbedder(MODEL, outputs=("logits", "attention_received@3", "residues@-1"), positions=[9, 2]),
+    ):
+        X = sequences if "positions" not in transformer.get_params() else [s for s in sequences if len(s) == 60]
+        ours = transformer.set_params(backend=remote).fit_transform(X)
+        expected = transformer.set_params(backend=local, model=str(checkpoint_8m)).fit_transform(X)
+        np.testing.assert_array_equal(ours, expected)
 
 
 def test_a_plan_for_attention_counts_the_requests_that_come(url: str) -> None:
