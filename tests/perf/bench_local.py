@@ -1,6 +1,7 @@
-"""Residues a second of the local engines, beside transformers and fair-esm, on the same sequences in turn.
+"""Residues a second of the local engines, beside every peer that is installed, on the same sequences in turn.
 
-    python tests/perf/bench_local.py [--model esm2_t6_8M_UR50D] [--json results.json]
+    python tests/perf/bench_local.py [--models esm2_t6_8M_UR50D esm2_t30_150M_UR50D] [--threads 2]
+        [--esm-cpp OTHER_ENVIRONMENT/bin/python] [--json results.json] [--plot results.png]
 
 Random weights of the published shape; mean pooling of the last layer. Peers run as their users run them: batches of 8
 padded sequences, sorted by length, without the language-model head. Prints medians, ratios and the largest difference
@@ -12,110 +13,135 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import peers
 from common import medians, mixed_lengths, random_checkpoint, random_sequences, write_results
+from peers import Features
 
 from skesm import ESM2Embedder
 from skesm.backends import LocalBackend
 from skesm.esm2.spec import REGISTRY
-from skesm.esm2.tokenizer import PAD, tokenize
 
-PEER_BATCH = 8
+BASE = "transformers sdpa"
 
-Features = Callable[[list[str]], np.ndarray]
-
-
-def padded_mean(forward: Callable[..., object]) -> Features:
-    """A peer's features: `forward` maps padded (ids, mask) to representations."""
-    import torch
-
-    def run(sequences: list[str]) -> np.ndarray:
-        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-        rows: dict[int, np.ndarray] = {}
-        for start in range(0, len(order), PEER_BATCH):
-            chosen = order[start : start + PEER_BATCH]
-            tokens = [torch.from_numpy(tokenize(sequences[i]).astype(np.int64)) for i in chosen]
-            ids = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=PAD)
-            with torch.inference_mode():
-                hidden = forward(ids, (ids != PAD).long())
-            for i, row in zip(chosen, hidden, strict=True):
-                rows[i] = row[1 : len(sequences[i]) + 1].float().mean(0).numpy()
-        return np.stack([rows[i] for i in range(len(sequences))])
-
-    return run
+#: Sequences of each set for the 8M model, and the share of them that larger ones get.
+SEQUENCES = {"equal": 64, "mixed": 128, "peptides": 600}
+SHARES = {"esm2_t6_8M_UR50D": 1.0, "esm2_t12_35M_UR50D": 0.5, "esm2_t30_150M_UR50D": 0.1875}
+LEAST_SHARE = 0.0625
 
 
-def transformers_features(folder: Path, attention: str) -> Features:
-    from transformers import EsmModel
+def sequence_sets(share: float) -> dict[str, list[str]]:
+    n = {name: max(1, round(share * count)) for name, count in SEQUENCES.items()}
+    return {
+        "equal": random_sequences([237] * n["equal"]),
+        "mixed": random_sequences(mixed_lengths(n["mixed"])),
+        "peptides": random_sequences(np.random.default_rng(0).integers(5, 51, n["peptides"])),
+    }
 
-    model = EsmModel.from_pretrained(folder, add_pooling_layer=False, attn_implementation=attention).eval()
-    return padded_mean(lambda ids, mask: model(input_ids=ids, attention_mask=mask).last_hidden_state)
+
+def engines(
+    model: str, checkpoint: Path, threads: int, esm_cpp: Path | None, stack: ExitStack
+) -> dict[str, Callable[[], Features]]:
+    """How to load each of those that can run here."""
+
+    def ours(**options: Any) -> Features:
+        return ESM2Embedder(checkpoint, backend=LocalBackend(num_threads=threads, **options)).transform
+
+    known: dict[str, Callable[[], Features]] = {
+        "skesm numpy": lambda: ours(engine="numpy"),
+        "skesm torch": lambda: ours(engine="torch", device="cpu"),
+        "skesm torch bf16": lambda: ours(engine="torch", device="cpu", dtype="bfloat16"),
+        BASE: lambda: peers.transformers(checkpoint, "sdpa"),
+        "transformers eager": lambda: peers.transformers(checkpoint, "eager"),
+        "transformers sdpa bf16": lambda: peers.transformers(checkpoint, "sdpa", "bfloat16"),
+    }
+    if find_spec("esm") is not None:
+        known["fair-esm"] = lambda: peers.fair_esm(checkpoint, model)
+    if esm_cpp is not None:
+        known["esm-cpp"] = lambda: peers.esm_cpp(checkpoint, model, esm_cpp, threads, stack)
+        known["esm-cpp int8"] = lambda: peers.esm_cpp(checkpoint, model, esm_cpp, threads, stack, "int8")
+    return known
 
 
-def fair_esm_features(model: str) -> Features:
-    import esm
-    from esm.model.esm2 import ESM2
+def compare(competitors: Mapping[str, Features], sequences: list[str], rounds: int) -> dict[str, Any]:
+    """Residues a second of each, times `BASE`, and the largest difference from it."""
+    features: dict[str, np.ndarray] = {}
 
-    spec = REGISTRY[model]
-    alphabet = esm.data.Alphabet.from_architecture("ESM-1b")
-    peer = ESM2(spec.n_layers, spec.width, spec.n_heads, alphabet, token_dropout=True).eval()  # speed only: own weights
-    return padded_mean(lambda ids, mask: peer(ids, repr_layers=[spec.n_layers])["representations"][spec.n_layers])
+    def timed(name: str) -> Callable[[], None]:
+        return lambda: features.update({name: competitors[name](sequences)})
+
+    seconds = medians({name: timed(name) for name in competitors}, rounds=rounds)
+    residues = sum(map(len, sequences))
+    return {
+        name: {
+            "residues_per_s": round(residues / value),
+            "times_transformers_sdpa": round(seconds[BASE] / value, 2),
+            "max_difference": float(f"{np.abs(features[name] - features[BASE]).max():.1e}"),
+        }
+        for name, value in seconds.items()
+    }
+
+
+def plot(path: Path, results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """One panel for each model and set: bars of speed as a multiple of transformers' sdpa."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    panels = [(model, name, bars) for model, sets in results.items() for name, bars in sets.items() if name != "peptides"]
+    figure, axes = pyplot.subplots(
+        1, len(panels), figsize=(1.2 + 2.4 * len(panels), 3.2), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axis, (model, name, bars) in zip(axes[0], panels, strict=True):
+        labels = list(bars)[::-1]
+        values = [bars[label]["times_transformers_sdpa"] for label in labels]
+        colours = ["#2a6f97" if label.startswith("skesm") else "#b8b8b8" for label in labels]
+        axis.bar_label(axis.barh(labels, values, color=colours), fmt="%.2f", padding=2, fontsize=8)
+        axis.axvline(1, color="black", linewidth=0.8)
+        axis.set_xlim(0, 1.2 * max(values))
+        axis.set_title(f"{model.split('_')[2]}, {name} lengths", fontsize=9)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("speed, times transformers sdpa in float32", fontsize=9)
+    figure.savefig(path, dpi=100)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="esm2_t6_8M_UR50D", choices=sorted(REGISTRY))
+    parser.add_argument("--models", nargs="+", default=["esm2_t6_8M_UR50D"], choices=sorted(REGISTRY), metavar="MODEL")
+    parser.add_argument("--only", nargs="+", help=f"names of competitors; {BASE!r} always runs")
+    parser.add_argument("--sets", nargs="+", default=list(SEQUENCES), choices=list(SEQUENCES))
     parser.add_argument("--scale", type=float, default=1.0, help="share of the default number of sequences")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--esm-cpp", type=Path, help="interpreter of an environment that has esm-cpp")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
 
     import torch
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     torch.set_num_threads(args.threads)
-    sets = {
-        "equal 237": random_sequences([237] * round(64 * args.scale)),
-        "mixed": random_sequences(mixed_lengths(round(96 * args.scale))),
-        "peptides": random_sequences(np.random.default_rng(0).integers(5, 51, round(600 * args.scale))),
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = random_checkpoint(Path(folder), args.model)
-
-        def ours(**options: object) -> Features:
-            backend = LocalBackend(num_threads=args.threads, **options)
-            return ESM2Embedder(checkpoint, backend=backend).transform
-
-        engines: dict[str, Features] = {
-            "skesm numpy": ours(engine="numpy"),
-            "skesm torch": ours(engine="torch", device="cpu"),
-            "skesm torch bf16": ours(engine="torch", device="cpu", dtype="bfloat16"),
-            "transformers eager": transformers_features(checkpoint, "eager"),
-            "transformers sdpa": transformers_features(checkpoint, "sdpa"),
-            "fair-esm": fair_esm_features(args.model),
-        }
-        results: dict[str, object] = {"model": args.model, "threads": args.threads}
-        for name, sequences in sets.items():
-            reference = engines["transformers sdpa"](sequences)
-            seconds = medians({e: lambda f=f, s=sequences: f(s) for e, f in engines.items()}, rounds=args.rounds)
-            residues = sum(map(len, sequences))
-            base = seconds["transformers sdpa"]
-            results[name] = {
-                engine: {
-                    "residues_per_s": round(residues / value),
-                    "times_transformers_sdpa": round(base / value, 2),
-                    **(
-                        {"max_difference": float(f"{np.abs(engines[engine](sequences) - reference).max():.1e}")}
-                        if engine.startswith("skesm")
-                        else {}
-                    ),
-                }
-                for engine, value in seconds.items()
-            }
-        write_results(args.json, results)
+    results: dict[str, dict[str, Any]] = {}
+    for model in args.models:
+        sets = sequence_sets(args.scale * SHARES.get(model, LEAST_SHARE))
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+            checkpoint = random_checkpoint(Path(folder), model)
+            known = engines(model, checkpoint, args.threads, args.esm_cpp, stack)
+            chosen = {name: load() for name, load in known.items() if name in (args.only or known) or name == BASE}
+            results[model] = {name: compare(chosen, sets[name], args.rounds) for name in args.sets}
+    write_results(args.json, {"threads": args.threads, "rounds": args.rounds, "models": results})
+    if args.plot is not None:
+        plot(args.plot, results)
 
 
 if __name__ == "__main__":
