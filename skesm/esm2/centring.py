@@ -8,7 +8,7 @@ same for any c. It costs no step of computation, since biases that are there alr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ CALIBRATION_SEQUENCE = (
 
 def centre(
     blocks: Sequence[Block],
-    exact: Sequence[Block],
+    exact: Iterable[Block],
     x: Tensor,
     norm: Callable[[Tensor, Affine], Tensor],
     attention: Callable[[Block, Tensor], None],
@@ -38,7 +38,7 @@ def centre(
     ----------
     blocks : sequence of Block
         Holding torch tensors, rounded; they are not changed.
-    exact : sequence of Block
+    exact : iterable of Block
         The same in float32, as arrays: the products with constants are taken from these.
     x : Tensor of shape (n_tokens, d)
         The residual stream at its start, of a sequence over which means are taken. It is overwritten.

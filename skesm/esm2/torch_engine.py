@@ -12,7 +12,7 @@ residual stream and the biases added to it, LayerNorms, rotary angles and poolin
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import groupby
@@ -31,6 +31,7 @@ from skesm.esm2.spec import ModelSpec
 from skesm.esm2.threads import one_torch_thread
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK, tokenize
 from skesm.esm2.torch_attention import Attend, choose_attention, read_weights, split_runs
+from skesm.esm2.torch_linear import Linear, PackedLinear, choose_linear
 from skesm.exceptions import BackendError
 
 #: Tokens in a shared pack on the CPU: enough for efficient products, few enough to stay in the caches.
@@ -40,6 +41,7 @@ CPU_PACK_TOKENS = 512
 GPU_PACK_ELEMENTS = 1 << 23
 
 Tensor = Any  # torch is imported at use, and untyped here
+Placed = Any  # a Block or Head with a `Linear` for each linear layer, and tensors in the LayerNorms
 
 
 def resolve_device(name: str) -> str:
@@ -100,7 +102,8 @@ class TorchEngine:
     ----------
     spec : ModelSpec
     parameters : Parameters
-        On the CPU in float32 the engine computes from these arrays themselves; else they are copied once.
+        Copied once, to the device or into the layout that is fastest on this processor (`skesm.esm2.torch_linear`);
+        where there is none, the engine computes in float32 on the CPU from these arrays themselves.
     device : str, default="cpu"
         As `resolve_device` gives it.
     dtype : {"float32", "bfloat16"}, default="float32"
@@ -136,20 +139,27 @@ class TorchEngine:
         """The parameters' own places, with tensors on the device in them."""
         import torch
 
-        def affine(pair: Affine, name: str = "") -> Affine:
-            dtype = self._dtype if pair.weight.ndim == 2 else torch.float32  # LayerNorms stay float32
-            bias_dtype = torch.float32 if name in ("attention_output", "ffn_out") else dtype  # see _add
-            return Affine(self._on_device(pair.weight).to(dtype), self._on_device(pair.bias).to(bias_dtype))
+        linear = choose_linear(self._device, self._dtype)
 
-        self._embedding = self._on_device(parameters.embedding)
-        self._inverse_frequencies = self._on_device(parameters.inverse_frequencies)
-        self._blocks = [Block(*map(affine, block, Block._fields)) for block in parameters.blocks]
+        def affine(pair: Affine, name: str = "") -> Any:
+            if pair.weight.ndim == 1:
+                return Affine(*map(small, pair))  # LayerNorms stay float32
+            bias_dtype = torch.float32 if name in ("attention_output", "ffn_out") else self._dtype  # see _add
+            return linear.of(self._on_device(pair.weight).to(self._dtype), small(pair.bias).to(bias_dtype))
+
+        def small(array: FloatArray) -> Tensor:
+            tensor = self._on_device(array)
+            return tensor.clone() if linear is PackedLinear else tensor  # else a few views would keep the map open
+
+        self._embedding = small(parameters.embedding)
+        self._inverse_frequencies = small(parameters.inverse_frequencies)
+        self._blocks: list[Placed] = [Block(*map(affine, block, Block._fields)) for block in parameters.blocks]
         self._final_norm = affine(parameters.final_norm)
-        self._head = Head(*map(affine, parameters.head)) if parameters.head is not None else None
+        self._head: Placed = Head(*map(affine, parameters.head)) if parameters.head is not None else None
         contacts = parameters.contacts
-        self._contacts = Affine(*map(self._on_device, contacts)) if contacts is not None else None  # stays float32
+        self._contacts = Affine(*map(small, contacts)) if contacts is not None else None  # stays float32
 
-    def _centred_blocks(self, exact: Sequence[Block]) -> list[Block]:
+    def _centred_blocks(self, exact: Iterable[Block]) -> list[Placed]:
         import torch
 
         shapes = [(1, len(tokens := tokenize(CALIBRATION_SEQUENCE)))]
@@ -323,7 +333,7 @@ class TorchEngine:
 
     def _attention(
         self,
-        block: Block,
+        block: Placed,
         x: Tensor,
         attend: Attend,
         rotary: tuple[Tensor, Tensor],
@@ -335,32 +345,29 @@ class TorchEngine:
         n_tokens, d = x.shape
         heads = self.spec.n_heads
         h = self._norm(x, block.attention_norm).to(self._dtype)
-        z = torch.empty((3, n_tokens, d), dtype=self._dtype, device=self._device)
-        for affine, part in zip((block.query, block.key, block.value), z, strict=True):
-            torch.addmm(affine.bias, h, affine.weight.T, out=part)
         cos, sin = rotary
-        low, high = z[:2].view(2, n_tokens, heads, 2, d // heads // 2).unbind(3)
-        rotated = torch.stack([low * cos - high * sin, high * cos + low * sin], dim=3).to(self._dtype)
-        query, key = rotated.view(2, n_tokens, heads, -1)
-        value = z[2].view(n_tokens, heads, -1)
+
+        def rotate(part: Tensor) -> Tensor:
+            low, high = part.view(n_tokens, heads, 2, d // heads // 2).unbind(2)
+            rotated = torch.stack([low * cos - high * sin, high * cos + low * sin], dim=2)
+            return rotated.to(self._dtype).view(n_tokens, heads, -1)
+
+        query, key = rotate(block.query(h)), rotate(block.key(h))
+        value = block.value(h).view(n_tokens, heads, -1)
         _add(x, attend(query, key, value), block.attention_output)
         if read is not None:
             read(query, key)
 
-    def _feed_forward(self, block: Block, x: Tensor) -> None:
+    def _feed_forward(self, block: Placed, x: Tensor) -> None:
         """Add the feed-forward network of a block to the residual stream x."""
-        from torch.nn import functional
-
         h = self._norm(x, block.ffn_norm).to(self._dtype)
-        _add(x, functional.gelu(functional.linear(h, *block.ffn_in)), block.ffn_out)
+        _add(x, block.ffn_in.gelu(h), block.ffn_out)
 
     def _logits(self, x: Tensor) -> Tensor:
         """Logits over the 33 tokens, (tokens, 33), float32."""
-        from torch.nn import functional
-
         assert self._head is not None, "the backend refuses logits of models without a head"
-        h = functional.gelu(functional.linear(x.to(self._dtype), *self._head.dense)).float()
-        return functional.linear(self._norm(h, self._head.norm).to(self._dtype), *self._head.decoder).float()
+        h = self._head.dense.gelu(x.to(self._dtype)).float()
+        return self._head.decoder(self._norm(h, self._head.norm).to(self._dtype)).float()
 
     def _to_device(self, array: NDArray[Any]) -> Tensor:
         import torch
@@ -389,15 +396,13 @@ class TorchEngine:
         return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
-def _add(x: Tensor, h: Tensor, affine: Affine) -> None:
+def _add(x: Tensor, h: Tensor, linear: Linear) -> None:
     """Add a product to the residual stream x; large biases would be lost in products that are rounded."""
-    from torch.nn import functional
-
-    if h.dtype == affine.bias.dtype:
-        x += functional.linear(h, *affine)
+    if h.dtype == linear.bias.dtype:
+        x += linear(h)
     else:
-        x += functional.linear(h, affine.weight)
-        x += affine.bias
+        x += linear.product(h)
+        x += linear.bias
 
 
 def _reduce(run: Tensor, kind: str) -> Tensor:

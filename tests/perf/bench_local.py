@@ -95,7 +95,9 @@ def plot(path: Path, results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    panels = [(model, name, bars) for model, sets in results.items() for name, bars in sets.items() if name != "peptides"]
+    panels = [
+        (model, name, bars) for model, sets in results.items() for name, bars in sets.items() if name != "peptides"
+    ]
     figure, axes = pyplot.subplots(
         1, len(panels), figsize=(1.2 + 2.4 * len(panels), 3.2), sharey=True, squeeze=False, layout="constrained"
     )

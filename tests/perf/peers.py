@@ -127,9 +127,7 @@ def _as_published(folder: Path, model: str) -> Path:
     return path
 
 
-def esm_cpp(
-    folder: Path, model: str, python: Path, threads: int, stack: ExitStack, numerics: str = "fp32"
-) -> Features:
+def esm_cpp(folder: Path, model: str, python: Path, threads: int, stack: ExitStack, numerics: str = "fp32") -> Features:
     """esm-cpp's hidden states (its packed call gives only logits), in an environment whose interpreter is `python`."""
     child = stack.enter_context(
         subprocess.Popen(
@@ -140,7 +138,8 @@ def esm_cpp(
             env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"ESM_NUM_THREADS": str(threads)},
         )
     )
-    assert child.stdin is not None and child.stdout is not None
+    assert child.stdin is not None
+    assert child.stdout is not None
     send, receive = child.stdin, child.stdout
 
     def run(sequences: list[str]) -> np.ndarray:

