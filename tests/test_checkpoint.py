@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,7 +21,10 @@ from safetensors.torch import load_file, save_file
 from skesm._outputs import OutputSpec
 from skesm.backends import LocalBackend
 from skesm.esm2.checkpoint import CONFIG, INDEX, SINGLE, find_spec, locate
+from skesm.esm2.parameters import read_parameters
 from skesm.esm2.tokenizer import VOCABULARY
+from skesm.esm2.torch_engine import TorchEngine
+from skesm.esm2.weights_file import WeightsFiles
 from skesm.exceptions import BackendError, CheckpointError, CheckpointNotFoundError
 
 SEQUENCES = ["MKTAYIAKQR", "GS<mask>XB"]
@@ -122,6 +126,17 @@ def test_half_precision_files(dtype: str, tolerance: float, make_checkpoint, tin
     whole = make_checkpoint(dtype=dtype)
     edit_tensors(whole, lambda tensors: {name: tensor.float() for name, tensor in tensors.items()})
     assert_same(embed(half), embed(whole))
+
+
+def test_a_half_precision_file_is_never_whole_in_float32(make_checkpoint) -> None:
+    """What the torch engine converts to its own type and layout, it reads block by block."""
+    checkpoint = locate(make_checkpoint(12, 64, 4, dtype="bfloat16"))
+    parameters = read_parameters(checkpoint.spec, WeightsFiles(checkpoint.files))
+    tracemalloc.start()
+    TorchEngine(checkpoint.spec, parameters, dtype="bfloat16")
+    _, peak = tracemalloc.get_traced_memory()  # of Python and NumPy; torch keeps its own books
+    tracemalloc.stop()
+    assert peak < 4 * checkpoint.spec.n_parameters / 4
 
 
 def test_without_a_head_there_are_embeddings_but_no_logits(make_checkpoint, tiny_checkpoint: Path) -> None:

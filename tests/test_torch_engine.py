@@ -189,7 +189,7 @@ def test_float32_weights_of_plain_products_are_the_mapped_file_itself(
     monkeypatch.setattr("platform.machine", lambda: "arm64")
     checkpoint = locate(tiny_checkpoint)
     parameters = read_parameters(checkpoint.spec, WeightsFiles(checkpoint.files))
-    weight = parameters.blocks[0].ffn_in.weight
+    weight = next(iter(parameters.blocks)).ffn_in.weight
     assert not weight.flags.writeable
     engine = TorchEngine(checkpoint.spec, parameters)
     assert engine._blocks[0].ffn_in.weight.data_ptr() == weight.ctypes.data

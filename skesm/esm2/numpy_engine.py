@@ -93,6 +93,7 @@ class NumpyEngine:
         self.has_head = parameters.head is not None
         self.has_contact_head = parameters.contacts is not None
         self._parameters = parameters
+        self._blocks = tuple(parameters.blocks)
         self._workspace = _Workspace()
 
     @cached_property
@@ -107,7 +108,7 @@ class NumpyEngine:
         if self._parameters.head is not None:
             outputs.append(OutputSpec("logits"))
         spec, parameters = self.spec, self._parameters
-        shallow = NumpyEngine(replace(spec, n_layers=1), replace(parameters, blocks=parameters.blocks[:1]))
+        shallow = NumpyEngine(replace(spec, n_layers=1), replace(parameters, blocks=self._blocks[:1]))
         with one_blas_thread():
             first, *others = shallow.forward([sequence] * (SHARED_ROWS // length), outputs)
         return all(np.array_equal(other[o], first[o]) for other in others for o in outputs)
@@ -168,7 +169,7 @@ class NumpyEngine:
         x = self._embed(sequences, rows)
         rotary = self._rotary_tables(bounds, rows)
         with np.errstate(over="ignore", under="ignore"):  # tanh and exp2 saturate as they should
-            for i, block in enumerate(self._parameters.blocks[:last]):
+            for i, block in enumerate(self._blocks[:last]):
                 keep(i, x)
                 self._attention(block, x, bounds, rotary, partial(reader.read, i + 1) if reader.wants(i + 1) else None)
                 self._feed_forward(block, x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -48,7 +49,9 @@ class Parameters:
     Attributes
     ----------
     embedding : ndarray of shape (33, d)
-    blocks : tuple of Block
+    blocks : iterable of Block
+        Read each time they are asked for: an engine that converts them never holds all of a float16 or bfloat16
+        checkpoint in float32.
     final_norm : Affine
     head : Head or None
         None if the checkpoint was saved without one: then there are no logits.
@@ -60,11 +63,22 @@ class Parameters:
     """
 
     embedding: FloatArray
-    blocks: tuple[Block, ...]
+    blocks: Iterable[Block]
     final_norm: Affine
     head: Head | None
     contacts: Affine | None
     inverse_frequencies: FloatArray
+
+
+class _Blocks(Iterable[Block]):
+    """Blocks that are read as they are asked for."""
+
+    def __init__(self, read: Callable[[int], Block], n_layers: int) -> None:
+        self._read = read
+        self._n_layers = n_layers
+
+    def __iter__(self) -> Iterator[Block]:
+        return map(self._read, range(self._n_layers))
 
 
 def read_parameters(spec: ModelSpec, weights: WeightsFiles) -> Parameters:
@@ -107,6 +121,7 @@ def read_parameters(spec: ModelSpec, weights: WeightsFiles) -> Parameters:
             ffn_out=linear(f"{layer}output.dense", d, f),
         )
 
+    block(spec.n_layers - 1)  # if the configuration has more layers than the file, this says so
     embedding = tensor(f"{prefix}embeddings.word_embeddings.weight", VOCABULARY_SIZE, d)
     head = None
     if "lm_head.dense.weight" in weights:
@@ -120,7 +135,6 @@ def read_parameters(spec: ModelSpec, weights: WeightsFiles) -> Parameters:
                 tensor(bias, VOCABULARY_SIZE),
             ),
         )
-    blocks = tuple(block(i) for i in range(spec.n_layers))
     contacts = None
     regression = f"{prefix}contact_head.regression"
     if f"{regression}.weight" in weights:
@@ -128,7 +142,7 @@ def read_parameters(spec: ModelSpec, weights: WeightsFiles) -> Parameters:
         contacts = Affine(of_heads.reshape(spec.n_layers, spec.n_heads), intercept)
     return Parameters(
         embedding=embedding,
-        blocks=blocks,
+        blocks=_Blocks(block, spec.n_layers),
         final_norm=norm(f"{prefix}encoder.emb_layer_norm_after"),
         head=head,
         contacts=contacts,

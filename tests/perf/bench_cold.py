@@ -1,6 +1,6 @@
 """From a cold process to the first embedding, and what the core install weighs, beside transformers.
 
-    python tests/perf/bench_cold.py [--json results.json]
+    python tests/perf/bench_cold.py [--models esm2_t6_8M_UR50D esm2_t33_650M_UR50D] [--json results.json]
 
 Every figure is the median of fresh processes; the two libraries take turns. `import` is the time of the import alone;
 `first embedding` includes it, loading the weights, and one sequence of 237 residues.
@@ -13,9 +13,13 @@ import subprocess
 import sys
 import tempfile
 import venv
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from common import medians, random_checkpoint, random_sequences, write_results
+
+from skesm.esm2.spec import REGISTRY
 
 SKESM = """
 import sys, warnings
@@ -59,25 +63,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
+    models = ["skesm-mini", "esm2_t6_8M_UR50D"]
+    parser.add_argument("--models", nargs="+", default=models, choices=sorted(REGISTRY), metavar="MODEL")
     args = parser.parse_args()
     sequence = random_sequences([237])[0]
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = str(random_checkpoint(Path(folder), "esm2_t6_8M_UR50D"))
-        mini = str(random_checkpoint(Path(folder), "skesm-mini"))  # transformers reads no bundled names
-        seconds = medians(
-            {
-                "import skesm": lambda: process(SKESM),
-                "import transformers": lambda: process(TRANSFORMERS),
-                "skesm-mini, skesm": lambda: process(SKESM, "skesm-mini", sequence),
-                "skesm-mini, transformers": lambda: process(TRANSFORMERS, mini, sequence),
-                "8M, skesm": lambda: process(SKESM, checkpoint, sequence),
-                "8M, transformers": lambda: process(TRANSFORMERS, checkpoint, sequence),
-            },
-            rounds=args.rounds,
-        )
-    ratios = {
-        what: round(seconds[f"{what}, skesm"] / seconds[f"{what}, transformers"], 3) for what in ("skesm-mini", "8M")
-    }
+        competitors: dict[str, Callable[[], None]] = {
+            "import skesm": lambda: process(SKESM),
+            "import transformers": lambda: process(TRANSFORMERS),
+        }
+        for model in args.models:
+            checkpoint = str(random_checkpoint(Path(folder), model))
+            competitors[f"{model}, skesm"] = partial(process, SKESM, checkpoint, sequence)
+            competitors[f"{model}, transformers"] = partial(process, TRANSFORMERS, checkpoint, sequence)
+        seconds = medians(competitors, rounds=args.rounds)
+    ratios = {m: round(seconds[f"{m}, skesm"] / seconds[f"{m}, transformers"], 3) for m in args.models}
     results = {"seconds": {name: round(value, 3) for name, value in seconds.items()}, "skesm / transformers": ratios}
     write_results(args.json, results | install_size(Path(__file__).resolve().parents[2]))
 

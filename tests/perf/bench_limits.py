@@ -36,7 +36,8 @@ import json, sys
 from skesm import ESM2Embedder
 from skesm.backends import LocalBackend
 checkpoint, options, sequences = json.load(sys.stdin)
-ESM2Embedder(checkpoint, backend=LocalBackend(**options)).transform(sequences)
+if sequences:
+    ESM2Embedder(checkpoint, backend=LocalBackend(**options)).transform(sequences)
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
@@ -49,7 +50,7 @@ def peak_memory(checkpoint: Path, sequences: list[str], **options: Any) -> float
 
 
 def measure_memory(folder: Path, threads: int, rounds: int, scale: float) -> dict[str, Any]:
-    results = {}
+    results: dict[str, Any] = {"imports_mb": peak_memory(folder, [])}
     for model, count in ((SMALL, 256), (LARGE, max(1, round(32 * scale)))):
         checkpoint = random_checkpoint(folder, model)
         weights = round((checkpoint / "model.safetensors").stat().st_size / 1e6)
