@@ -129,7 +129,7 @@ class TorchEngine:
             self._refuse_rounded_products()
             self._attend = choose_attention(self._device, self._dtype, spec.n_heads, spec.width // spec.n_heads)
             if self._dtype != torch.float32:
-                self._blocks = self._centred_blocks(parameters.blocks)
+                self._blocks: list[Placed] = self._centred_blocks(parameters.blocks)
         except RuntimeError as error:
             if isinstance(error, BackendError):
                 raise
@@ -153,7 +153,7 @@ class TorchEngine:
 
         self._embedding = small(parameters.embedding)
         self._inverse_frequencies = small(parameters.inverse_frequencies)
-        self._blocks: list[Placed] = [Block(*map(affine, block, Block._fields)) for block in parameters.blocks]
+        self._blocks = [Block(*map(affine, block, Block._fields)) for block in parameters.blocks]
         self._final_norm = affine(parameters.final_norm)
         self._head: Placed = Head(*map(affine, parameters.head)) if parameters.head is not None else None
         contacts = parameters.contacts
