@@ -34,8 +34,9 @@ SHARED_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 #: models (Dettmers et al., "LLM.int8()", NeurIPS 2022), where they are about twenty times larger than the rest.
 OUTLIER_SHARE, OUTLIER_GAIN = 0.01, 20.0
 #: What each block adds to such a channel of the residual stream, whatever the sequence: it reaches 56 to 63 times the
-#: median of all before and after the last block. Published ESM-2 has 71 and 58 (8M), 61 and 64 (150M), 143 and 152
-#: (650M) in the same channel for unrelated proteins, by hosted answers; skesm-mini has 4 and 5.
+#: median of all before and after the last block. Published ESM-2 has 69 to 71 and 58 (8M), 61 to 75 and 64 to 77
+#: (150M), 120 to 143 and 143 to 151 (650M), in the same channel for each of two sequences, by hosted answers;
+#: skesm-mini has 4.
 MASSIVE_BIAS, MASSIVE_CHANNELS = 3.0, 2
 #: Degrees of freedom of the Student t distribution that scales the rows of weights: the fewer, the heavier the tail.
 TAIL = 3
