@@ -44,10 +44,10 @@ def derive(record: Record, outputs: Iterable[OutputSpec], sequence: str) -> Reco
             value = value[is_mask(sequence)]
         elif output.kind == CONTACT_PROFILE:
             value = contact_profile(value)
-        elif output.kind != source(output).kind:
-            value = (
-                value.mean(axis=0, dtype=np.float64).astype(np.float32) if output.kind == "mean" else value.max(axis=0)
-            )
+        elif output.windows is not None and output.kind == "mean":
+            value = mean_rows(value, np.arange(len(value)))
+        elif output.windows is not None and output.kind == "max":
+            value = value.max(axis=0)
         derived[output] = value
     return derived
 

@@ -208,10 +208,19 @@ class _Passes:
     def look_up(
         self, store: RecordStore, indices: Sequence[int], outputs: Sequence[OutputSpec]
     ) -> Iterator[dict[int, Record]]:
-        """What the store has of some distinct sequences, by index."""
-        for some in self._portions(indices, outputs):
-            found = store.get([self.distinct[i] for i in some], outputs)
-            yield {i: record for i, record in zip(some, found, strict=True) if record is not None}
+        """What the store has of some distinct sequences, by index: the outputs, or what they are derived from."""
+        asked = _sources(outputs)
+        are_derived = not set(outputs) <= set(asked)
+        for some in self._portions(indices, asked):
+            found = self._stored(store, some, outputs)
+            if are_derived:
+                others = self._stored(store, [i for i in some if i not in found], asked)
+                found.update((i, derive(record, outputs, self.distinct[i])) for i, record in others.items())
+            yield found
+
+    def _stored(self, store: RecordStore, indices: Sequence[int], outputs: Sequence[OutputSpec]) -> dict[int, Record]:
+        found = store.get([self.distinct[i] for i in indices], outputs)
+        return {i: record for i, record in zip(indices, found, strict=True) if record is not None}
 
     def error(self, answer: Answer[Any]) -> PartialResultError:
         """What failed, in rows of X."""

@@ -18,8 +18,9 @@ from sklearn.pipeline import FeatureUnion
 
 from skesm import ESM2Embedder, ESM2LogitSummarizer
 from skesm._alphabet import count_residues
+from skesm._derived import derive
 from skesm._outputs import FloatArray, Namespace, OutputSpec, Record, parse_outputs
-from skesm._road import RunInfo, TransformPlan, keep, travel
+from skesm._road import RunInfo, TransformPlan, keep, survey, travel
 from skesm.backends.base import Backend, Batch
 from skesm.cache import RecordStore
 from skesm.esm2.spec import ModelSpec
@@ -165,6 +166,21 @@ def test_the_store_is_read_in_portions(tmp_path: Path, monkeypatch: pytest.Monke
     assert max(reads) == 2
     assert sum(reads) == len(SEQUENCES)
     assert backend.asked == []
+
+
+def test_what_is_derived_is_found_in_what_is_stored(tmp_path: Path) -> None:
+    residues, contacts = OutputSpec("residues", 2), OutputSpec("contacts")
+    cut = OutputSpec("mutated", 2, "WCHWMY"), OutputSpec("contact_profile")
+    backend, rows = ToyBackend(), ["WCHWMA", "ACHWMY", "WCHWMY"]
+    options = {"backend": backend, "model": "toy", "memory": tmp_path}
+    records = travel(rows, [residues, contacts], keep, **options).values
+    asked = len(backend.asked)
+    assert survey(rows, cut, **options).to_compute == 0
+    answer = travel(rows, cut, keep, **options)
+    assert (len(backend.asked), answer.info.hits) == (asked, 3)
+    for row, record, source in zip(rows, answer.values, records, strict=True):
+        expected = derive(source, cut, row)
+        assert all(np.array_equal(record[output], expected[output]) for output in cut)
 
 
 def test_what_was_asked_for_is_stored_although_a_record_cannot_be_reduced(tmp_path: Path) -> None:
