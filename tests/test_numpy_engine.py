@@ -21,7 +21,7 @@ from skesm._alphabet import AMINO_ACIDS
 from skesm._outputs import OutputSpec
 from skesm.backends import LocalBackend
 from skesm.esm2.checkpoint import locate
-from skesm.esm2.numpy_engine import SHARED_LIMIT, NumpyEngine
+from skesm.esm2.numpy_engine import SHARED_LIMIT, SPLIT_WIDTH, NumpyEngine
 from skesm.esm2.parameters import read_parameters
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.weights_file import WeightsFiles
@@ -38,6 +38,12 @@ OUTPUTS = [
     OutputSpec("attention_received", 2),
     OutputSpec("attention_heads", 2),
 ]
+
+
+@pytest.fixture(scope="module")
+def wide(make_checkpoint) -> Path:
+    """One layer of the width of the 650M model, whose products are computed in parts."""
+    return make_checkpoint(1, SPLIT_WIDTH, 20)
 
 
 def load(folder: Path) -> NumpyEngine:
@@ -297,3 +303,37 @@ if __name__ == "__main__":  # in a process with another OPENBLAS_CORETYPE
         "differences": differences(folder, random_sequences(LENGTHS)),
     }
     print(json.dumps(report))
+
+
+def test_helping_threads_change_no_bit(wide: Path) -> None:
+    """One sequence that has the machine for itself, and the same among others, on one thread each."""
+    outputs = [
+        OutputSpec("residues", 1),
+        OutputSpec("logits"),
+        OutputSpec("contacts"),
+        OutputSpec("attention_heads", 1),
+    ]
+    engine = load(wide)
+    lengths = [1, 20, 130, 250, 700]
+    sequences = [tokenize(sequence) for sequence in random_sequences(lengths)]
+    with engine.hold(4), ThreadPoolExecutor(4) as helpers:
+        for sequence in sequences:
+            for wanted in (outputs, outputs[:2]):  # heads whose weights are read are computed in order
+                (alone,), (helped,) = engine.forward([sequence], wanted), engine.forward([sequence], wanted, helpers)
+                assert all(np.array_equal(alone[output], helped[output]) for output in wanted)
+
+
+def test_a_sequence_alone_is_helped(wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[str] = set()
+    part = NumpyEngine._double_gelu_part
+    note = lambda self, *args: seen.add(threading.current_thread().name) or part(self, *args)  # noqa: E731
+    monkeypatch.setattr(NumpyEngine, "_double_gelu_part", note)
+    backend, output = LocalBackend(engine="numpy", num_threads=3), [OutputSpec("mean", 1)]
+    (sequence,) = random_sequences([300])
+    list(backend.run(wide, [sequence], output))  # the engine's trials at first use are over
+    seen.clear()
+    list(backend.run(wide, [sequence], output))
+    assert {name.rpartition("_")[0] for name in seen} == {"skesm-helper"}
+    seen.clear()
+    assert sum(len(batch.records) for batch in backend.run(wide, random_sequences([300] * 3), output)) == 3
+    assert {name.rpartition("_")[0] for name in seen} == {"skesm"}, "as many packs as threads: each has its own"

@@ -9,8 +9,8 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from importlib.util import find_spec as find_module
 from numbers import Integral
@@ -53,8 +53,10 @@ class Engine(Protocol):
     def hold(self, n_threads: int) -> AbstractContextManager[int]:
         """Prepare this process for `n_threads` threads of work; gives the number of packs to run at once."""
 
-    def forward(self, sequences: Sequence[Tokens], outputs: Sequence[OutputSpec]) -> list[dict[OutputSpec, FloatArray]]:
-        """Compute a pack."""
+    def forward(
+        self, sequences: Sequence[Tokens], outputs: Sequence[OutputSpec], helpers: Executor | None = None
+    ) -> list[dict[OutputSpec, FloatArray]]:
+        """Compute a pack; `helpers` are threads that have nothing else to do."""
 
 
 class LocalBackend(Backend):
@@ -175,10 +177,15 @@ class LocalBackend(Backend):
         sizes = [_size(length, outputs, engine.spec) for length in lengths]
         batches = split_batches(plan_packs(lengths, *engine.sharing), sizes, self.tokens_per_batch)
         n_threads = effective_n_jobs(n_jobs) if n_jobs is not None else self.num_threads or default_workers()
-        with engine.hold(n_threads) as workers, ThreadPoolExecutor(workers, "skesm") as pool:
+        with ExitStack() as stack:
+            workers = stack.enter_context(engine.hold(n_threads))
+            pool = stack.enter_context(ThreadPoolExecutor(workers, "skesm"))
+            helpers = None
+            if sum(map(len, batches)) < workers:
+                helpers = stack.enter_context(ThreadPoolExecutor(workers, "skesm-helper"))
 
             def submit(batch: list[list[int]]) -> list[Future[list[dict[OutputSpec, FloatArray]]]]:
-                return [pool.submit(engine.forward, [tokens[i] for i in pack], outputs) for pack in batch]
+                return [pool.submit(engine.forward, [tokens[i] for i in pack], outputs, helpers) for pack in batch]
 
             try:
                 running = submit(batches[0])

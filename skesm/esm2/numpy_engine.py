@@ -6,7 +6,8 @@ alone, and nothing is padded but the last rows of a pack.
 The features of a sequence are the same to the last bit whatever else is in the call. A matrix product in BLAS may
 treat a row differently by its place among the others (OpenBLAS's AVX2 kernels do), by their number, and by the number
 of threads. Therefore every product runs on one thread (`skesm.esm2.threads`), on rows of one sequence only, so that
-its shape is a function of that sequence's length. Short sequences share packs of one fixed size if, and only if, a
+its shape is a function of that sequence's length; wide models compute it in parts of fixed shape, which a pack that has
+the machine for itself spreads over helping threads. Short sequences share packs of one fixed size if, and only if, a
 trial on this machine shows that place does not matter (`NumpyEngine.places_are_equal`); else they too run alone.
 """
 
@@ -14,7 +15,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
@@ -61,6 +63,25 @@ _GELU_ELEMENTS = 1 << 16  # worked on at a time: stays in the second-level cache
 _SCORE_ELEMENTS = 1 << 17  # attention scores held at a time
 # exp2 of scores in this range neither overflows in a sum nor falls into slow subnormal numbers
 _SCORE_MAX, _SCORE_MIN = 100.0, -120.0
+
+
+#: Models of this width or more compute products in so many parts; in smaller ones a part would not be worth a thread.
+SPLIT_WIDTH, _PARTS = 1280, 4
+
+
+def _do(tasks: Iterable[Callable[[], object]], helpers: Executor | None) -> None:
+    """Tasks that do not depend on each other, on the helping threads if there are any."""
+    if helpers is None:
+        for task in tasks:
+            task()
+    else:
+        list(helpers.map(_help, tasks))
+
+
+def _help(task: Callable[[], object]) -> None:
+    limit_own_thread()
+    with np.errstate(over="ignore", under="ignore"):  # a thread's own, see `NumpyEngine.forward`
+        task()
 
 
 class _Workspace(threading.local):
@@ -124,7 +145,9 @@ class NumpyEngine:
         with one_blas_thread():
             yield n_threads
 
-    def forward(self, sequences: Sequence[Tokens], outputs: Sequence[OutputSpec]) -> list[dict[OutputSpec, FloatArray]]:
+    def forward(
+        self, sequences: Sequence[Tokens], outputs: Sequence[OutputSpec], helpers: Executor | None = None
+    ) -> list[dict[OutputSpec, FloatArray]]:
         """Compute a pack.
 
         Parameters
@@ -133,6 +156,8 @@ class NumpyEngine:
             Tokens with start and end.
         outputs : sequence of OutputSpec
             The pass stops after the last layer that is needed.
+        helpers : Executor, optional
+            Threads that have nothing else to do; not those that call this. They change no bit.
 
         Returns
         -------
@@ -171,8 +196,9 @@ class NumpyEngine:
         with np.errstate(over="ignore", under="ignore"):  # tanh and exp2 saturate as they should
             for i, block in enumerate(self._blocks[:last]):
                 keep(i, x)
-                self._attention(block, x, bounds, rotary, partial(reader.read, i + 1) if reader.wants(i + 1) else None)
-                self._feed_forward(block, x)
+                read = partial(reader.read, i + 1) if reader.wants(i + 1) else None
+                self._attention(block, x, bounds, rotary, read, helpers)
+                self._feed_forward(block, x, helpers)
             if last == n_layers:
                 h = self._workspace.get("h", *x.shape)
                 x = self._norm(x, self._parameters.final_norm, h)
@@ -231,25 +257,31 @@ class NumpyEngine:
         out += affine.bias
         return out
 
-    def _double_gelu(self, h: FloatArray, bias: FloatArray) -> None:
+    def _product(self, x: FloatArray, weight: FloatArray, out: FloatArray, helpers: Executor | None) -> None:
+        """The product of x with Wᵀ into out, in parts of a shape that depends on the model and the rows of x alone."""
+        step = -(-len(weight) // _PARTS) if self.spec.width >= SPLIT_WIDTH else len(weight)
+        parts = [slice(begin, begin + step) for begin in range(0, len(weight), step)]
+        _do((partial(np.matmul, x, weight[part].T, out=out[:, part]) for part in parts), helpers)
+
+    def _double_gelu(self, h: FloatArray, bias: FloatArray, helpers: Executor | None = None) -> None:
         """2 GELU(h + bias) in place; the caller folds the half into what follows."""
-        rows, width = h.shape
-        step = max(1, _GELU_ELEMENTS // width)
-        square, inner = (self._workspace.get(name, step, width) for name in ("gelu_square", "gelu_inner"))
-        for begin in range(0, rows, step):
-            part = h[begin : begin + step]
-            u, a = square[: len(part)], inner[: len(part)]
-            part += bias
-            np.multiply(part, part, out=u)
-            np.multiply(u, _GELU[-1], out=a)
-            a += _GELU[-2]
-            for coefficient in _GELU[-3::-1]:
-                a *= u
-                a += coefficient
-            a *= part
-            np.tanh(a, out=a)
-            a += np.float32(1)
-            part *= a
+        step = max(1, _GELU_ELEMENTS // h.shape[1])
+        parts = (h[begin : begin + step] for begin in range(0, len(h), step))
+        _do((partial(self._double_gelu_part, part, bias) for part in parts), helpers)
+
+    def _double_gelu_part(self, part: FloatArray, bias: FloatArray) -> None:
+        u, a = (self._workspace.get(name, *part.shape) for name in ("gelu_square", "gelu_inner"))
+        part += bias
+        np.multiply(part, part, out=u)
+        np.multiply(u, _GELU[-1], out=a)
+        a += _GELU[-2]
+        for coefficient in _GELU[-3::-1]:
+            a *= u
+            a += coefficient
+        a *= part
+        np.tanh(a, out=a)
+        a += np.float32(1)
+        part *= a
 
     def _attention(
         self,
@@ -258,6 +290,7 @@ class NumpyEngine:
         bounds: Sequence[int],
         rotary: tuple[FloatArray, FloatArray],
         read: Callable[[int, slice, FloatArray], None] | None,
+        helpers: Executor | None,
     ) -> None:
         """Add the attention of a block to the residual stream x; hand its weights to `read`, if they are wanted.
 
@@ -271,7 +304,7 @@ class NumpyEngine:
         h = self._norm(x, block.attention_norm, work.get("h", rows, d))
         z = work.get("qkv", 3, d, rows)
         for affine, part in zip((block.query, block.key, block.value), z, strict=True):
-            np.matmul(affine.weight, h.T, out=part)
+            self._product(h, affine.weight, part.T, helpers)
             part += affine.bias[:, None]
 
         cos, sin = rotary
@@ -293,34 +326,39 @@ class NumpyEngine:
         value[:, width] = 1
         mixed = work.get("mixed", heads, width, rows)
         mixed[:, :, bounds[-1] :] = 0
+
+        def mix(place: int, begin: int, end: int, some: slice) -> None:
+            """What the tokens of a sequence take of its values, by some heads."""
+            scores = work.get("scores", some.stop - some.start, end - begin, end - begin)  # key × query
+            np.matmul(key[some, :, begin:end].transpose(0, 2, 1), query[some, :, begin:end], out=scores)
+            if scores.max() > _SCORE_MAX or scores.min() < _SCORE_MIN:
+                scores -= scores.max(axis=1, keepdims=True)
+                np.maximum(scores, np.float32(_SCORE_MIN), out=scores)
+            np.exp2(scores, out=scores)
+            sums = np.matmul(value[some, :, begin:end], scores)
+            np.divide(sums[:, :width], sums[:, width:], out=mixed[some, :, begin:end])
+            if read is not None:
+                scores /= sums[:, width:]
+                read(place, some, scores)
+
+        pieces = []
         for place, (begin, end) in enumerate(pairwise(bounds)):
-            length = end - begin
-            step = max(1, min(heads, _SCORE_ELEMENTS // length**2))
+            step = max(1, min(heads, _SCORE_ELEMENTS // (end - begin) ** 2))
             for first in range(0, heads, step):
-                some = slice(first, min(first + step, heads))
-                scores = work.get("scores", some.stop - first, length, length)  # key × query
-                np.matmul(key[some, :, begin:end].transpose(0, 2, 1), query[some, :, begin:end], out=scores)
-                if scores.max() > _SCORE_MAX or scores.min() < _SCORE_MIN:
-                    scores -= scores.max(axis=1, keepdims=True)
-                    np.maximum(scores, np.float32(_SCORE_MIN), out=scores)
-                np.exp2(scores, out=scores)
-                sums = np.matmul(value[some, :, begin:end], scores)
-                np.divide(sums[:, :width], sums[:, width:], out=mixed[some, :, begin:end])
-                if read is not None:
-                    scores /= sums[:, width:]
-                    read(place, some, scores)
-        np.matmul(mixed.reshape(d, rows).T, block.attention_output.weight.T, out=h)
+                pieces.append(partial(mix, place, begin, end, slice(first, min(first + step, heads))))
+        _do(pieces, None if read is not None else helpers)  # who reads sums up, and in order
+        self._product(mixed.reshape(d, rows).T, block.attention_output.weight, h, helpers)
         h += block.attention_output.bias
         x += h
 
-    def _feed_forward(self, block: Block, x: FloatArray) -> None:
+    def _feed_forward(self, block: Block, x: FloatArray, helpers: Executor | None) -> None:
         """Add the feed-forward network of a block to the residual stream x."""
         rows, d = x.shape
         h = self._norm(x, block.ffn_norm, self._workspace.get("h", rows, d))
         f = self._workspace.get("f", rows, self.spec.ffn_width)
-        np.matmul(h, block.ffn_in.weight.T, out=f)
-        self._double_gelu(f, block.ffn_in.bias)
-        np.matmul(f, block.ffn_out.weight.T, out=h)
+        self._product(h, block.ffn_in.weight, f, helpers)
+        self._double_gelu(f, block.ffn_in.bias, helpers)
+        self._product(f, block.ffn_out.weight, h, helpers)
         h *= np.float32(0.5)
         h += block.ffn_out.bias
         x += h

@@ -213,7 +213,9 @@ class TorchEngine:
         else:
             yield 2 if self._device.type == "cuda" else 1
 
-    def forward(self, sequences: Sequence[Tokens], outputs: Sequence[OutputSpec]) -> list[dict[OutputSpec, FloatArray]]:
+    def forward(
+        self, sequences: Sequence[Tokens], outputs: Sequence[OutputSpec], helpers: object = None
+    ) -> list[dict[OutputSpec, FloatArray]]:
         """Compute a pack.
 
         Parameters
@@ -222,6 +224,7 @@ class TorchEngine:
             Tokens with start and end.
         outputs : sequence of OutputSpec
             The pass stops after the last layer that is needed.
+        helpers : ignored
 
         Returns
         -------
