@@ -46,9 +46,11 @@ class Engine(Protocol):
     has_head: bool
     has_contact_head: bool
 
-    @property
-    def sharing(self) -> tuple[int, int]:
-        """(most tokens in a pack of several sequences, most tokens of a sequence in such a pack)."""
+    def sharing(self, n_tokens: int, workers: int) -> tuple[int, int]:
+        """(most tokens in a pack of several sequences, most tokens of a sequence in such a pack).
+
+        `n_tokens` are those of the whole run, whose packs go to so many workers.
+        """
 
     def hold(self, n_threads: int) -> AbstractContextManager[int]:
         """Prepare this process for `n_threads` threads of work; gives the number of packs to run at once."""
@@ -175,13 +177,14 @@ class LocalBackend(Backend):
         tokens = [tokenize(sequence) for sequence in sequences]
         lengths = [len(t) for t in tokens]
         sizes = [_size(length, outputs, engine.spec) for length in lengths]
-        batches = split_batches(plan_packs(lengths, *engine.sharing), sizes, self.tokens_per_batch)
         n_threads = effective_n_jobs(n_jobs) if n_jobs is not None else self.num_threads or default_workers()
         with ExitStack() as stack:
             workers = stack.enter_context(engine.hold(n_threads))
+            packs = plan_packs(lengths, *engine.sharing(sum(lengths), workers))
+            batches = split_batches(packs, sizes, self.tokens_per_batch)
             pool = stack.enter_context(ThreadPoolExecutor(workers, "skesm"))
             helpers = None
-            if sum(map(len, batches)) < workers:
+            if len(packs) < workers:
                 helpers = stack.enter_context(ThreadPoolExecutor(workers, "skesm-helper"))
 
             def submit(batch: list[list[int]]) -> list[Future[list[dict[OutputSpec, FloatArray]]]]:

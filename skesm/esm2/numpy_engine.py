@@ -134,9 +134,8 @@ class NumpyEngine:
             first, *others = shallow.forward([sequence] * (SHARED_ROWS // length), outputs)
         return all(np.array_equal(other[o], first[o]) for other in others for o in outputs)
 
-    @property
-    def sharing(self) -> tuple[int, int]:
-        """(tokens in a shared pack, most tokens of a sequence that shares)."""
+    def sharing(self, n_tokens: int, workers: int) -> tuple[int, int]:
+        """(tokens in a shared pack, most tokens of a sequence that shares), whatever the run: bits depend on them."""
         return SHARED_ROWS, SHARED_LIMIT if self.places_are_equal else 0
 
     @contextmanager

@@ -36,6 +36,8 @@ from skesm.exceptions import BackendError
 
 #: Tokens in a shared pack on the CPU: enough for efficient products, few enough to stay in the caches.
 CPU_PACK_TOKENS = 512
+#: Fewer would make products slower by more than an idle worker costs.
+MIN_PACK_TOKENS = 128
 #: Elements of the residual stream in a pack on a GPU, which needs more work at a time: 26,214 tokens of the 8M model,
 #: 6,553 of 650M. All arrays of such a pack take about half a gigabyte.
 GPU_PACK_ELEMENTS = 1 << 23
@@ -194,11 +196,16 @@ class TorchEngine:
                     "dtype='bfloat16'"
                 )
 
-    @property
-    def sharing(self) -> tuple[int, int]:
-        """(tokens in a shared pack, most tokens of a sequence that shares)."""
-        tokens = CPU_PACK_TOKENS if self._device.type == "cpu" else max(1, GPU_PACK_ELEMENTS // self.spec.width)
-        return tokens, tokens
+    def sharing(self, n_tokens: int, workers: int) -> tuple[int, int]:
+        """(tokens in a shared pack, most tokens of a sequence that shares).
+
+        On the CPU a run of few packs gets as many as its workers can share evenly: three on two cost a quarter.
+        """
+        if self._device.type != "cpu":
+            tokens = max(1, GPU_PACK_ELEMENTS // self.spec.width)
+            return tokens, tokens
+        rounds = -(-n_tokens // (CPU_PACK_TOKENS * workers))
+        return max(MIN_PACK_TOKENS, -(-n_tokens // (rounds * workers))), CPU_PACK_TOKENS
 
     @contextmanager
     def hold(self, n_threads: int) -> Iterator[int]:

@@ -25,7 +25,7 @@ from common import medians, mixed_lengths, random_checkpoint, random_sequences, 
 from peers import Features
 
 from skesm import ESM2Embedder
-from skesm.backends import LocalBackend
+from skesm.backends import LocalBackend, local
 from skesm.esm2.spec import REGISTRY
 
 BASE = "transformers sdpa"
@@ -133,6 +133,7 @@ def main() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     torch.set_num_threads(args.threads)
+    local._engines = local._Kept(3)  # a process keeps two, and would load one of the three anew at each turn
     results: dict[str, dict[str, Any]] = {}
     for model in args.models:
         sets = sequence_sets(args.scale * SHARES.get(model, LEAST_SHARE))
