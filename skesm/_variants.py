@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from skesm._alphabet import AMINO_ACIDS, MASK_SYMBOL, count_residues
+from skesm._alphabet import AMINO_ACIDS, MASK_SYMBOL, count_residues, split_residues
 from skesm.exceptions import InvalidSequenceError
 
 #: How a reference is learnt from the sequences that are fitted, in place of one that is given; None is the consensus.
@@ -191,11 +191,11 @@ def mask_each(sequence: str, positions: Iterable[int]) -> list[str]:
     >>> mask_each("MKT", [0, 2])
     ['<mask>KT', 'MK<mask>']
     """
-    symbols = list(sequence.replace(MASK_SYMBOL, _MASK_BYTE))
+    symbols = split_residues(sequence)
     copies = []
     for position in positions:
         copy = [*symbols[:position], MASK_SYMBOL, *symbols[position + 1 :]]
-        copies.append("".join(copy).replace(_MASK_BYTE, MASK_SYMBOL))
+        copies.append("".join(copy))
     return copies
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from skesm._alphabet import AMINO_ACIDS, MASK_SYMBOL
+from skesm._alphabet import AMINO_ACIDS, split_residues
 from skesm._outputs import FloatArray, OutputSpec, Record
 from skesm.backends.biolm_wire import encode_answer
 from skesm.server._requests import Ask
@@ -21,8 +20,6 @@ _GZIP_LEVEL = 1
 _GZIP_WINDOW = 31  # zlib's way to ask for a gzip header
 #: Smaller bodies gain nothing.
 GZIP_MINIMUM = 1024
-
-_SYMBOL = re.compile(f"{MASK_SYMBOL}|.")
 
 
 def to_json(value: Any) -> bytes:
@@ -69,7 +66,7 @@ def _result(ask: Ask, place: int, record: Record) -> Mapping[str, Any]:
     if ask.action == "predict":
         return {
             "logits": record[OutputSpec("logits")],
-            "sequence_tokens": _SYMBOL.findall(sequence),
+            "sequence_tokens": split_residues(sequence),
             "vocab_tokens": list(AMINO_ACIDS),
         }
     wanted = {output: record[output] for output in ask.outputs}
