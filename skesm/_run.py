@@ -40,9 +40,13 @@ class Journey:
         journey : Journey
             Its outputs have windows, or none.
         """
-        fits = [windows is None or count_residues(sequence) <= windows.size for sequence in self.sequences]
-        if windows is None or all(fits):
-            yield range(len(fits)), self
+        places = range(len(self.sequences))
+        if windows is None:
+            yield places, self
+            return
+        fits = [count_residues(sequence) <= windows.size for sequence in self.sequences]
+        if all(fits):
+            yield places, self
             return
         short, long = ([place for place, fit in enumerate(fits) if fit == wanted] for wanted in (True, False))
         refuse_pairwise((*self.outputs, *self.prefetch), windows, long)
@@ -109,7 +113,7 @@ class Run:
                     prefetch=part.prefetch,
                     n_jobs=estimator.n_jobs,
                     verbose=bool(estimator.verbose),
-                    rows=[(place,) if rows is None else rows[place] for place in places],
+                    rows=rows if part is journey else [(place,) if rows is None else rows[place] for place in places],
                 )
             except PartialResultError as error:
                 causes.update(error.causes)
