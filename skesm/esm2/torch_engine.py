@@ -12,7 +12,7 @@ residual stream and the biases added to it, LayerNorms, rotary angles and poolin
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import groupby
@@ -30,7 +30,7 @@ from skesm.esm2.parameters import Affine, Block, Head, Parameters
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.threads import one_torch_thread
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK, tokenize
-from skesm.esm2.torch_attention import Attend, choose_attention, read_weights, split_runs
+from skesm.esm2.torch_attention import Attend, attend_by_products, choose_attention, split_runs
 from skesm.esm2.torch_linear import Linear, PackedLinear, choose_linear
 from skesm.exceptions import BackendError
 
@@ -105,7 +105,8 @@ class TorchEngine:
     spec : ModelSpec
     parameters : Parameters
         Copied once, to the device or into the layout that is fastest on this processor (`skesm.esm2.torch_linear`);
-        where there is none, the engine computes in float32 on the CPU from these arrays themselves.
+        where there is none, the engine computes in float32 on the CPU from these arrays themselves, but for queries'
+        and keys' weights.
     device : str, default="cpu"
         As `resolve_device` gives it.
     dtype : {"float32", "bfloat16"}, default="float32"
@@ -137,6 +138,16 @@ class TorchEngine:
                 raise
             raise BackendError(f"{spec.name} cannot be used on device {device!r} in {dtype}: {error}") from error
 
+    def _interleave(self, block: Block) -> Block:
+        """The block with channels of queries and keys that rotate together side by side: a complex number.
+
+        Scores are sums over the channels of a head, and stay what they are.
+        """
+        halves = np.arange(self.spec.width).reshape(self.spec.n_heads, 2, -1)
+        order = halves.swapaxes(1, 2).ravel()
+        query, key = (Affine(*(part[order] for part in pair)) for pair in (block.query, block.key))
+        return block._replace(query=query, key=key)
+
     def _place_weights(self, parameters: Parameters) -> None:
         """The parameters' own places, with tensors on the device in them."""
         import torch
@@ -155,7 +166,7 @@ class TorchEngine:
 
         self._embedding = small(parameters.embedding)
         self._inverse_frequencies = small(parameters.inverse_frequencies)
-        self._blocks = [Block(*map(affine, block, Block._fields)) for block in parameters.blocks]
+        self._blocks = [Block(*map(affine, block, Block._fields)) for block in map(self._interleave, parameters.blocks)]
         self._final_norm = affine(parameters.final_norm)
         self._head: Placed = Head(*map(affine, parameters.head)) if parameters.head is not None else None
         contacts = parameters.contacts
@@ -166,10 +177,10 @@ class TorchEngine:
 
         shapes = [(1, len(tokens := tokenize(CALIBRATION_SEQUENCE)))]
         with torch.inference_mode():
-            x, rotary = self._embed([tokens]), self._rotary_tables(shapes)
+            x, rotary = self._embed([tokens]), self._rotary(shapes)
             attend = self._attend(shapes, self._device)
-            attention = partial(self._attention, attend=attend, rotary=rotary, read=None)
-            return centre(self._blocks, exact, x, self._norm, attention, self._feed_forward)
+            attention = partial(self._attention, attend=attend, rotary=rotary)
+            return centre(self._blocks, map(self._interleave, exact), x, self._norm, attention, self._feed_forward)
 
     def _on_device(self, array: FloatArray) -> Tensor:
         import torch
@@ -300,14 +311,14 @@ class TorchEngine:
                     results.append((output, [_reduce(run, output.kind) for run in split_runs(x, shapes)]))
 
         x = self._embed(sequences)
-        rotary = self._rotary_tables(shapes)
+        rotary = self._rotary(shapes)
         attend = self._attend(shapes, self._device)
         for i, block in enumerate(self._blocks[:last]):
             keep(i, x)
-            read = (
-                partial(read_weights, shapes=shapes, read=partial(reader.read, i + 1)) if reader.wants(i + 1) else None
-            )
-            self._attention(block, x, attend, rotary, read)
+            if reader.wants(i + 1):
+                self._attention(block, x, attend_by_products(shapes, self._device, partial(reader.read, i + 1)), rotary)
+            else:
+                self._attention(block, x, attend, rotary)
             self._feed_forward(block, x)
         if last == n_layers:
             x = self._norm(x, self._final_norm)
@@ -330,43 +341,36 @@ class TorchEngine:
             x *= self._to_device(kept)[:, None]
         return x
 
-    def _rotary_tables(self, shapes: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of each token's angles, (tokens, 1, h/2) for head width h."""
+    def _rotary(self, shapes: Sequence[tuple[int, int]]) -> Tensor:
+        """What turns each token's queries and keys, complex, (tokens, 1, h/2) for head width h."""
+        import torch
+
         positions = np.concatenate([np.tile(np.arange(length, dtype=np.float32), count) for count, length in shapes])
         angles = self._to_device(positions)[:, None, None] * self._inverse_frequencies
-        return angles.cos(), angles.sin()
+        return torch.complex(angles.cos(), angles.sin())
 
     def _norm(self, x: Tensor, affine: Affine) -> Tensor:
         from torch.nn import functional
 
         return functional.layer_norm(x, x.shape[-1:], affine.weight, affine.bias, self.spec.layer_norm_eps)
 
-    def _attention(
-        self,
-        block: Placed,
-        x: Tensor,
-        attend: Attend,
-        rotary: tuple[Tensor, Tensor],
-        read: Callable[[Tensor, Tensor], None] | None,
-    ) -> None:
-        """Add the attention of a block to the residual stream x; hand queries and keys to `read`, if it is given."""
+    def _attention(self, block: Placed, x: Tensor, attend: Attend, rotary: Tensor) -> None:
+        """Add the attention of a block to the residual stream x."""
         import torch
 
         n_tokens, d = x.shape
         heads = self.spec.n_heads
         h = self._norm(x, block.attention_norm).to(self._dtype)
-        cos, sin = rotary
 
-        def rotate(part: Tensor) -> Tensor:
-            low, high = part.view(n_tokens, heads, 2, d // heads // 2).unbind(2)
-            rotated = torch.stack([low * cos - high * sin, high * cos + low * sin], dim=2)
-            return rotated.to(self._dtype).view(n_tokens, heads, -1)
+        def rotated(part: Tensor) -> Tensor:
+            part = part.float()
+            pairs = torch.view_as_complex(part.view(n_tokens, heads, d // heads // 2, 2))
+            pairs *= rotary
+            return part.view(n_tokens, heads, -1)
 
-        query, key = rotate(block.query(h)), rotate(block.key(h))
+        query, key = rotated(block.query(h)), rotated(block.key(h))
         value = block.value(h).view(n_tokens, heads, -1)
         _add(x, attend(query, key, value), block.attention_output)
-        if read is not None:
-            read(query, key)
 
     def _feed_forward(self, block: Placed, x: Tensor) -> None:
         """Add the feed-forward network of a block to the residual stream x."""
