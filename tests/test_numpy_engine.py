@@ -20,8 +20,10 @@ from skesm import ESM2Embedder
 from skesm._alphabet import AMINO_ACIDS
 from skesm._outputs import OutputSpec
 from skesm.backends import LocalBackend
+from skesm.esm2 import numpy_engine
+from skesm.esm2.batching import plan_packs
 from skesm.esm2.checkpoint import locate
-from skesm.esm2.numpy_engine import SHARED_LIMIT, SPLIT_WIDTH, NumpyEngine
+from skesm.esm2.numpy_engine import MOST_SHARED_ROWS, SHARED_LIMIT, SHARED_ROWS, SPLIT_WIDTH, NumpyEngine
 from skesm.esm2.parameters import read_parameters
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.weights_file import WeightsFiles
@@ -63,6 +65,18 @@ def random_sequences(lengths: list[int], seed: int = 0) -> list[str]:
     return ["".join(rng.choice(list(AMINO_ACIDS), n)) for n in lengths]
 
 
+def run_in_large_packs(model: Path, sequences: list[str]) -> list[dict]:
+    """As an engine does that has done some work."""
+    engine = load(model)
+    engine._work = 10**12
+    tokens = [tokenize(sequence) for sequence in sequences]
+    records: dict[int, dict] = {}
+    with engine.hold(2):
+        for pack in plan_packs([len(t) for t in tokens], *engine.sharing(0, 2)):
+            records.update(zip(pack, engine.forward([tokens[i] for i in pack], OUTPUTS), strict=True))
+    return [records[i] for i in range(len(sequences))]
+
+
 def differences(model: Path, sequences: list[str], seed: int = 0) -> list[str]:
     """Ways to run the same sequences that change a bit of a feature; should be none."""
     expected = run(model, sequences, num_threads=1)
@@ -77,6 +91,8 @@ def differences(model: Path, sequences: list[str], seed: int = 0) -> list[str]:
         "small batches": (range(len(sequences)), sequences, {"tokens_per_batch": 1}),
     }
     changed = []
+    if not same_bits(expected, run_in_large_packs(model, [*sequences, *company])):
+        changed.append("in large packs")
     for name, (indices, variant, options) in ways.items():
         if not same_bits([expected[i] for i in indices], run(model, variant, **options)):
             changed.append(name)
@@ -108,6 +124,35 @@ def shallow_8m(make_checkpoint) -> Path:
 def test_features_do_not_move_by_a_bit(seed: int, shallow_8m: Path) -> None:
     lengths = [*LENGTHS, *range(1 + seed, 301, 23)]
     assert differences(shallow_8m, random_sequences(lengths, seed), seed) == []
+
+
+def test_large_packs_come_with_work_that_pays_for_their_trial(tiny_checkpoint: Path) -> None:
+    engine = load(tiny_checkpoint)
+    trial = sum(range(144, 513, 16))
+    few = numpy_engine._TRIAL_PAYS * trial // engine.spec.n_layers // 2
+    if not engine.places_are_equal:
+        assert engine.sharing(10**12, 2) == (SHARED_ROWS, 0)
+        return
+    assert engine.sharing(few, 2) == (SHARED_ROWS, SHARED_LIMIT)
+    assert engine.sharing(few // 2, 2) == (SHARED_ROWS, SHARED_LIMIT)
+    assert engine.sharing(few, 2) == (MOST_SHARED_ROWS, MOST_SHARED_ROWS)
+    assert engine.sharing(1, 2) == (MOST_SHARED_ROWS, MOST_SHARED_ROWS)
+
+
+def test_the_trial_sees_products_that_depend_on_the_rows(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product = NumpyEngine._product
+
+    def moody(self: NumpyEngine, x: np.ndarray, *args: object) -> None:
+        product(self, x, *args)
+        if len(x) == 496:
+            args[1][7] = np.nextafter(args[1][7], np.inf, dtype=np.float32)
+
+    monkeypatch.setattr(NumpyEngine, "_product", moody)
+    engine = load(tiny_checkpoint)
+    assert engine._rows_are_equal([SHARED_ROWS, 480, 512])
+    assert not engine._rows_are_equal([SHARED_ROWS, 480, 496, 512])
 
 
 def test_the_embedder_keeps_the_bits(checkpoint_8m: Path, proteins: list[str]) -> None:

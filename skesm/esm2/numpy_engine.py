@@ -7,8 +7,10 @@ The features of a sequence are the same to the last bit whatever else is in the 
 treat a row differently by its place among the others (OpenBLAS's AVX2 kernels do), by their number, and by the number
 of threads. Therefore every product runs on one thread (`skesm.esm2.threads`), on rows of one sequence only, so that
 its shape is a function of that sequence's length; wide models compute it in parts of fixed shape, which a pack that has
-the machine for itself spreads over helping threads. Short sequences share packs of one fixed size if, and only if, a
-trial on this machine shows that place does not matter (`NumpyEngine.places_are_equal`); else they too run alone.
+the machine for itself spreads over helping threads. Sequences share a product only where a trial on this machine shows
+that it does not matter: short ones packs of one fixed size, if their place in it makes no difference
+(`NumpyEngine.places_are_equal`); longer ones too, once an engine has work enough for a longer trial, if the number of
+rows makes none either (`NumpyEngine.sharing`).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
@@ -38,8 +40,20 @@ Tokens = NDArray[np.uint8]
 #: Rows of a pack that several short sequences share, and the most tokens of a sequence that shares.
 SHARED_ROWS = 256
 SHARED_LIMIT = 128
+#: The most rows of a pack that longer sequences share, after a trial of all sizes of such packs.
+MOST_SHARED_ROWS = 512
 #: Rows of other packs are a multiple of this: whole vector registers.
 ROW_MULTIPLE = 16
+
+
+def _whole(rows: int) -> int:
+    return -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
+
+
+# Rows of a pack that longer sequences share, or of one sequence alone that might have shared it
+_SIZES = range(_whole(SHARED_LIMIT + 1), MOST_SHARED_ROWS + 1, ROW_MULTIPLE)
+# Work of an engine, in trials of these, after which one is worth it: large packs save 5 to 10 %.
+_TRIAL_PAYS = 14
 
 #: Fraction of tokens that ESM-2's training masked, by which its token dropout scales embeddings.
 TRAINED_MASK_RATIO = 0.15 * 0.8
@@ -116,13 +130,16 @@ class NumpyEngine:
         self._parameters = parameters
         self._blocks = tuple(parameters.blocks)
         self._workspace = _Workspace()
+        self._work = 0  # tokens, times layers, so far
+        self._sizes_are_equal: bool | None = None  # once tried
 
     @cached_property
     def places_are_equal(self) -> bool:
-        """Whether, on this machine's BLAS, a row's result is independent of its place among `SHARED_ROWS` rows.
+        """Whether, on this machine's BLAS, a row's result is independent of its place among `SHARED_ROWS` rows."""
+        return self._rows_are_equal([SHARED_ROWS])
 
-        Tried once: many copies of one sequence in one pack, through one block and the head.
-        """
+    def _rows_are_equal(self, sizes: Sequence[int], workers: int = 1) -> bool:
+        """Try packs of so many rows, full of copies of one sequence, through one block and the head."""
         length = 13  # coprime to the tile sizes of matrix kernels: copies start at every place of a tile
         sequence = np.arange(length, dtype=np.uint8) % 20 + 4
         outputs = [OutputSpec("residues", 1)]
@@ -130,13 +147,27 @@ class NumpyEngine:
             outputs.append(OutputSpec("logits"))
         spec, parameters = self.spec, self._parameters
         shallow = NumpyEngine(replace(spec, n_layers=1), replace(parameters, blocks=self._blocks[:1]))
-        with one_blas_thread():
-            first, *others = shallow.forward([sequence] * (SHARED_ROWS // length), outputs)
-        return all(np.array_equal(other[o], first[o]) for other in others for o in outputs)
+
+        def copies(rows: int) -> list[dict[OutputSpec, FloatArray]]:
+            return shallow._forward([sequence] * (rows // length), outputs, rows)
+
+        with one_blas_thread(), ThreadPoolExecutor(workers) as pool:
+            first = copies(SHARED_ROWS)[0]
+            return all(
+                np.array_equal(copy[o], first[o]) for pack in pool.map(copies, sizes) for copy in pack for o in outputs
+            )
 
     def sharing(self, n_tokens: int, workers: int) -> tuple[int, int]:
-        """(tokens in a shared pack, most tokens of a sequence that shares), whatever the run: bits depend on them."""
-        return SHARED_ROWS, SHARED_LIMIT if self.places_are_equal else 0
+        """(most tokens in a shared pack, most tokens of a sequence that shares).
+
+        They change with the work that an engine has done, but where they do no bit depends on them.
+        """
+        if not self.places_are_equal:
+            return SHARED_ROWS, 0
+        self._work += n_tokens * self.spec.n_layers
+        if self._sizes_are_equal is None and self._work >= _TRIAL_PAYS * sum(_SIZES):
+            self._sizes_are_equal = self._rows_are_equal(_SIZES, workers)
+        return (MOST_SHARED_ROWS, MOST_SHARED_ROWS) if self._sizes_are_equal else (SHARED_ROWS, SHARED_LIMIT)
 
     @contextmanager
     def hold(self, n_threads: int) -> Iterator[int]:
@@ -163,15 +194,22 @@ class NumpyEngine:
         records : list of dict
             One for each sequence.
         """
+        used = sum(map(len, sequences))
+        shared = len(sequences) > 1 or (used <= SHARED_LIMIT and self.places_are_equal)
+        return self._forward(sequences, outputs, max(_whole(used), SHARED_ROWS if shared else 0), helpers)
+
+    def _forward(
+        self,
+        sequences: Sequence[Tokens],
+        outputs: Sequence[OutputSpec],
+        rows: int,
+        helpers: Executor | None = None,
+    ) -> list[dict[OutputSpec, FloatArray]]:
         limit_own_thread()
         n_layers = self.spec.n_layers
         needs_head = any(output.kind in HEAD_KINDS for output in outputs)
         last = max(n_layers if output.layer is None else output.layer for output in outputs)
         bounds = np.concatenate([[0], np.cumsum([len(s) for s in sequences])]).tolist()
-        used = bounds[-1]
-        shared = len(sequences) > 1 or (used <= SHARED_LIMIT and self.places_are_equal)
-        rows = SHARED_ROWS if shared else -(-used // ROW_MULTIPLE) * ROW_MULTIPLE
-
         records: list[dict[OutputSpec, FloatArray]] = [{} for _ in sequences]
         reader = AttentionReader(
             outputs,
