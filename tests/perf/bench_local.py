@@ -31,7 +31,7 @@ from skesm.esm2.spec import REGISTRY
 BASE = "transformers sdpa"
 
 #: Sequences of each set for the 8M model, and the share of them that larger ones get.
-SEQUENCES = {"equal": 64, "mixed": 128, "peptides": 600}
+SEQUENCES = {"equal": 64, "mixed": 128, "short": 128, "peptides": 600}
 SHARES = {"esm2_t6_8M_UR50D": 1.0, "esm2_t12_35M_UR50D": 0.5, "esm2_t30_150M_UR50D": 0.1875}
 LEAST_SHARE = 0.0625
 
@@ -41,6 +41,7 @@ def sequence_sets(share: float) -> dict[str, list[str]]:
     return {
         "equal": random_sequences([237] * n["equal"]),
         "mixed": random_sequences(mixed_lengths(n["mixed"])),
+        "short": random_sequences(np.random.default_rng(0).integers(20, 251, n["short"])),
         "peptides": random_sequences(np.random.default_rng(0).integers(5, 51, n["peptides"])),
     }
 
