@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +116,25 @@ def test_the_digest_is_of_the_tensors_not_of_the_layout(tensors: dict[str, torch
     save_file({**tensors, "b.bias": other}, changed)
     save_file({("c" if name == "b.bias" else name): tensor for name, tensor in tensors.items()}, renamed)
     assert len({digest, WeightsFiles([changed]).digest(), WeightsFiles([renamed]).digest()}) == 3
+
+
+def test_released_tensors_leave_memory_and_can_be_read_again(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    tensors = {f"layer.{i}.weight": torch.from_numpy(rng.random((1024, 2048), dtype=np.float32)) for i in range(8)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    weights = WeightsFiles([tmp_path / "model.safetensors"])
+    views = {name: weights[name] for name in weights}
+    sums = {name: view.sum() for name, view in views.items()}
+    before = mapped_megabytes()
+    for i in range(7):
+        weights.release(f"layer.{i}.")
+    if sys.platform == "linux":
+        assert mapped_megabytes() < before - 50  # of 7 × 8.4
+    assert {name: view.sum() for name, view in views.items()} == sums
+
+
+def mapped_megabytes() -> float:
+    """Memory of files that this process holds; 0 where Linux's /proc is missing."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("RssFile"))

@@ -50,8 +50,8 @@ class Parameters:
     ----------
     embedding : ndarray of shape (33, d)
     blocks : iterable of Block
-        Read each time they are asked for: an engine that converts them never holds all of a float16 or bfloat16
-        checkpoint in float32.
+        Read each time they are asked for, and let go before the next: an engine that converts them never holds all of
+        the file, nor all of a float16 or bfloat16 checkpoint in float32.
     final_norm : Affine
     head : Head or None
         None if the checkpoint was saved without one: then there are no logits.
@@ -73,12 +73,15 @@ class Parameters:
 class _Blocks(Iterable[Block]):
     """Blocks that are read as they are asked for."""
 
-    def __init__(self, read: Callable[[int], Block], n_layers: int) -> None:
+    def __init__(self, read: Callable[[int], Block], release: Callable[[int], None], n_layers: int) -> None:
         self._read = read
+        self._release = release
         self._n_layers = n_layers
 
     def __iter__(self) -> Iterator[Block]:
-        return map(self._read, range(self._n_layers))
+        for i in range(self._n_layers):
+            yield self._read(i)
+            self._release(i)
 
 
 def read_parameters(spec: ModelSpec, weights: WeightsFiles) -> Parameters:
@@ -108,8 +111,11 @@ def read_parameters(spec: ModelSpec, weights: WeightsFiles) -> Parameters:
         gamma, beta = ("gamma", "beta") if f"{name}.gamma" in weights else ("weight", "bias")
         return Affine(tensor(f"{name}.{gamma}", d), tensor(f"{name}.{beta}", d))
 
+    def layer_name(i: int) -> str:
+        return f"{prefix}encoder.layer.{i}."
+
     def block(i: int) -> Block:
-        layer = f"{prefix}encoder.layer.{i}."
+        layer = layer_name(i)
         return Block(
             attention_norm=norm(f"{layer}attention.LayerNorm"),
             query=linear(f"{layer}attention.self.query", d, d),
@@ -142,7 +148,7 @@ def read_parameters(spec: ModelSpec, weights: WeightsFiles) -> Parameters:
         contacts = Affine(of_heads.reshape(spec.n_layers, spec.n_heads), intercept)
     return Parameters(
         embedding=embedding,
-        blocks=_Blocks(block, spec.n_layers),
+        blocks=_Blocks(block, lambda i: weights.release(layer_name(i)), spec.n_layers),
         final_norm=norm(f"{prefix}encoder.emb_layer_norm_after"),
         head=head,
         contacts=contacts,

@@ -93,6 +93,15 @@ class WeightsFiles(Mapping[str, FloatArray]):
         kind = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64}[dtype]
         return raw.view(kind).reshape(shape).astype(np.float32, copy=False)
 
+    def release(self, prefix: str) -> None:
+        """Let the system drop the pages of tensors whose names begin so; they are read again if they are used again."""
+        if not hasattr(mmap.mmap, "madvise"):  # on Windows
+            return
+        for name, (data, _, _, begin, end) in self._entries.items():
+            first, last = -(-begin // mmap.PAGESIZE), end // mmap.PAGESIZE  # whole pages
+            if name.startswith(prefix) and first < last:
+                data.madvise(mmap.MADV_DONTNEED, first * mmap.PAGESIZE, (last - first) * mmap.PAGESIZE)
+
     def digest(self) -> str:
         """SHA-256 over every tensor's name, type, shape and bytes, in the order of names (hexadecimal).
 
