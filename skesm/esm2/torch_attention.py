@@ -79,7 +79,7 @@ def attend_by_products(shapes: Shapes, device: Any, read: Read | None = None) ->
                 if read is not None:
                     read(place, some, scores[..., :length] / sums)
             begin = end
-        return mixed.view(-1, n_tokens).t().to(value.dtype, memory_format=torch.contiguous_format)
+        return mixed.view(-1, n_tokens).to(value.dtype).t().contiguous()
 
     return attend
 

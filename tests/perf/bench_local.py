@@ -3,9 +3,9 @@
     python tests/perf/bench_local.py [--models esm2_t6_8M_UR50D esm2_t30_150M_UR50D] [--threads 2]
         [--esm-cpp OTHER_ENVIRONMENT/bin/python] [--json results.json] [--plot results.png]
 
-Random weights of the published shape; mean pooling of the last layer. Peers run as their users run them: batches of 8
-padded sequences, sorted by length, without the language-model head. Prints medians, ratios and the largest difference
-of a feature from transformers'.
+Random weights of the published shape; mean pooling of the last layer. Peers run batches of 8 padded sequences, without
+the language-model head, sorted by length but for one that takes them as they come. Prints medians, ratios and the
+largest difference of a feature from transformers'.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def engines(
         BASE: lambda: peers.transformers(checkpoint, "sdpa"),
         "transformers eager": lambda: peers.transformers(checkpoint, "eager"),
         "transformers sdpa bf16": lambda: peers.transformers(checkpoint, "sdpa", "bfloat16"),
+        "transformers sdpa, unsorted": lambda: peers.transformers(checkpoint, "sdpa", by_length=False),
     }
     if find_spec("esm") is not None:
         known["fair-esm"] = lambda: peers.fair_esm(checkpoint, model)

@@ -22,12 +22,12 @@ Features = Callable[[list[str]], np.ndarray]
 PADDED_BATCH = 8
 
 
-def padded_mean(forward: Callable[..., object]) -> Features:
-    """Features by batches of padded sequences, sorted by length; `forward` maps (ids, mask) to representations."""
+def padded_mean(forward: Callable[..., object], *, by_length: bool = True) -> Features:
+    """Features by batches of padded sequences; `forward` maps (ids, mask) to representations."""
     import torch
 
     def run(sequences: list[str]) -> np.ndarray:
-        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+        order = sorted(range(len(sequences)), key=lambda i: by_length and len(sequences[i]))
         rows: dict[int, np.ndarray] = {}
         for start in range(0, len(order), PADDED_BATCH):
             chosen = order[start : start + PADDED_BATCH]
@@ -42,14 +42,16 @@ def padded_mean(forward: Callable[..., object]) -> Features:
     return run
 
 
-def transformers(folder: Path, attention: str, dtype: str = "float32") -> Features:
+def transformers(folder: Path, attention: str, dtype: str = "float32", *, by_length: bool = True) -> Features:
     import torch
     from transformers import EsmModel
 
     model = EsmModel.from_pretrained(
         folder, add_pooling_layer=False, attn_implementation=attention, dtype=getattr(torch, dtype)
     ).eval()
-    return padded_mean(lambda ids, mask: model(input_ids=ids, attention_mask=mask).last_hidden_state)
+    return padded_mean(
+        lambda ids, mask: model(input_ids=ids, attention_mask=mask).last_hidden_state, by_length=by_length
+    )
 
 
 #: Places of a block's tensors: transformers' names, and fair-esm's.
