@@ -72,7 +72,7 @@ def run_in_large_packs(model: Path, sequences: list[str]) -> list[dict]:
     tokens = [tokenize(sequence) for sequence in sequences]
     records: dict[int, dict] = {}
     with engine.hold(2):
-        for pack in plan_packs([len(t) for t in tokens], *engine.sharing(0, 2)):
+        for pack in plan_packs([len(t) for t in tokens], *engine.sharing(10**6, 2)):
             records.update(zip(pack, engine.forward([tokens[i] for i in pack], OUTPUTS), strict=True))
     return [records[i] for i in range(len(sequences))]
 
@@ -135,8 +135,10 @@ def test_large_packs_come_with_work_that_pays_for_their_trial(tiny_checkpoint: P
         return
     assert engine.sharing(few, 2) == (SHARED_ROWS, SHARED_LIMIT)
     assert engine.sharing(few // 2, 2) == (SHARED_ROWS, SHARED_LIMIT)
-    assert engine.sharing(few, 2) == (MOST_SHARED_ROWS, MOST_SHARED_ROWS)
-    assert engine.sharing(1, 2) == (MOST_SHARED_ROWS, MOST_SHARED_ROWS)
+    assert engine.sharing(few, 2)[1] == MOST_SHARED_ROWS
+    assert engine.sharing(4 * 512, 2) == (MOST_SHARED_ROWS, MOST_SHARED_ROWS)
+    assert engine.sharing(600, 2) == (300, MOST_SHARED_ROWS), "both workers have something to do"
+    assert engine.sharing(1, 2) == (SHARED_ROWS, MOST_SHARED_ROWS)
 
 
 def test_the_trial_sees_products_that_depend_on_the_rows(

@@ -52,6 +52,20 @@ def plan_packs(lengths: Sequence[int], budget: int, alone_above: int) -> list[li
     return packs
 
 
+def share_evenly(n_tokens: int, workers: int, least: int, most: int) -> int:
+    """Budget of a pack, from `least` to `most` tokens, that gives all workers as much to do.
+
+    A run of few packs needs this: three packs on two workers cost a quarter of the time.
+
+    Examples
+    --------
+    >>> share_evenly(1200, workers=2, least=128, most=512)
+    300
+    """
+    rounds = max(1, -(-n_tokens // (most * workers)))
+    return max(least, -(-n_tokens // (rounds * workers)))
+
+
 def split_batches(packs: Sequence[list[int]], sizes: Sequence[int], most: int) -> list[list[list[int]]]:
     """Consecutive packs in batches of a size of at most `most`, or of one pack: what is computed between two saves."""
     batches: list[list[list[int]]] = []

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from skesm._outputs import HEAD_KINDS, LAYER_KINDS, FloatArray, OutputSpec
 from skesm._pooling import pool
 from skesm.esm2.attention import AttentionReader
+from skesm.esm2.batching import share_evenly
 from skesm.esm2.parameters import Affine, Block, Parameters
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.threads import limit_own_thread, one_blas_thread
@@ -167,7 +168,9 @@ class NumpyEngine:
         self._work += n_tokens * self.spec.n_layers
         if self._sizes_are_equal is None and self._work >= _TRIAL_PAYS * sum(_SIZES):
             self._sizes_are_equal = self._rows_are_equal(_SIZES, workers)
-        return (MOST_SHARED_ROWS, MOST_SHARED_ROWS) if self._sizes_are_equal else (SHARED_ROWS, SHARED_LIMIT)
+        if not self._sizes_are_equal:
+            return SHARED_ROWS, SHARED_LIMIT
+        return share_evenly(n_tokens, workers, SHARED_ROWS, MOST_SHARED_ROWS), MOST_SHARED_ROWS
 
     @contextmanager
     def hold(self, n_threads: int) -> Iterator[int]:

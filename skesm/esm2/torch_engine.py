@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from skesm._optional import import_optional
 from skesm._outputs import HEAD_KINDS, LAYER_KINDS, FloatArray, OutputSpec
 from skesm.esm2.attention import AttentionReader
+from skesm.esm2.batching import share_evenly
 from skesm.esm2.centring import CALIBRATION_SEQUENCE, centre
 from skesm.esm2.numpy_engine import TRAINED_MASK_RATIO, Tokens
 from skesm.esm2.parameters import Affine, Block, Head, Parameters
@@ -208,15 +209,11 @@ class TorchEngine:
                 )
 
     def sharing(self, n_tokens: int, workers: int) -> tuple[int, int]:
-        """(tokens in a shared pack, most tokens of a sequence that shares).
-
-        On the CPU a run of few packs gets as many as its workers can share evenly: three on two cost a quarter.
-        """
+        """(tokens in a shared pack, most tokens of a sequence that shares)."""
         if self._device.type != "cpu":
             tokens = max(1, GPU_PACK_ELEMENTS // self.spec.width)
             return tokens, tokens
-        rounds = -(-n_tokens // (CPU_PACK_TOKENS * workers))
-        return max(MIN_PACK_TOKENS, -(-n_tokens // (rounds * workers))), CPU_PACK_TOKENS
+        return share_evenly(n_tokens, workers, MIN_PACK_TOKENS, CPU_PACK_TOKENS), CPU_PACK_TOKENS
 
     @contextmanager
     def hold(self, n_threads: int) -> Iterator[int]:
