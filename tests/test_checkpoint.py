@@ -130,7 +130,7 @@ def test_half_precision_files(dtype: str, tolerance: float, make_checkpoint, tin
 
 def test_a_half_precision_file_is_never_whole_in_float32(make_checkpoint) -> None:
     """What the torch engine converts to its own type and layout, it reads block by block."""
-    checkpoint = locate(make_checkpoint(12, 64, 4, dtype="bfloat16"))
+    checkpoint = locate(make_checkpoint(24, 128, 4, dtype="bfloat16"))
     parameters = read_parameters(checkpoint.spec, WeightsFiles(checkpoint.files))
     tracemalloc.start()
     TorchEngine(checkpoint.spec, parameters, dtype="bfloat16")

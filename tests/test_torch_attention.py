@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -10,16 +11,19 @@ import torch
 from skesm.esm2.torch_attention import (
     Attend,
     Shapes,
-    attend_by_products,
+    attend_by_numpy,
     attend_by_runs,
     attend_packed,
     choose_attention,
     is_usable,
+    read_weights,
 )
+from skesm.esm2.workspace import Workspace
 
 SHAPES = [(2, 3), (1, 5), (3, 8)]
 HEADS, WIDTH = 4, 8
 CPU = torch.device("cpu")
+by_numpy = partial(attend_by_numpy, work=Workspace())
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
@@ -44,43 +48,31 @@ def plain(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[
     return mixed.reshape(begin, HEADS * WIDTH), weights
 
 
-@pytest.mark.parametrize("way", [attend_by_products, attend_by_runs])
-@pytest.mark.parametrize("scores", [1, 3 * 16 * 8, 1 << 19])
+@pytest.mark.parametrize("way", [by_numpy, attend_by_runs])
 def test_tokens_attend_to_their_own_sequence(
-    parts: torch.Tensor, way: Callable[[Shapes, torch.device], Attend], scores: int, monkeypatch: pytest.MonkeyPatch
+    parts: torch.Tensor, way: Callable[[Shapes, torch.device], Attend]
 ) -> None:
-    monkeypatch.setattr("skesm.esm2.torch_attention.CPU_SCORES", scores)  # in pieces of 1, 3 and all heads
+    before = parts.clone()
     torch.testing.assert_close(way(SHAPES, CPU)(*parts), plain(*parts)[0])
+    torch.testing.assert_close(parts, before, rtol=0, atol=0)
 
 
 def test_weights_are_those_of_the_attention(parts: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skesm.esm2.torch_attention.CPU_SCORES", 3 * 16 * 8)  # in pieces of 3 heads and 1
-    expected, weights = plain(*parts)
-    seen = [torch.full_like(part, torch.nan) for part in weights]
+    monkeypatch.setattr("skesm.esm2.torch_attention.WEIGHT_ELEMENTS", 3 * 8**2)  # in pieces of 3 heads and 1
+    expected = plain(*parts)[1]
+    seen = [torch.full_like(weights, torch.nan) for weights in expected]
 
-    def read(place: int, heads: slice, part: torch.Tensor) -> None:
-        seen[place][heads] = part.transpose(1, 2)
+    def read(place: int, heads: slice, weights: torch.Tensor) -> None:
+        seen[place][heads] = weights
 
-    torch.testing.assert_close(attend_by_products(SHAPES, CPU, read)(*parts), expected)
-    for got, part in zip(seen, weights, strict=True):
-        torch.testing.assert_close(got, part)
-
-
-@pytest.mark.parametrize(("scale", "shift"), [(40, 0), (1, 60), (1, -60), (1, 600), (1, -600)])
-def test_scores_may_be_of_any_size(parts: torch.Tensor, scale: float, shift: float) -> None:
-    """The largest is subtracted where exp2 alone would overflow or leave nothing; another sequence's do not count."""
-    query, key, value = (part[:6].clone() for part in parts)  # two sequences of 3
-    query[3:] *= scale
-    query[3:, :, 0], key[3:, :, 0] = shift, WIDTH**0.5  # adds `shift` to all scores of the second sequence
-    shapes = [(2, 3)]
-    expected = attend_by_runs(shapes, CPU)(*(part.double() for part in (query, key, value))).float()
-    got = attend_by_products(shapes, CPU)(query, key, value)
-    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5 * max(1, abs(shift) / 60))  # scores are float32
+    read_weights(parts[0], parts[1], SHAPES, read)
+    for got, weights in zip(seen, expected, strict=True):
+        torch.testing.assert_close(got, weights.transpose(1, 2))
 
 
 def test_values_of_low_precision_come_back_as_such(parts: torch.Tensor) -> None:
     query, key, value = parts
-    got = attend_by_products(SHAPES, CPU)(query, key, value.bfloat16())
+    got = by_numpy(SHAPES, CPU)(query, key, value.bfloat16())
     assert got.dtype == torch.bfloat16
     torch.testing.assert_close(got, plain(query, key, value.bfloat16().float())[0].bfloat16())
 
@@ -94,8 +86,10 @@ def test_a_way_that_is_not_there_or_wrong_is_not_used() -> None:
         assert is_usable(attend_by_runs, CPU, dtype, HEADS, WIDTH)
         assert not is_usable(across, CPU, dtype, HEADS, WIDTH)
         assert not is_usable(attend_packed, CPU, dtype, HEADS, WIDTH), "torch has none for the CPU"
-        assert is_usable(attend_by_products, CPU, dtype, HEADS, WIDTH)
-        assert choose_attention(CPU, dtype, HEADS, WIDTH) is attend_by_products
+        assert is_usable(by_numpy, CPU, dtype, HEADS, WIDTH)
+        chosen = choose_attention(CPU, dtype, HEADS, WIDTH)
+        assert isinstance(chosen, partial)
+        assert chosen.func is attend_by_numpy
 
 
 @pytest.mark.gpu

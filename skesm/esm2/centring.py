@@ -29,7 +29,7 @@ def centre(
     exact: Iterable[Block],
     x: Tensor,
     norm: Callable[[Tensor, Affine], Tensor],
-    attention: Callable[[Block, Tensor], None],
+    attention: Callable[[Block, Tensor], object],
     feed_forward: Callable[[Block, Tensor], None],
 ) -> list[Block]:
     """Blocks of the same function whose products have centred inputs, but for the feed-forward network's second.

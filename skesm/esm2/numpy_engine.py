@@ -15,8 +15,6 @@ rows makes none either (`NumpyEngine.sharing`).
 
 from __future__ import annotations
 
-import math
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,9 +30,11 @@ from skesm._pooling import pool
 from skesm.esm2.attention import AttentionReader
 from skesm.esm2.batching import share_evenly
 from skesm.esm2.parameters import Affine, Block, Parameters
+from skesm.esm2.plain_attention import attend, do_in_turn, score_scale
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.threads import limit_own_thread, one_blas_thread
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK
+from skesm.esm2.workspace import Workspace
 
 Tokens = NDArray[np.uint8]
 
@@ -75,10 +75,6 @@ _GELU = tuple(
     )
 )
 _GELU_ELEMENTS = 1 << 16  # worked on at a time: stays in the second-level cache
-_SCORE_ELEMENTS = 1 << 17  # attention scores held at a time
-# exp2 of scores in this range neither overflows in a sum nor falls into slow subnormal numbers
-_SCORE_MAX, _SCORE_MIN = 100.0, -120.0
-
 
 #: Models of this width or more compute products in so many parts; in smaller ones a part would not be worth a thread.
 SPLIT_WIDTH, _PARTS = 1280, 4
@@ -87,8 +83,7 @@ SPLIT_WIDTH, _PARTS = 1280, 4
 def _do(tasks: Iterable[Callable[[], object]], helpers: Executor | None) -> None:
     """Tasks that do not depend on each other, on the helping threads if there are any."""
     if helpers is None:
-        for task in tasks:
-            task()
+        do_in_turn(tasks)
     else:
         list(helpers.map(_help, tasks))
 
@@ -97,20 +92,6 @@ def _help(task: Callable[[], object]) -> None:
     limit_own_thread()
     with np.errstate(over="ignore", under="ignore"):  # a thread's own, see `NumpyEngine.forward`
         task()
-
-
-class _Workspace(threading.local):
-    """Each thread's scratch arrays, kept from pack to pack."""
-
-    def __init__(self) -> None:
-        self._arrays: dict[str, FloatArray] = {}
-
-    def get(self, name: str, *shape: int) -> FloatArray:
-        size = math.prod(shape)
-        array = self._arrays.get(name)
-        if array is None or array.size < size:
-            array = self._arrays[name] = np.empty(size, dtype=np.float32)
-        return array[:size].reshape(shape)
 
 
 class NumpyEngine:
@@ -130,7 +111,7 @@ class NumpyEngine:
         self.has_contact_head = parameters.contacts is not None
         self._parameters = parameters
         self._blocks = tuple(parameters.blocks)
-        self._workspace = _Workspace()
+        self._workspace = Workspace()
         self._work = 0  # tokens, times layers, so far
         self._sizes_are_equal: bool | None = None  # once tried
 
@@ -277,7 +258,7 @@ class NumpyEngine:
         for begin, end in pairwise(bounds):
             position[begin:end] = np.arange(end - begin)
         angle = np.outer(frequencies, position)
-        scale = np.float32(math.log2(math.e) / math.sqrt(2 * len(frequencies)))
+        scale = np.float32(score_scale(2 * len(frequencies)))
         cos, sin = np.cos(angle), np.sin(angle)
         return np.stack([cos * scale, cos])[:, None], np.stack([sin * scale, sin])[:, None]
 
@@ -360,33 +341,10 @@ class NumpyEngine:
         rotated[:, :, 1] += product
         query, key = rotated.reshape(2, heads, width, rows)
 
-        # a row of ones below the values makes the product with them give the softmax's denominator as well
-        value = work.get("value", heads, width + 1, rows)
-        value[:, :width] = z[2].reshape(heads, width, rows)
-        value[:, width] = 1
         mixed = work.get("mixed", heads, width, rows)
         mixed[:, :, bounds[-1] :] = 0
-
-        def mix(place: int, begin: int, end: int, some: slice) -> None:
-            """What the tokens of a sequence take of its values, by some heads."""
-            scores = work.get("scores", some.stop - some.start, end - begin, end - begin)  # key × query
-            np.matmul(key[some, :, begin:end].transpose(0, 2, 1), query[some, :, begin:end], out=scores)
-            if scores.max() > _SCORE_MAX or scores.min() < _SCORE_MIN:
-                scores -= scores.max(axis=1, keepdims=True)
-                np.maximum(scores, np.float32(_SCORE_MIN), out=scores)
-            np.exp2(scores, out=scores)
-            sums = np.matmul(value[some, :, begin:end], scores)
-            np.divide(sums[:, :width], sums[:, width:], out=mixed[some, :, begin:end])
-            if read is not None:
-                scores /= sums[:, width:]
-                read(place, some, scores)
-
-        pieces = []
-        for place, (begin, end) in enumerate(pairwise(bounds)):
-            step = max(1, min(heads, _SCORE_ELEMENTS // (end - begin) ** 2))
-            for first in range(0, heads, step):
-                pieces.append(partial(mix, place, begin, end, slice(first, min(first + step, heads))))
-        _do(pieces, None if read is not None else helpers)  # who reads sums up, and in order
+        value = z[2].reshape(heads, width, rows)
+        attend(query, key, value, bounds, mixed, work, partial(_do, helpers=helpers), read)
         self._product(mixed.reshape(d, rows).T, block.attention_output.weight, h, helpers)
         h += block.attention_output.bias
         x += h

@@ -1,4 +1,4 @@
-"""Attention of sequences laid end to end in torch: the fastest way that the device has, and one that gives the weights.
+"""Attention of sequences laid end to end in torch: the fastest way that the device has, and the weights.
 
 Queries and keys, float32, and values, of the products' type, are (tokens, heads, h). Sequences are sorted by length;
 `Shapes` are (count, tokens of one) of each run of equal lengths.
@@ -6,25 +6,22 @@ Queries and keys, float32, and values, of the products' type, are (tokens, heads
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any
+
+from skesm.esm2.plain_attention import attend as attend_by_sequences
+from skesm.esm2.plain_attention import score_scale
+from skesm.esm2.workspace import Workspace
 
 Tensor = Any  # torch is imported at use, and untyped here
 Shapes = Sequence[tuple[int, int]]
 #: Query, key and value to what each token takes of the values, (tokens, heads × h), of their type.
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-#: Takes a sequence's place, some heads, and their weights, (heads, keys, queries), float32, which are then overwritten.
-Read = Callable[[int, slice, Tensor], None]
 
-#: Scores held at a time: in the second-level cache of a CPU; elsewhere more work for each call.
-CPU_SCORES, GPU_SCORES = 1 << 19, 1 << 22
-#: Numbers in a vector register: rows of a multiple of it make faster products.
-ROW = 16
-# A query's sum of exp2(scores) in this range has neither overflowed nor lost a score that counts
-_SUM_MIN, _SUM_MAX = 2.0**-60, 2.0**100
-_SCORE_MIN = -120.0  # exp2 of less is slow, and nothing beside the largest, 1
+#: Attention weights held at a time, where they are wanted.
+WEIGHT_ELEMENTS = 1 << 22
 
 # Largest difference of two ways to compute attention in bfloat16, of values of about 1: a few of its steps of 2⁻⁸.
 _TRIAL_TOLERANCE = 0.03
@@ -36,50 +33,19 @@ def split_runs(x: Tensor, shapes: Shapes) -> list[Tensor]:
     return [part.view(*shape, *x.shape[1:]) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def attend_by_products(shapes: Shapes, device: Any, read: Read | None = None) -> Attend:
-    """Plain products in float32, some heads of a sequence at a time; hands the weights to `read`, if it is given.
-
-    On a CPU these are faster than torch's fused attention, most of all for short sequences: exp2 costs less than exp,
-    and the largest score is looked for only where the sums show that it was needed. Rows of scores are kept a multiple
-    of `ROW` long by queries that follow, mostly of the next sequence; what these get is not used.
-    """
+def attend_by_numpy(shapes: Shapes, device: Any, work: Workspace) -> Attend:
+    """Plain products in float32 by NumPy, on a CPU: faster than torch's fused attention, for short sequences most."""
     import torch
-    from torch.nn import functional
 
-    lengths = [length for count, length in shapes for _ in range(count)]
-    rows = [-(-length // ROW) * ROW for length in lengths]
-    held = CPU_SCORES if device.type == "cpu" else GPU_SCORES
-    # once a pack: memory that is new costs as much as a product
-    room = torch.empty(max(held, max(lengths) * max(rows)), device=device)
+    bounds = [0, *accumulate(length for count, length in shapes for _ in range(count))]
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         n_tokens, n_heads, width = query.shape
-        scale = math.log2(math.e) / math.sqrt(width)
-        queries = functional.pad(query, (0, 0, 0, 0, 0, ROW)).permute(1, 2, 0)
-        keys, values = key.transpose(0, 1), value.float().permute(1, 2, 0)
-        mixed = torch.empty((n_heads, width, n_tokens), device=device)
-        begin = 0
-        for place, (length, row) in enumerate(zip(lengths, rows, strict=True)):
-            end = begin + length
-            step = max(1, min(n_heads, held // (length * row)))
-            for first in range(0, n_heads, step):
-                some = slice(first, min(first + step, n_heads))
-                shape = (some.stop - first, length, row)
-                scores = room[: math.prod(shape)].view(shape)  # key × query
-                q, k = queries[some, :, begin : begin + row], keys[some, begin:end]
-                scores.baddbmm_(k, q, beta=0, alpha=scale).exp2_()
-                sums = scores.sum(1, keepdim=True)[..., :length]
-                least, most = (limit.item() for limit in sums.aminmax())
-                if not (least > _SUM_MIN and most < _SUM_MAX):
-                    scores.baddbmm_(k, q, beta=0, alpha=scale)
-                    scores -= scores.amax(1, keepdim=True)
-                    sums = scores.clamp_(min=_SCORE_MIN).exp2_().sum(1, keepdim=True)[..., :length]
-                taken = torch.bmm(values[some, :, begin:end], scores)[..., :length]
-                torch.div(taken, sums, out=mixed[some, :, begin:end])
-                if read is not None:
-                    read(place, some, scores[..., :length] / sums)
-            begin = end
-        return mixed.view(-1, n_tokens).to(value.dtype).t().contiguous()
+        parts = (query * score_scale(width), key, value.float())
+        q, k, v = (part.numpy().transpose(1, 2, 0) for part in parts)
+        mixed = work.get("mixed", n_heads, width, n_tokens)
+        attend_by_sequences(q, k, v, bounds, mixed, work)
+        return torch.from_numpy(mixed.reshape(-1, n_tokens)).to(value.dtype).t().contiguous()
 
     return attend
 
@@ -114,9 +80,9 @@ def attend_packed(shapes: Shapes, device: Any) -> Attend:
 
 
 def choose_attention(device: Any, dtype: Any, n_heads: int, head_width: int) -> Callable[[Shapes, Any], Attend]:
-    """`attend_by_products` on a CPU; elsewhere `attend_packed` if it works, else `attend_by_runs`."""
+    """`attend_by_numpy` on a CPU; elsewhere `attend_packed` if it works, else `attend_by_runs`."""
     if device.type == "cpu":
-        return attend_by_products
+        return partial(attend_by_numpy, work=Workspace())
     if device.type == "cuda" and is_usable(attend_packed, device, dtype, n_heads, head_width):
         return attend_packed
     return attend_by_runs
@@ -140,3 +106,19 @@ def is_usable(way: Callable[[Shapes, Any], Attend], device: Any, dtype: Any, n_h
     except (ImportError, RuntimeError, TypeError):  # an older torch, a GPU or type without it, or another signature
         return False
     return bool(torch.allclose(got.float(), expected.float(), rtol=0, atol=_TRIAL_TOLERANCE))
+
+
+def read_weights(query: Tensor, key: Tensor, shapes: Shapes, read: Callable[[int, slice, Tensor], None]) -> None:
+    """Hand over attention weights, which fused attention does not give, some heads of a sequence at a time.
+
+    `read` gets the sequence's place, the heads, and their weights, (heads, keys, queries), float32.
+    """
+    lengths = [length for count, length in shapes for _ in range(count)]
+    n_heads, width = query.shape[1:]
+    query = query * width**-0.5
+    for place, (q, k) in enumerate(zip(query.split(lengths), key.split(lengths), strict=True)):
+        step = max(1, WEIGHT_ELEMENTS // len(q) ** 2)
+        for first in range(0, n_heads, step):
+            some = slice(first, min(first + step, n_heads))
+            scores = k[:, some].transpose(0, 1) @ q[:, some].permute(1, 2, 0)
+            read(place, some, scores.softmax(dim=1))

@@ -29,9 +29,9 @@ from skesm.esm2.centring import CALIBRATION_SEQUENCE, centre
 from skesm.esm2.numpy_engine import TRAINED_MASK_RATIO, Tokens
 from skesm.esm2.parameters import Affine, Block, Head, Parameters
 from skesm.esm2.spec import ModelSpec
-from skesm.esm2.threads import one_torch_thread
+from skesm.esm2.threads import limit_own_thread, one_blas_thread, one_torch_thread
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK, tokenize
-from skesm.esm2.torch_attention import Attend, attend_by_products, choose_attention, split_runs
+from skesm.esm2.torch_attention import Attend, choose_attention, read_weights, split_runs
 from skesm.esm2.torch_linear import Linear, PackedLinear, choose_linear
 from skesm.exceptions import BackendError
 
@@ -177,7 +177,7 @@ class TorchEngine:
         import torch
 
         shapes = [(1, len(tokens := tokenize(CALIBRATION_SEQUENCE)))]
-        with torch.inference_mode():
+        with torch.inference_mode(), one_blas_thread():
             x, rotary = self._embed([tokens]), self._rotary(shapes)
             attend = self._attend(shapes, self._device)
             attention = partial(self._attention, attend=attend, rotary=rotary)
@@ -217,13 +217,13 @@ class TorchEngine:
 
     @contextmanager
     def hold(self, n_threads: int) -> Iterator[int]:
-        """Keep torch on one CPU thread for each pack; gives the packs to run at once.
+        """Keep torch, and NumPy's BLAS, on one CPU thread for each pack; gives the packs to run at once.
 
         Two on CUDA: the kernels of one are queued while the results of the other are fetched.
         """
         self._refuse_rounded_products()
         if self._device.type == "cpu":
-            with one_torch_thread():
+            with one_torch_thread(), one_blas_thread():
                 yield n_threads
         else:
             yield 2 if self._device.type == "cuda" else 1
@@ -253,6 +253,7 @@ class TorchEngine:
         """
         import torch
 
+        limit_own_thread()
         order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
         runs = [list(run) for _, run in groupby(order, key=lambda i: len(sequences[i]))]
         shapes = [(len(run), len(sequences[run[0]])) for run in runs]
@@ -312,10 +313,9 @@ class TorchEngine:
         attend = self._attend(shapes, self._device)
         for i, block in enumerate(self._blocks[:last]):
             keep(i, x)
+            query, key = self._attention(block, x, attend, rotary)
             if reader.wants(i + 1):
-                self._attention(block, x, attend_by_products(shapes, self._device, partial(reader.read, i + 1)), rotary)
-            else:
-                self._attention(block, x, attend, rotary)
+                read_weights(query, key, shapes, partial(reader.read, i + 1))
             self._feed_forward(block, x)
         if last == n_layers:
             x = self._norm(x, self._final_norm)
@@ -351,8 +351,8 @@ class TorchEngine:
 
         return functional.layer_norm(x, x.shape[-1:], affine.weight, affine.bias, self.spec.layer_norm_eps)
 
-    def _attention(self, block: Placed, x: Tensor, attend: Attend, rotary: Tensor) -> None:
-        """Add the attention of a block to the residual stream x."""
+    def _attention(self, block: Placed, x: Tensor, attend: Attend, rotary: Tensor) -> tuple[Tensor, Tensor]:
+        """Add the attention of a block to the residual stream x; gives its queries and keys."""
         import torch
 
         n_tokens, d = x.shape
@@ -368,6 +368,7 @@ class TorchEngine:
         query, key = rotated(block.query(h)), rotated(block.key(h))
         value = block.value(h).view(n_tokens, heads, -1)
         _add(x, attend(query, key, value), block.attention_output)
+        return query, key
 
     def _feed_forward(self, block: Placed, x: Tensor) -> None:
         """Add the feed-forward network of a block to the residual stream x."""
