@@ -17,6 +17,11 @@ BOUNDS = [0, 3, 6, 11, 81, 121]
 ROWS, HEADS, WIDTH = 128, 4, 16
 
 
+@pytest.fixture(autouse=True)
+def _with_small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain_attention, "has_small_products", lambda: True)
+
+
 @pytest.fixture
 def parts() -> np.ndarray:
     """Queries, keys and values of all rows, (3, heads, h, rows)."""
@@ -53,7 +58,14 @@ def test_tokens_attend_to_their_own_sequence(
     np.testing.assert_allclose(run(*parts), expected(*parts), atol=2e-6)
 
 
-def test_queries_and_heads_are_worked_on_in_parts(parts: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("small_products", "tasks_of_longest"),
+    [(True, [2 * 3, 2]), (False, [4, 1])],  # 3 heads and 1; 32, 32 and 6 queries, and 32 and 8
+)
+def test_queries_and_heads_are_worked_on_in_parts(
+    parts: np.ndarray, small_products: bool, tasks_of_longest: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain_attention, "has_small_products", lambda: small_products)
     monkeypatch.setattr(plain_attention, "_SCORES", 3 * 70 * 32)
     monkeypatch.setattr(plain_attention, "_SMALL_PRODUCT", 17 * 70 * 32)
     n_tasks = 0
@@ -68,7 +80,7 @@ def test_queries_and_heads_are_worked_on_in_parts(parts: np.ndarray, monkeypatch
     out = np.empty_like(value)
     attend(query * np.float32(score_scale(WIDTH)), key, value, BOUNDS, out, Workspace(), do)
     np.testing.assert_allclose(out[:, :, : BOUNDS[-1]], expected(*parts), atol=2e-6)
-    assert n_tasks == 1 + 1 + 1 + 2 * 3 + 2  # the longest: 3 heads and 1; 32, 32 and 6 queries
+    assert n_tasks == 3 + sum(tasks_of_longest)
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(40, 0), (1, 60), (1, -60), (1, 600), (1, -600)])

@@ -30,7 +30,7 @@ from skesm._pooling import pool
 from skesm.esm2.attention import AttentionReader
 from skesm.esm2.batching import share_evenly
 from skesm.esm2.parameters import Affine, Block, Parameters
-from skesm.esm2.plain_attention import attend, do_in_turn, score_scale
+from skesm.esm2.plain_attention import Read, attend, do_in_turn, score_scale
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.threads import limit_own_thread, one_blas_thread
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK
@@ -310,7 +310,7 @@ class NumpyEngine:
         x: FloatArray,
         bounds: Sequence[int],
         rotary: tuple[FloatArray, FloatArray],
-        read: Callable[[int, slice, FloatArray], None] | None,
+        read: Read | None,
         helpers: Executor | None,
     ) -> None:
         """Add the attention of a block to the residual stream x; hand its weights to `read`, if they are wanted.

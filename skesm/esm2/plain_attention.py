@@ -15,6 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from skesm._outputs import FloatArray
+from skesm.esm2.threads import has_small_products
 from skesm.esm2.workspace import Workspace
 
 #: Does tasks that do not depend on each other.
@@ -24,8 +25,7 @@ Read = Callable[[int, slice, FloatArray], None]
 Exponential = Callable[[FloatArray], None]
 
 _SCORES = 1 << 18  # held at a time: in the second-level cache
-# OpenBLAS has a faster way for products of at most so many multiplications, on processors with AVX-512. Sequences for
-# which it would take products of fewer columns than these are not cut.
+# Most multiplications of a small product, see `has_small_products`; and the least columns worth cutting to for it
 _SMALL_PRODUCT, _COLUMNS = 10**6, 32
 # A query's sum of exp2(scores) in this range has neither overflowed nor lost a score that counts
 _SUM_MIN, _SUM_MAX = 2.0**-60, 2.0**100
@@ -109,8 +109,9 @@ def _tasks(
 ) -> Iterator[Callable[[], None]]:
     """What one sequence's queries take of its values, before the division by the weights' sums."""
     n_heads, width, length = query.shape
-    most = _SMALL_PRODUCT // ((width + 1) * length) // _COLUMNS * _COLUMNS
-    columns = min(length, most or length)
+    columns = length
+    if has_small_products():
+        columns = min(length, _SMALL_PRODUCT // ((width + 1) * length) // _COLUMNS * _COLUMNS or length)
     step = max(1, min(n_heads, _SCORES // (length * columns)))
 
     def task(heads: slice, some: slice) -> None:

@@ -92,6 +92,13 @@ def default_workers() -> int:
     return _one_thread.allowed()
 
 
+@cache
+def has_small_products() -> bool:
+    """Whether NumPy's BLAS has a faster way for small products: OpenBLAS's kernels for AVX-512."""
+    architectures = {getattr(library, "architecture", None) for library in _libraries()}
+    return bool(architectures & {"SkylakeX", "Cooperlake", "SapphireRapids"})
+
+
 class _OneTorchThread:
     """Keeps torch on one thread in each thread that starts to use it; the first holder sets this, the last lifts it.
 

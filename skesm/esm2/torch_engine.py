@@ -1,9 +1,9 @@
 """ESM-2 in torch: GPUs, bfloat16, and an alternative on the CPU. Needs the extra ``torch``.
 
-Sequences are laid end to end along the token axis, sorted by length; linear layers run over all of them at once,
-attention over each run of equal lengths or, where the device can, over all in one call, and nothing is padded. Features
-agree with those of the NumPy engine within 1e-5 of the layer's scale in float32; they may differ in the last bits with
-what else is in the pack, as torch's products do.
+Sequences are laid end to end along the token axis, sorted by length, and nothing is padded. Linear layers run over all
+of them at once. Attention is NumPy's on CPUs; elsewhere it is one call for each run of equal lengths or, where the
+device can, for all. Features agree with those of the NumPy engine within 1e-5 of the layer's scale in float32; they may
+differ in the last bits with what else is in the pack, as torch's products do.
 
 In bfloat16 the weights and the inputs of products are rounded, less what all tokens share (`skesm.esm2.centring`). The
 residual stream and the biases added to it, LayerNorms, rotary angles and poolings stay float32.
