@@ -331,19 +331,17 @@ class NumpyEngine:
         cos, sin = rotary
         halves = z[:2].reshape(2, heads, 2, width // 2, rows)
         low, high = halves[:, :, 0], halves[:, :, 1]
-        rotated = work.get("rotated", 2, heads, 2, width // 2, rows)
-        product = work.get("product", 2, heads, width // 2, rows)
-        np.multiply(low, cos, out=rotated[:, :, 0])
-        np.multiply(high, sin, out=product)
-        rotated[:, :, 0] -= product
-        np.multiply(high, cos, out=rotated[:, :, 1])
-        np.multiply(low, sin, out=product)
-        rotated[:, :, 1] += product
-        query, key = rotated.reshape(2, heads, width, rows)
+        of_high, of_low = work.get("wide", 2, 2, heads, width // 2, rows)
+        np.multiply(high, sin, out=of_high)
+        np.multiply(low, sin, out=of_low)
+        low *= cos
+        low -= of_high
+        high *= cos
+        high += of_low
+        query, key, value = z.reshape(3, heads, width, rows)
 
         mixed = work.get("mixed", heads, width, rows)
         mixed[:, :, bounds[-1] :] = 0
-        value = z[2].reshape(heads, width, rows)
         attend(query, key, value, bounds, mixed, work, partial(_do, helpers=helpers), read)
         self._product(mixed.reshape(d, rows).T, block.attention_output.weight, h, helpers)
         h += block.attention_output.bias
@@ -353,7 +351,7 @@ class NumpyEngine:
         """Add the feed-forward network of a block to the residual stream x."""
         rows, d = x.shape
         h = self._norm(x, block.ffn_norm, self._workspace.get("h", rows, d))
-        f = self._workspace.get("f", rows, self.spec.ffn_width)
+        f = self._workspace.get("wide", rows, self.spec.ffn_width)
         self._product(h, block.ffn_in.weight, f, helpers)
         self._double_gelu(f, block.ffn_in.bias, helpers)
         self._product(f, block.ffn_out.weight, h, helpers)

@@ -70,11 +70,11 @@ def attend(
         Gets the weights.
     """
     heads, width, used = *query.shape[:2], bounds[-1]
+    # in memory that the NumPy engine's feed-forward networks use in their turn
+    values, taken = work.get("wide", 2, heads, width + 1, used)
     # a row of ones below the values makes the product with them give the softmax's denominator as well
-    values = work.get("values", heads, width + 1, used)
     values[:, :width] = value[:, :, :used]
     values[:, width] = 1
-    taken = work.get("taken", heads, width + 1, used)
     sequences = [slice(begin, end) for begin, end in pairwise(bounds)]
 
     def tasks(exponentials: Iterable[tuple[slice, Exponential]]) -> Iterator[Callable[[], None]]:
