@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 from skesm._outputs import OutputSpec
 from skesm.backends import Batch, LocalBackend
@@ -139,3 +140,13 @@ def gfp() -> tuple[list[str], np.ndarray]:
     with (SHARED / "fluorescence.valid.csv").open(newline="") as file:
         rows = [row for row, _ in zip(csv.DictReader(file), range(200), strict=False)]
     return [row["seq"] for row in rows], np.array([float(row["label"]) for row in rows])
+
+
+@pytest.fixture
+def blas_threads() -> Callable[[], int]:
+    """Gives the most threads that any BLAS of this process may use at the moment."""
+
+    def most() -> int:
+        return max((i["num_threads"] for i in threadpoolctl.threadpool_info() if i["user_api"] == "blas"), default=1)
+
+    return most

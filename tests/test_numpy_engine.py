@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -244,16 +244,12 @@ def test_sharp_attention(factor: float, make_checkpoint) -> None:
 # Threads
 
 
-def blas_threads() -> int:
-    return max((i["num_threads"] for i in threadpoolctl.threadpool_info() if i["user_api"] == "blas"), default=1)
-
-
 def skesm_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("skesm")]
 
 
 @pytest.fixture
-def three_blas_threads() -> Iterator[None]:
+def three_blas_threads(blas_threads: Callable[[], int]) -> Iterator[None]:
     with threadpoolctl.threadpool_limits(3, user_api="blas"):
         if blas_threads() != 3:
             pytest.skip("this BLAS cannot run on three threads")
@@ -261,7 +257,7 @@ def three_blas_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("three_blas_threads")
-def test_blas_has_its_threads_back_after_use(tiny_checkpoint: Path) -> None:
+def test_blas_has_its_threads_back_after_use(tiny_checkpoint: Path, blas_threads: Callable[[], int]) -> None:
     engine = load(tiny_checkpoint)
     with engine.hold(2) as workers:
         assert workers == 2
@@ -276,7 +272,9 @@ def test_blas_has_its_threads_back_after_use(tiny_checkpoint: Path) -> None:
 
 
 @pytest.mark.usefixtures("three_blas_threads")
-def test_the_last_of_overlapping_holders_gives_blas_its_threads_back(tiny_checkpoint: Path) -> None:
+def test_the_last_of_overlapping_holders_gives_blas_its_threads_back(
+    tiny_checkpoint: Path, blas_threads: Callable[[], int]
+) -> None:
     engine = load(tiny_checkpoint)
     second_in, first_out = threading.Event(), threading.Event()
 
@@ -296,7 +294,7 @@ def test_the_last_of_overlapping_holders_gives_blas_its_threads_back(tiny_checkp
 
 
 @pytest.mark.usefixtures("three_blas_threads")
-def test_blas_is_held_from_any_thread(tiny_checkpoint: Path) -> None:
+def test_blas_is_held_from_any_thread(tiny_checkpoint: Path, blas_threads: Callable[[], int]) -> None:
     """threadpoolctl 3.8 listens to one thread only: here this one, inside the limits that the fixture set."""
 
     def use() -> tuple[int, int]:
@@ -311,7 +309,9 @@ def test_blas_is_held_from_any_thread(tiny_checkpoint: Path) -> None:
 
 
 @pytest.mark.usefixtures("three_blas_threads")
-def test_an_abandoned_run_leaves_nothing_behind(tiny_checkpoint: Path, proteins: list[str]) -> None:
+def test_an_abandoned_run_leaves_nothing_behind(
+    tiny_checkpoint: Path, proteins: list[str], blas_threads: Callable[[], int]
+) -> None:
     batches = LocalBackend("numpy", tokens_per_batch=500, num_threads=2).run(tiny_checkpoint, proteins, OUTPUTS)
     first = next(batches)
     assert len(first.indices) < len(proteins)
@@ -323,7 +323,9 @@ def test_an_abandoned_run_leaves_nothing_behind(tiny_checkpoint: Path, proteins:
 
 
 @pytest.mark.usefixtures("three_blas_threads")
-def test_an_interrupted_run_leaves_nothing_behind(tiny_checkpoint: Path, proteins: list[str]) -> None:
+def test_an_interrupted_run_leaves_nothing_behind(
+    tiny_checkpoint: Path, proteins: list[str], blas_threads: Callable[[], int]
+) -> None:
     batches = LocalBackend("numpy", tokens_per_batch=1, num_threads=2).run(tiny_checkpoint, proteins, OUTPUTS)
     next(batches)
     with pytest.raises(KeyboardInterrupt):

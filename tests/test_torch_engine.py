@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -228,17 +229,13 @@ def test_hold_gives_new_threads_one_and_restores(tiny_checkpoint: Path) -> None:
     assert torch.get_num_threads() == _in_new_thread(torch.get_num_threads) == 3
 
 
-def test_attention_on_cpus_gets_one_blas_thread(tiny_checkpoint: Path) -> None:
+def test_attention_on_cpus_gets_one_blas_thread(tiny_checkpoint: Path, blas_threads: Callable[[], int]) -> None:
     with threadpoolctl.threadpool_limits(3, user_api="blas"):
         before = blas_threads()  # 3, where this BLAS can
         engine = load(tiny_checkpoint)
         with engine.hold(2):
             assert blas_threads() == 1
         assert blas_threads() == before
-
-
-def blas_threads() -> int:
-    return max((i["num_threads"] for i in threadpoolctl.threadpool_info() if i["user_api"] == "blas"), default=1)
 
 
 @pytest.mark.usefixtures("three_threads")

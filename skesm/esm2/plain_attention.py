@@ -77,15 +77,15 @@ def attend(
     values[:, width] = 1
     sequences = [slice(begin, end) for begin, end in pairwise(bounds)]
 
-    def tasks(exponentials: Iterable[tuple[slice, Exponential]]) -> Iterator[Callable[[], None]]:
-        for own, exponential in exponentials:
+    def tasks(some: Iterable[slice], exponential: Exponential) -> Iterator[Callable[[], None]]:
+        for own in some:
             parts = (part[:, :, own] for part in (query, key, values, taken))
             yield from _tasks(*parts, work=work, exponential=exponential)
 
-    do(tasks((own, _exponential) for own in sequences))
+    do(tasks(sequences, _exponential))
     sums = taken[:, width:]
     large = [] if _in_range(sums) else [own for own in sequences if not _in_range(sums[:, :, own])]
-    do(tasks((own, _safe_exponential) for own in large))
+    do(tasks(large, _safe_exponential))
     np.divide(taken[:, :width], sums, out=out[:, :, :used])
     if read is not None:
         for place, own in enumerate(sequences):
