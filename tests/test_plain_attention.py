@@ -60,7 +60,7 @@ def test_tokens_attend_to_their_own_sequence(
 
 @pytest.mark.parametrize(
     ("small_products", "tasks_of_longest"),
-    [(True, [2 * 3, 2]), (False, [4, 1])],  # 3 heads and 1; 32, 32 and 6 queries, and 32 and 8
+    [(True, [2 * 3, 1]), (False, [4, 1])],  # 3 heads and 1; 32, 32 and 6 queries
 )
 def test_queries_and_heads_are_worked_on_in_parts(
     parts: np.ndarray, small_products: bool, tasks_of_longest: list[int], monkeypatch: pytest.MonkeyPatch
@@ -81,6 +81,14 @@ def test_queries_and_heads_are_worked_on_in_parts(
     attend(query * np.float32(score_scale(WIDTH)), key, value, BOUNDS, out, Workspace(), do)
     np.testing.assert_allclose(out[:, :, : BOUNDS[-1]], expected(*parts), atol=2e-6)
     assert n_tasks == 3 + sum(tasks_of_longest)
+
+
+@pytest.mark.parametrize(
+    ("length", "columns"),
+    [(239, 239), (252, 128), (359, 128), (419, 128), (1002, 32), (2000, 2000)],  # at most 246, 233, 163, 140, 58, 29
+)
+def test_parts_are_small_products_of_equal_size(length: int, columns: int) -> None:
+    assert plain_attention._columns(length, 17) == columns
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(40, 0), (1, 60), (1, -60), (1, 600), (1, -600)])

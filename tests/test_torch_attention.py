@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from skesm.esm2.parameters import Affine, Block
 from skesm.esm2.torch_attention import (
     Attend,
+    Attention,
+    AttentionOnCpu,
+    AttentionOnDevice,
     Shapes,
-    attend_by_numpy,
     attend_by_runs,
     attend_packed,
     choose_attention,
     is_usable,
     read_weights,
 )
-from skesm.esm2.workspace import Workspace
+from skesm.esm2.torch_linear import PlainLinear
 
 SHAPES = [(2, 3), (1, 5), (3, 8)]
 HEADS, WIDTH = 4, 8
 CPU = torch.device("cpu")
-by_numpy = partial(attend_by_numpy, work=Workspace())
+FREQUENCIES = 10000 ** -(torch.arange(0, WIDTH, 2) / WIDTH)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
@@ -48,13 +52,78 @@ def plain(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[
     return mixed.reshape(begin, HEADS * WIDTH), weights
 
 
-@pytest.mark.parametrize("way", [by_numpy, attend_by_runs])
-def test_tokens_attend_to_their_own_sequence(
-    parts: torch.Tensor, way: Callable[[Shapes, torch.device], Attend]
-) -> None:
+def test_tokens_attend_to_their_own_sequence(parts: torch.Tensor) -> None:
     before = parts.clone()
-    torch.testing.assert_close(way(SHAPES, CPU)(*parts), plain(*parts)[0])
+    torch.testing.assert_close(attend_by_runs(SHAPES, CPU)(*parts), plain(*parts)[0])
     torch.testing.assert_close(parts, before, rtol=0, atol=0)
+
+
+def on_cpu() -> Attention:
+    return AttentionOnCpu(FREQUENCIES, PlainLinear.channels)
+
+
+def on_device() -> Attention:
+    """What GPUs do, on the CPU."""
+    return AttentionOnDevice(FREQUENCIES, attend_by_runs, torch.from_numpy)
+
+
+def rotated(part: torch.Tensor) -> torch.Tensor:
+    """Queries or keys, (tokens, heads, h), turned by the rotary embedding's definition, token by token."""
+    out = torch.empty_like(part)
+    positions = [position for count, length in SHAPES for _ in range(count) for position in range(length)]
+    for token, position in enumerate(positions):
+        angle = position * FREQUENCIES
+        low, high = part[token].split(WIDTH // 2, dim=1)
+        out[token] = torch.cat([low * angle.cos() - high * angle.sin(), high * angle.cos() + low * angle.sin()], dim=1)
+    return out
+
+
+@pytest.fixture
+def layer(parts: torch.Tensor) -> tuple[torch.Tensor, Block]:
+    """A layer's input, and a block with random weights for queries, keys and values."""
+    d = HEADS * WIDTH
+    generator = torch.Generator().manual_seed(2)
+    weights, biases = torch.randn((3, d, d), generator=generator) / d**0.5, torch.randn((3, d), generator=generator)
+    query, key, value = (Affine(w.numpy(), b.numpy()) for w, b in zip(weights, biases, strict=True))
+    unused = Affine(np.empty(0), np.empty(0))
+    return parts[0].flatten(1), Block(unused, query, key, value, unused, unused, unused, unused)
+
+
+def projected(layer: tuple[torch.Tensor, Block]) -> list[torch.Tensor]:
+    """Queries, keys and values of each token, by their definition."""
+    x, block = layer
+    products = (x @ torch.from_numpy(w).T + torch.from_numpy(b) for w, b in (block.query, block.key, block.value))
+    query, key, value = (product.unflatten(1, (HEADS, WIDTH)) for product in products)
+    return [rotated(query), rotated(key), value]
+
+
+def place(attention: Attention, block: Block, dtype: torch.dtype) -> Any:
+    weights, biases = zip(*attention.order(block)[1:4], strict=True)
+    weight, bias = (torch.from_numpy(np.concatenate(arrays)) for arrays in (weights, biases))
+    return attention.projection(weight.to(dtype), bias)
+
+
+@pytest.mark.parametrize("make", [on_cpu, on_device])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_a_layer_is_mixed_as_defined(
+    layer: tuple[torch.Tensor, Block], make: Callable[[], Attention], dtype: torch.dtype, tolerance: float
+) -> None:
+    attention, x = make(), layer[0].to(dtype)
+    before = x.clone()
+    mixed, weights = plain(*projected(layer))
+    seen = [torch.full_like(part, torch.nan) for part in weights]
+
+    def read(place: int, heads: slice, some: Any) -> None:
+        seen[place][heads] = torch.from_numpy(attention.fetch(some))
+
+    projection, of_layer = place(attention, layer[1], dtype), attention.of(SHAPES)
+    for wanted in (None, read, None):
+        got = of_layer(projection, x, wanted)
+        assert got.dtype == dtype
+        torch.testing.assert_close(got.float(), mixed, rtol=0, atol=tolerance)
+    torch.testing.assert_close(x, before, rtol=0, atol=0)
+    for part, expected in zip(seen, weights, strict=True):
+        torch.testing.assert_close(part, expected.transpose(1, 2), rtol=0, atol=tolerance)
 
 
 def test_weights_are_those_of_the_attention(parts: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,13 +139,6 @@ def test_weights_are_those_of_the_attention(parts: torch.Tensor, monkeypatch: py
         torch.testing.assert_close(got, weights.transpose(1, 2))
 
 
-def test_values_of_low_precision_come_back_as_such(parts: torch.Tensor) -> None:
-    query, key, value = parts
-    got = by_numpy(SHAPES, CPU)(query, key, value.bfloat16())
-    assert got.dtype == torch.bfloat16
-    torch.testing.assert_close(got, plain(query, key, value.bfloat16().float())[0].bfloat16())
-
-
 def test_a_way_that_is_not_there_or_wrong_is_not_used() -> None:
     def across(shapes: Shapes, device: torch.device) -> Attend:
         total = sum(count * length for count, length in shapes)
@@ -86,16 +148,16 @@ def test_a_way_that_is_not_there_or_wrong_is_not_used() -> None:
         assert is_usable(attend_by_runs, CPU, dtype, HEADS, WIDTH)
         assert not is_usable(across, CPU, dtype, HEADS, WIDTH)
         assert not is_usable(attend_packed, CPU, dtype, HEADS, WIDTH), "torch has none for the CPU"
-        assert is_usable(by_numpy, CPU, dtype, HEADS, WIDTH)
-        chosen = choose_attention(CPU, dtype, HEADS, WIDTH)
-        assert isinstance(chosen, partial)
-        assert chosen.func is attend_by_numpy
 
 
 @pytest.mark.gpu
 @needs_cuda
 @pytest.mark.parametrize("width", [16, 24, 32, 64])
 def test_gpus_use_one_call_for_all(width: int) -> None:
-    device = torch.device("cuda")
-    assert choose_attention(device, torch.bfloat16, HEADS, width) is attend_packed
-    assert choose_attention(device, torch.float32, HEADS, width) is attend_by_runs
+    device, frequencies = torch.device("cuda"), torch.ones(width // 2).cuda()
+    for dtype, expected in ((torch.bfloat16, attend_packed), (torch.float32, attend_by_runs)):
+        attention = choose_attention(
+            device, dtype, HEADS, frequencies, channels=PlainLinear.channels, put=torch.from_numpy
+        )
+        assert isinstance(attention, AttentionOnDevice)
+        assert attention._attend is expected

@@ -16,7 +16,9 @@ from skesm.backends import LocalBackend
 from skesm.esm2.checkpoint import locate
 from skesm.esm2.parameters import read_parameters
 from skesm.esm2.tokenizer import tokenize
+from skesm.esm2.torch_attention import AttentionOnDevice, attend_by_runs
 from skesm.esm2.torch_engine import TorchEngine, resolve_device
+from skesm.esm2.torch_linear import PlainLinear
 from skesm.esm2.weights_file import WeightsFiles
 from skesm.exceptions import BackendError, MissingDependencyError
 
@@ -93,6 +95,25 @@ def test_gpus_agree_with_the_cpu(
 
 
 # Values
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 5e-2)])
+def test_what_gpus_do_agrees_with_numpy(
+    dtype: str, tolerance: float, checkpoint_8m: Path, proteins: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their attention and plain products, on the CPU."""
+
+    def choose(device, dtype, n_heads, inverse_frequencies, *, channels, put) -> AttentionOnDevice:
+        return AttentionOnDevice(inverse_frequencies, attend_by_runs, put)
+
+    monkeypatch.setattr("skesm.esm2.torch_engine.choose_attention", choose)
+    monkeypatch.setattr("skesm.esm2.torch_engine.choose_linear", lambda device, dtype: PlainLinear)
+    outputs = [*OUTPUTS, OutputSpec("contacts"), OutputSpec("attention_heads", 3)]
+    expected = run(LocalBackend(engine="numpy"), checkpoint_8m, proteins[:12], outputs)
+    engine = load(checkpoint_8m, dtype=dtype)
+    with engine.hold(1):
+        records = engine.forward([tokenize(protein) for protein in proteins[:12]], outputs)
+    assert_close(records, expected, tolerance)
 
 
 def test_features_do_not_depend_on_company_order_or_threads(checkpoint_8m: Path, proteins: list[str]) -> None:

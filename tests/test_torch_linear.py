@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -59,8 +60,13 @@ def test_plain_layers_are_chosen_on_other_processors(monkeypatch: pytest.MonkeyP
 
 
 @needs_packed
-def test_a_layout_that_computes_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PackedLinear, "gelu", PackedLinear.__call__)
+@pytest.mark.parametrize(
+    ("name", "other"), [("gelu", PackedLinear.__call__), ("channels", lambda weight, x: (x @ weight.T).T * 1.01)]
+)
+def test_a_layout_that_computes_something_else_is_not_used(
+    name: str, other: Callable[..., torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PackedLinear, name, other)
     assert choose_linear(CPU, torch.float32) is PlainLinear
 
 
@@ -75,6 +81,9 @@ def test_packed_layers_agree_with_plain_ones(rows: int) -> None:
         torch.testing.assert_close(packed(x), plain(x), rtol=0, atol=1e-5)
         torch.testing.assert_close(packed.product(x), plain.product(x), rtol=0, atol=1e-5)
         torch.testing.assert_close(packed.gelu(x), plain.gelu(x), rtol=0, atol=1e-5)
+        channels = PackedLinear.channels(weight, x)
+        torch.testing.assert_close(channels, packed.product(x).T, rtol=0, atol=1e-5)
+        torch.testing.assert_close(PlainLinear.channels(weight, x), channels, rtol=0, atol=1e-5)
 
 
 @needs_packed

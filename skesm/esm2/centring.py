@@ -17,6 +17,7 @@ from skesm._outputs import FloatArray
 from skesm.esm2.parameters import Affine, Block
 
 Tensor = Any  # torch is imported at use, and untyped here
+Placed = Any  # a `skesm.esm2.torch_engine.PlacedBlock`
 
 #: Constants are means over this sequence: five of each amino acid, shuffled. Any other would be as exact.
 CALIBRATION_SEQUENCE = (
@@ -25,18 +26,18 @@ CALIBRATION_SEQUENCE = (
 
 
 def centre(
-    blocks: Sequence[Block],
+    blocks: Sequence[Placed],
     exact: Iterable[Block],
     x: Tensor,
     norm: Callable[[Tensor, Affine], Tensor],
-    attention: Callable[[Block, Tensor], object],
-    feed_forward: Callable[[Block, Tensor], None],
-) -> list[Block]:
+    attention: Callable[[Placed, Tensor], None],
+    feed_forward: Callable[[Placed, Tensor], None],
+) -> list[Placed]:
     """Blocks of the same function whose products have centred inputs, but for the feed-forward network's second.
 
     Parameters
     ----------
-    blocks : sequence of Block
+    blocks : sequence of PlacedBlock
         Holding torch tensors, rounded; they are not changed.
     exact : iterable of Block
         The same in float32, as arrays: the products with constants are taken from these.
@@ -47,7 +48,7 @@ def centre(
 
     Returns
     -------
-    blocks : list of Block
+    blocks : list of PlacedBlock
         They share the weights of those given.
     """
     centred = []
@@ -57,9 +58,10 @@ def centre(
         value = _bias_behind(arrays.value, c)
         block = block._replace(
             attention_norm=_with_bias(block.attention_norm, arrays.attention_norm.bias - c),
-            query=_with_bias(block.query, _bias_behind(arrays.query, c)),
-            key=_with_bias(block.key, _bias_behind(arrays.key, c)),
-            value=_with_bias(block.value, np.zeros_like(value)),
+            projection=_with_bias(
+                block.projection,
+                np.concatenate([_bias_behind(arrays.query, c), _bias_behind(arrays.key, c), np.zeros_like(value)]),
+            ),
             attention_output=_with_bias(block.attention_output, _bias_behind(arrays.attention_output, value)),
         )
         attention(block, x)
@@ -78,6 +80,5 @@ def _bias_behind(affine: Affine, c: FloatArray) -> FloatArray:
     return affine.bias + affine.weight @ c
 
 
-def _with_bias(affine: Affine, bias: FloatArray) -> Affine:
-    place: Tensor = affine.bias
-    return affine._replace(bias=place.new_tensor(bias))
+def _with_bias(affine: Placed, bias: FloatArray) -> Placed:
+    return affine._replace(bias=affine.bias.new_tensor(bias))

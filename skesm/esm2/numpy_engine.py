@@ -30,7 +30,7 @@ from skesm._pooling import pool
 from skesm.esm2.attention import AttentionReader
 from skesm.esm2.batching import share_evenly
 from skesm.esm2.parameters import Affine, Block, Parameters
-from skesm.esm2.plain_attention import Read, attend, do_in_turn, score_scale
+from skesm.esm2.plain_attention import Read, Rotary, do_in_turn, mix, rotary_tables
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.threads import limit_own_thread, one_blas_thread
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK
@@ -63,7 +63,7 @@ TRAINED_MASK_RATIO = 0.15 * 0.8
 # of degree 6 fitted to artanh(2Φ(x) - 1) / x on |x| < 7: 7e-8 off in exact arithmetic, 8e-7 in float32, and several
 # times as fast as an error function.
 _GELU = tuple(
-    np.float32(0.5 * c)
+    np.array(0.5 * c, dtype=np.float32)  # as arrays they save each call a conversion
     for c in (
         1.5957684516906738,
         0.07266856729984283,
@@ -74,7 +74,8 @@ _GELU = tuple(
         3.6112339785177028e-09,
     )
 )
-_GELU_ELEMENTS = 1 << 16  # worked on at a time: stays in the second-level cache
+_ONE = np.array(1, dtype=np.float32)
+_GELU_ELEMENTS = 1 << 17  # worked on at a time: about the second-level cache; with less, threads wait for each other
 
 #: Models of this width or more compute products in so many parts; in smaller ones a part would not be worth a thread.
 SPLIT_WIDTH, _PARTS = 1280, 4
@@ -213,7 +214,7 @@ class NumpyEngine:
                         record[output] = pool(x[begin:end], output.kind)
 
         x = self._embed(sequences, rows)
-        rotary = self._rotary_tables(bounds, rows)
+        rotary = rotary_tables(self._parameters.inverse_frequencies, bounds, rows)
         with np.errstate(over="ignore", under="ignore"):  # tanh and exp2 saturate as they should
             for i, block in enumerate(self._blocks[:last]):
                 keep(i, x)
@@ -251,17 +252,6 @@ class NumpyEngine:
         x[begin:] = 0
         return x
 
-    def _rotary_tables(self, bounds: Sequence[int], rows: int) -> tuple[FloatArray, FloatArray]:
-        """Cosines and sines for queries and keys, (2, 1, h/2, rows); those of the queries carry log2(e)/√h."""
-        frequencies = self._parameters.inverse_frequencies
-        position = np.zeros(rows, dtype=np.float32)
-        for begin, end in pairwise(bounds):
-            position[begin:end] = np.arange(end - begin)
-        angle = np.outer(frequencies, position)
-        scale = np.float32(score_scale(2 * len(frequencies)))
-        cos, sin = np.cos(angle), np.sin(angle)
-        return np.stack([cos * scale, cos])[:, None], np.stack([sin * scale, sin])[:, None]
-
     def _norm(self, x: FloatArray, affine: Affine, out: FloatArray) -> FloatArray:
         """LayerNorm of the rows of x into out."""
         share = np.float32(1 / self.spec.width)
@@ -292,58 +282,38 @@ class NumpyEngine:
 
     def _double_gelu_part(self, part: FloatArray, bias: FloatArray) -> None:
         u, a = (self._workspace.get(name, *part.shape) for name in ("gelu_square", "gelu_inner"))
-        part += bias
+        np.add(part, bias, out=part)
         np.multiply(part, part, out=u)
         np.multiply(u, _GELU[-1], out=a)
-        a += _GELU[-2]
+        np.add(a, _GELU[-2], out=a)
         for coefficient in _GELU[-3::-1]:
-            a *= u
-            a += coefficient
-        a *= part
+            np.multiply(a, u, out=a)
+            np.add(a, coefficient, out=a)
+        np.multiply(a, part, out=a)
         np.tanh(a, out=a)
-        a += np.float32(1)
-        part *= a
+        np.add(a, _ONE, out=a)
+        np.multiply(part, a, out=part)
 
     def _attention(
         self,
         block: Block,
         x: FloatArray,
         bounds: Sequence[int],
-        rotary: tuple[FloatArray, FloatArray],
+        rotary: Rotary,
         read: Read | None,
         helpers: Executor | None,
     ) -> None:
-        """Add the attention of a block to the residual stream x; hand its weights to `read`, if they are wanted.
-
-        Queries, keys and values are held channel-major, (channels, rows): the halves that the rotary embedding
-        mixes are then contiguous, and a head of a sequence is a view that BLAS reads without a copy.
-        """
+        """Add the attention of a block to the residual stream x; hand its weights to `read`, if they are wanted."""
         rows, d = x.shape
-        heads = self.spec.n_heads
-        width = d // heads
         work = self._workspace
         h = self._norm(x, block.attention_norm, work.get("h", rows, d))
-        z = work.get("qkv", 3, d, rows)
-        for affine, part in zip((block.query, block.key, block.value), z, strict=True):
+        products = work.get("qkv", 3, d, rows)
+        layers = (block.query, block.key, block.value)
+        for affine, part in zip(layers, products, strict=True):
             self._product(h, affine.weight, part.T, helpers)
-            part += affine.bias[:, None]
-
-        cos, sin = rotary
-        halves = z[:2].reshape(2, heads, 2, width // 2, rows)
-        low, high = halves[:, :, 0], halves[:, :, 1]
-        of_high, of_low = work.get("wide", 2, 2, heads, width // 2, rows)
-        np.multiply(high, sin, out=of_high)
-        np.multiply(low, sin, out=of_low)
-        low *= cos
-        low -= of_high
-        high *= cos
-        high += of_low
-        query, key, value = z.reshape(3, heads, width, rows)
-
-        mixed = work.get("mixed", heads, width, rows)
-        mixed[:, :, bounds[-1] :] = 0
-        attend(query, key, value, bounds, mixed, work, partial(_do, helpers=helpers), read)
-        self._product(mixed.reshape(d, rows).T, block.attention_output.weight, h, helpers)
+        biases = [affine.bias for affine in layers]
+        mixed = mix(products, biases, rotary, bounds, work, partial(_do, helpers=helpers), read)
+        self._product(mixed.T, block.attention_output.weight, h, helpers)
         h += block.attention_output.bias
         x += h
 

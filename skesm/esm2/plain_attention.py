@@ -1,8 +1,9 @@
 """Attention of sequences laid end to end by NumPy's products; both engines' way on CPUs.
 
-Channel-major, (heads, channels, tokens), a head of a sequence is a view that BLAS reads without a copy. Some heads and
-some queries of a sequence are worked on at a time, in as few calls as can be: each lets go of Python's lock, which
-threads then wait for. What is computed for a sequence is a function of that sequence alone.
+Queries, keys and values are channel-major, (heads, channels, tokens): the halves that the rotary embedding mixes are
+contiguous, and a head of a sequence is a view that BLAS reads without a copy. Some heads and some queries of a sequence
+are worked on at a time, in as few calls as can be: each lets go of Python's lock, which threads then wait for. What is
+computed for a sequence is a function of that sequence alone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ Do = Callable[[Iterable[Callable[[], object]]], None]
 #: Takes a sequence's place, some heads, and their weights, (heads, keys, queries), which are then overwritten.
 Read = Callable[[int, slice, FloatArray], None]
 Exponential = Callable[[FloatArray], None]
+#: Cosines and sines of the rotary embedding, (2, 1, h/2, rows), for queries and keys; queries' carry `score_scale`.
+Rotary = tuple[FloatArray, FloatArray]
 
 _SCORES = 1 << 18  # held at a time: in the second-level cache
 # Most multiplications of a small product, see `has_small_products`; and the least columns worth cutting to for it
@@ -41,6 +44,68 @@ def do_in_turn(tasks: Iterable[Callable[[], object]]) -> None:
     """What a thread that has no help does."""
     for task in tasks:
         task()
+
+
+def rotary_tables(inverse_frequencies: FloatArray, bounds: Sequence[int], rows: int) -> Rotary:
+    """Tables of sequences that begin at `bounds`, whose last is where they end; rows behind it are at position 0."""
+    position = np.zeros(rows, dtype=np.float32)
+    for begin, end in pairwise(bounds):
+        position[begin:end] = np.arange(end - begin)
+    angle = np.outer(inverse_frequencies, position)
+    scale = np.float32(score_scale(2 * len(inverse_frequencies)))
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.stack([cos * scale, cos])[:, None], np.stack([sin * scale, sin])[:, None]
+
+
+def mix(
+    products: FloatArray,
+    biases: Sequence[FloatArray],
+    rotary: Rotary,
+    bounds: Sequence[int],
+    work: Workspace,
+    do: Do = do_in_turn,
+    read: Read | None = None,
+) -> FloatArray:
+    """What each token takes of its own sequence's values, from the products of one layer.
+
+    Parameters
+    ----------
+    products : ndarray of shape (3, d, rows), float32
+        Of the weights of queries, keys and values with the layer's input. Overwritten.
+    biases : sequence of ndarray of shape (d,)
+        Of the three.
+    rotary : tuple of ndarray
+        See `rotary_tables`.
+    bounds : sequence of int
+        Where sequences begin, and the last one ends; at most `rows`.
+    work : Workspace
+    do : callable, optional
+    read : callable, optional
+        Gets the weights.
+
+    Returns
+    -------
+    mixed : ndarray of shape (d, rows)
+        In the memory of `products`; 0 behind the last sequence.
+    """
+    for part, bias in zip(products, biases, strict=True):
+        part += bias[:, None]
+    cos, sin = rotary
+    half, rows = cos.shape[2:]
+    halves = products[:2].reshape(2, -1, 2, half, rows)
+    low, high = halves[:, :, 0], halves[:, :, 1]
+    of_high, of_low = work.get("wide", 2, *low.shape)
+    np.multiply(high, sin, out=of_high)
+    np.multiply(low, sin, out=of_low)
+    low *= cos
+    low -= of_high
+    high *= cos
+    high += of_low
+    query, key, value = products.reshape(3, -1, 2 * half, rows)
+    attend(query, key, value, bounds, query, work, do, read)
+    query[:, :, bounds[-1] :] = 0
+    mixed: FloatArray = products[0]
+    return mixed
 
 
 def attend(
@@ -63,7 +128,7 @@ def attend(
     bounds : sequence of int
         Where sequences begin, and the last one ends; at most `rows`.
     out : ndarray of shape (heads, h, rows), float32
-        Rows behind the last sequence are left as they are.
+        It may be `query`. Rows behind the last sequence are left as they are.
     work : Workspace
     do : callable, optional
     read : callable, optional
@@ -86,12 +151,12 @@ def attend(
     sums = taken[:, width:]
     large = [] if _in_range(sums) else [own for own in sequences if not _in_range(sums[:, :, own])]
     do(tasks(large, _safe_exponential))
-    np.divide(taken[:, :width], sums, out=out[:, :, :used])
     if read is not None:
         for place, own in enumerate(sequences):
             parts = (part[:, :, own] for part in (query, key, sums))
             exponential = _safe_exponential if own in large else _exponential
             _read(*parts, work=work, exponential=exponential, read=partial(read, place))
+    np.divide(taken[:, :width], sums, out=out[:, :, :used])
 
 
 def _in_range(sums: FloatArray) -> bool:
@@ -109,9 +174,7 @@ def _tasks(
 ) -> Iterator[Callable[[], None]]:
     """What one sequence's queries take of its values, before the division by the weights' sums."""
     n_heads, width, length = query.shape
-    columns = length
-    if has_small_products():
-        columns = min(length, _SMALL_PRODUCT // ((width + 1) * length) // _COLUMNS * _COLUMNS or length)
+    columns = _columns(length, width + 1) if has_small_products() else length
     step = max(1, min(n_heads, _SCORES // (length * columns)))
 
     def task(heads: slice, some: slice) -> None:
@@ -125,6 +188,16 @@ def _tasks(
     for first in range(0, n_heads, step):
         for begin in range(0, length, columns):
             yield partial(task, slice(first, first + step), slice(begin, begin + columns))
+
+
+def _columns(length: int, width: int) -> int:
+    """Queries of a part, of a product with `width` × `length` others: as many in each as can be small."""
+    most = _SMALL_PRODUCT // (width * length)
+    if length <= most or most < _COLUMNS:
+        return length
+    n_parts = -(-length // most)
+    columns = -(-length // (n_parts * _COLUMNS)) * _COLUMNS
+    return columns if columns <= most else most // _COLUMNS * _COLUMNS
 
 
 def _exponential(scores: FloatArray) -> None:

@@ -1,23 +1,32 @@
-"""Attention of sequences laid end to end in torch: the fastest way that the device has, and the weights.
+"""Attention of sequences laid end to end in torch: by NumPy on CPUs, elsewhere in the fastest way that the device has.
 
-Queries and keys, float32, and values, of the products' type, are (tokens, heads, h). Sequences are sorted by length;
-`Shapes` are (count, tokens of one) of each run of equal lengths.
+Sequences are sorted by length; `Shapes` are (count, tokens of one) of each run of equal lengths.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import accumulate
 from typing import Any
 
-from skesm.esm2.plain_attention import attend as attend_by_sequences
-from skesm.esm2.plain_attention import score_scale
+import numpy as np
+from numpy.typing import NDArray
+
+from skesm._outputs import FloatArray
+from skesm.esm2.parameters import Affine, Block
+from skesm.esm2.plain_attention import mix, rotary_tables
+from skesm.esm2.torch_linear import PlainLinear
 from skesm.esm2.workspace import Workspace
 
 Tensor = Any  # torch is imported at use, and untyped here
 Shapes = Sequence[tuple[int, int]]
-#: Query, key and value to what each token takes of the values, (tokens, heads × h), of their type.
+#: Takes a sequence's place, some heads, and their weights, (heads, keys, queries), float32.
+Read = Callable[[int, slice, Any], None]
+#: A layer's projection to queries, keys and values, (3 d, d), and its input, (tokens, d), to what each token takes of
+#: the values, of the input's shape and type. `Read` gets the weights, if they are wanted.
+Mix = Callable[[Any, Tensor, Read | None], Tensor]
+#: Query and key, float32, and value, of the products' type, (tokens, heads, h), to what each token takes of the values,
+#: (tokens, heads × h), of their type.
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 #: Attention weights held at a time, where they are wanted.
@@ -31,23 +40,6 @@ def split_runs(x: Tensor, shapes: Shapes) -> list[Tensor]:
     """Views of x, (tokens, …), by run of equal lengths, (count, tokens of one, …)."""
     parts = x.split([count * length for count, length in shapes])
     return [part.view(*shape, *x.shape[1:]) for part, shape in zip(parts, shapes, strict=True)]
-
-
-def attend_by_numpy(shapes: Shapes, device: Any, work: Workspace) -> Attend:
-    """Plain products in float32 by NumPy, on a CPU: faster than torch's fused attention, for short sequences most."""
-    import torch
-
-    bounds = [0, *accumulate(length for count, length in shapes for _ in range(count))]
-
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        n_tokens, n_heads, width = query.shape
-        parts = (query * score_scale(width), key, value.float())
-        q, k, v = (part.numpy().transpose(1, 2, 0) for part in parts)
-        mixed = work.get("mixed", n_heads, width, n_tokens)
-        attend_by_sequences(q, k, v, bounds, mixed, work)
-        return torch.from_numpy(mixed.reshape(-1, n_tokens)).to(value.dtype).t().contiguous()
-
-    return attend
 
 
 def attend_by_runs(shapes: Shapes, device: Any) -> Attend:
@@ -79,13 +71,130 @@ def attend_packed(shapes: Shapes, device: Any) -> Attend:
     return attend
 
 
-def choose_attention(device: Any, dtype: Any, n_heads: int, head_width: int) -> Callable[[Shapes, Any], Attend]:
-    """`attend_by_numpy` on a CPU; elsewhere `attend_packed` if it works, else `attend_by_runs`."""
+class AttentionOnCpu:
+    """Plain products in float32 by NumPy: faster than torch's fused attention, for short sequences most.
+
+    Parameters
+    ----------
+    inverse_frequencies : Tensor of shape (h/2,)
+        Of the rotary embedding.
+    channels : callable
+        The projection's weight, and a layer's input, to their product, channel-major: `PlainLinear.channels`.
+    """
+
+    #: What `AttentionReader` is to use for the weights.
+    library, put, fetch = np, staticmethod(np.asarray), staticmethod(np.asarray)
+    #: From the weight, in the products' type, and the bias, float32.
+    projection = Affine
+
+    def __init__(self, inverse_frequencies: Tensor, channels: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self._inverse_frequencies = inverse_frequencies.numpy()
+        self._channels = channels
+        self._workspace = Workspace()
+
+    def order(self, block: Block) -> Block:
+        """The block with queries' and keys' channels in the order that is needed here: as they are."""
+        return block
+
+    def of(self, shapes: Shapes) -> Mix:
+        """What mixes the layers of a pack."""
+        import torch
+
+        bounds = [0, *accumulate(length for count, length in shapes for _ in range(count))]
+        rotary = rotary_tables(self._inverse_frequencies, bounds, bounds[-1])
+
+        def of_layer(projection: Any, x: Tensor, read: Read | None) -> Tensor:
+            products = self._channels(projection.weight, x).float().numpy().reshape(3, -1, len(x))
+            biases = projection.bias.numpy().reshape(3, -1)
+            mixed = mix(products, biases, rotary, bounds, self._workspace, read=read)
+            return torch.from_numpy(mixed).to(x.dtype).t().contiguous()
+
+        return of_layer
+
+
+class AttentionOnDevice:
+    """Fused attention of torch.
+
+    Parameters
+    ----------
+    inverse_frequencies : Tensor of shape (h/2,)
+        Of the rotary embedding; it is on the device.
+    attend : callable
+        Gives what attends in a pack of some shapes on a device.
+    put : callable
+        An ndarray to a tensor on the device.
+    """
+
+    def __init__(
+        self,
+        inverse_frequencies: Tensor,
+        attend: Callable[[Shapes, Any], Attend],
+        put: Callable[[NDArray[Any]], Tensor],
+    ) -> None:
+        import torch
+
+        self.library, self.put = torch, put
+        self._inverse_frequencies = inverse_frequencies
+        self._attend = attend
+
+    def fetch(self, tensor: Tensor) -> FloatArray:
+        """Bring a tensor from the device."""
+        array: FloatArray = tensor.cpu().numpy()
+        return array
+
+    def projection(self, weight: Tensor, bias: Tensor) -> PlainLinear:
+        """From the weight, in the products' type, and the bias, float32."""
+        return PlainLinear.of(weight, bias.to(weight.dtype))
+
+    def order(self, block: Block) -> Block:
+        """The block with queries' and keys' channels that rotate together side by side: a complex number.
+
+        Scores are sums over the channels of a head, and stay what they are.
+        """
+        halves = np.arange(len(block.query.bias)).reshape(-1, 2, len(self._inverse_frequencies))
+        order = halves.swapaxes(1, 2).ravel()
+        query, key = (Affine(*(part[order] for part in pair)) for pair in (block.query, block.key))
+        return block._replace(query=query, key=key)
+
+    def of(self, shapes: Shapes) -> Mix:
+        """What mixes the layers of a pack."""
+        import torch
+
+        positions = np.concatenate([np.tile(np.arange(length, dtype=np.float32), count) for count, length in shapes])
+        angles = self.put(positions)[:, None, None, None] * self._inverse_frequencies
+        rotary = torch.complex(angles.cos(), angles.sin())  # (tokens, 1, 1, h/2)
+        attend = self._attend(shapes, rotary.device)
+
+        def of_layer(projection: Any, x: Tensor, read: Read | None) -> Tensor:
+            products = projection(x).view(len(x), 3, -1, 2 * rotary.shape[-1])
+            rotated = products[:, :2].float()
+            pairs = torch.view_as_complex(rotated.unflatten(-1, (-1, 2)))
+            pairs *= rotary
+            query, key = rotated.unbind(1)
+            if read is not None:
+                read_weights(query, key, shapes, read)
+            return attend(query, key, products[:, 2])
+
+        return of_layer
+
+
+Attention = AttentionOnCpu | AttentionOnDevice
+
+
+def choose_attention(
+    device: Any,
+    dtype: Any,
+    n_heads: int,
+    inverse_frequencies: Tensor,
+    *,
+    channels: Callable[[Tensor, Tensor], Tensor],
+    put: Callable[[NDArray[Any]], Tensor],
+) -> Attention:
+    """`AttentionOnCpu`, or on a device by `attend_packed` if it works, else by `attend_by_runs`."""
     if device.type == "cpu":
-        return partial(attend_by_numpy, work=Workspace())
-    if device.type == "cuda" and is_usable(attend_packed, device, dtype, n_heads, head_width):
-        return attend_packed
-    return attend_by_runs
+        return AttentionOnCpu(inverse_frequencies, channels)
+    packed = device.type == "cuda" and is_usable(attend_packed, device, dtype, n_heads, 2 * len(inverse_frequencies))
+    return AttentionOnDevice(inverse_frequencies, attend_packed if packed else attend_by_runs, put)
 
 
 def is_usable(way: Callable[[Shapes, Any], Attend], device: Any, dtype: Any, n_heads: int, head_width: int) -> bool:

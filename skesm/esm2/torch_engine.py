@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,8 @@ from skesm.esm2.parameters import Affine, Block, Head, Parameters
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.threads import limit_own_thread, one_blas_thread, one_torch_thread
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK, tokenize
-from skesm.esm2.torch_attention import Attend, choose_attention, read_weights, split_runs
-from skesm.esm2.torch_linear import Linear, PackedLinear, choose_linear
+from skesm.esm2.torch_attention import Mix, Read, choose_attention, split_runs
+from skesm.esm2.torch_linear import Linear, choose_linear
 from skesm.exceptions import BackendError
 
 #: Tokens in a shared pack on the CPU: enough for efficient products, few enough to stay in the caches.
@@ -44,7 +44,17 @@ MIN_PACK_TOKENS = 128
 GPU_PACK_ELEMENTS = 1 << 23
 
 Tensor = Any  # torch is imported at use, and untyped here
-Placed = Any  # a Block or Head with a `Linear` for each linear layer, and tensors in the LayerNorms
+
+
+class PlacedBlock(NamedTuple):
+    """A transformer block as the engine computes it."""
+
+    attention_norm: Affine  # of tensors, like the other LayerNorm
+    projection: Any  # to queries, keys and values, of the attention's own kind
+    attention_output: Linear
+    ffn_norm: Affine
+    ffn_in: Linear
+    ffn_out: Linear
 
 
 def resolve_device(name: str) -> str:
@@ -106,8 +116,8 @@ class TorchEngine:
     spec : ModelSpec
     parameters : Parameters
         Copied once, to the device or into the layout that is fastest on this processor (`skesm.esm2.torch_linear`);
-        where there is none, the engine computes in float32 on the CPU from these arrays themselves, but for queries'
-        and keys' weights.
+        where there is none, the engine computes in float32 on the CPU from these arrays themselves, but for the weights
+        of queries, keys and values, which are put together.
     device : str, default="cpu"
         As `resolve_device` gives it.
     dtype : {"float32", "bfloat16"}, default="float32"
@@ -131,23 +141,12 @@ class TorchEngine:
         try:
             self._place_weights(parameters)
             self._refuse_rounded_products()
-            self._attend = choose_attention(self._device, self._dtype, spec.n_heads, spec.width // spec.n_heads)
             if self._dtype != torch.float32:
-                self._blocks: list[Placed] = self._centred_blocks(parameters.blocks)
+                self._blocks = self._centred_blocks(parameters.blocks)
         except RuntimeError as error:
             if isinstance(error, BackendError):
                 raise
             raise BackendError(f"{spec.name} cannot be used on device {device!r} in {dtype}: {error}") from error
-
-    def _interleave(self, block: Block) -> Block:
-        """The block with channels of queries and keys that rotate together side by side: a complex number.
-
-        Scores are sums over the channels of a head, and stay what they are.
-        """
-        halves = np.arange(self.spec.width).reshape(self.spec.n_heads, 2, -1)
-        order = halves.swapaxes(1, 2).ravel()
-        query, key = (Affine(*(part[order] for part in pair)) for pair in (block.query, block.key))
-        return block._replace(query=query, key=key)
 
     def _place_weights(self, parameters: Parameters) -> None:
         """The parameters' own places, with tensors on the device in them."""
@@ -155,33 +154,50 @@ class TorchEngine:
 
         linear = choose_linear(self._device, self._dtype)
 
-        def affine(pair: Affine, name: str = "") -> Any:
-            if pair.weight.ndim == 1:
-                return Affine(*map(small, pair))  # LayerNorms stay float32
-            bias_dtype = torch.float32 if name in ("attention_output", "ffn_out") else self._dtype  # see _add
-            return linear.of(self._on_device(pair.weight).to(self._dtype), small(pair.bias).to(bias_dtype))
-
         def small(array: FloatArray) -> Tensor:
-            tensor = self._on_device(array)
-            return tensor.clone() if linear is PackedLinear else tensor  # else a few views would keep the map open
+            return self._on_device(array.copy())  # a few views would keep the map open
 
+        def norm(affine: Affine) -> Any:
+            return Affine(*map(small, affine))  # stays float32
+
+        def layer(affine: Affine, bias_dtype: Any = self._dtype) -> Any:
+            return linear.of(self._on_device(affine.weight).to(self._dtype), small(affine.bias).to(bias_dtype))
+
+        def placed(block: Block) -> PlacedBlock:
+            weights, biases = zip(block.query, block.key, block.value, strict=True)
+            weight, bias = self._on_device(np.concatenate(weights)), self._on_device(np.concatenate(biases))
+            return PlacedBlock(
+                norm(block.attention_norm),
+                self._attention.projection(weight.to(self._dtype), bias),
+                layer(block.attention_output, torch.float32),  # see _add
+                norm(block.ffn_norm),
+                layer(block.ffn_in),
+                layer(block.ffn_out, torch.float32),
+            )
+
+        self._attention = choose_attention(
+            self._device,
+            self._dtype,
+            self.spec.n_heads,
+            small(parameters.inverse_frequencies),
+            channels=linear.channels,
+            put=self._to_device,
+        )
         self._embedding = small(parameters.embedding)
-        self._inverse_frequencies = small(parameters.inverse_frequencies)
-        self._blocks = [Block(*map(affine, block, Block._fields)) for block in map(self._interleave, parameters.blocks)]
-        self._final_norm = affine(parameters.final_norm)
-        self._head: Placed = Head(*map(affine, parameters.head)) if parameters.head is not None else None
-        contacts = parameters.contacts
-        self._contacts = Affine(*map(small, contacts)) if contacts is not None else None  # stays float32
+        self._blocks = [placed(block) for block in map(self._attention.order, parameters.blocks)]
+        self._final_norm = norm(parameters.final_norm)
+        head, contacts = parameters.head, parameters.contacts
+        self._head: Any = Head(layer(head.dense), norm(head.norm), layer(head.decoder)) if head is not None else None
+        self._contacts = Affine(*(self._attention.put(part.copy()) for part in contacts)) if contacts else None
 
-    def _centred_blocks(self, exact: Iterable[Block]) -> list[Placed]:
+    def _centred_blocks(self, exact: Iterable[Block]) -> list[PlacedBlock]:
         import torch
 
-        shapes = [(1, len(tokens := tokenize(CALIBRATION_SEQUENCE)))]
+        tokens = tokenize(CALIBRATION_SEQUENCE)
         with torch.inference_mode(), one_blas_thread():
-            x, rotary = self._embed([tokens]), self._rotary(shapes)
-            attend = self._attend(shapes, self._device)
-            attention = partial(self._attention, attend=attend, rotary=rotary)
-            return centre(self._blocks, map(self._interleave, exact), x, self._norm, attention, self._feed_forward)
+            attention = partial(self._add_attention, mix=self._attention.of([(1, len(tokens))]))
+            blocks = map(self._attention.order, exact)
+            return centre(self._blocks, blocks, self._embed([tokens]), self._norm, attention, self._add_feed_forward)
 
     def _on_device(self, array: FloatArray) -> Tensor:
         import torch
@@ -259,7 +275,16 @@ class TorchEngine:
         shapes = [(len(run), len(sequences[run[0]])) for run in runs]
         try:
             with torch.inference_mode(), self._turn:
-                reader = self._attention_reader(outputs, shapes)
+                reader = AttentionReader(
+                    outputs,
+                    [len(sequences[i]) for i in order],
+                    self.spec.n_layers,
+                    self.spec.n_heads,
+                    contacts=self._contacts,
+                    library=self._attention.library,
+                    put=self._attention.put,
+                    fetch=self._attention.fetch,
+                )
                 results = self._compute([sequences[i] for i in order], shapes, outputs, reader)
                 arrays = self._to_host([tensor for _, tensors in results for tensor in tensors])
                 of_attention = [reader.finish(place) for place in range(len(order))]
@@ -275,20 +300,6 @@ class TorchEngine:
         for i, more in zip(order, of_attention, strict=True):
             records[i].update(more)
         return records
-
-    def _attention_reader(self, outputs: Sequence[OutputSpec], shapes: Sequence[tuple[int, int]]) -> AttentionReader:
-        import torch
-
-        return AttentionReader(
-            outputs,
-            [length for count, length in shapes for _ in range(count)],
-            self.spec.n_layers,
-            self.spec.n_heads,
-            contacts=self._contacts,
-            library=torch,
-            put=self._to_device,
-            fetch=lambda tensor: tensor.cpu().numpy(),
-        )
 
     def _compute(
         self,
@@ -309,14 +320,11 @@ class TorchEngine:
                     results.append((output, [_reduce(run, output.kind) for run in split_runs(x, shapes)]))
 
         x = self._embed(sequences)
-        rotary = self._rotary(shapes)
-        attend = self._attend(shapes, self._device)
+        mix = self._attention.of(shapes)
         for i, block in enumerate(self._blocks[:last]):
             keep(i, x)
-            query, key = self._attention(block, x, attend, rotary)
-            if reader.wants(i + 1):
-                read_weights(query, key, shapes, partial(reader.read, i + 1))
-            self._feed_forward(block, x)
+            self._add_attention(block, x, mix, partial(reader.read, i + 1) if reader.wants(i + 1) else None)
+            self._add_feed_forward(block, x)
         if last == n_layers:
             x = self._norm(x, self._final_norm)
         keep(last, x)
@@ -338,39 +346,17 @@ class TorchEngine:
             x *= self._to_device(kept)[:, None]
         return x
 
-    def _rotary(self, shapes: Sequence[tuple[int, int]]) -> Tensor:
-        """What turns each token's queries and keys, complex, (tokens, 1, h/2) for head width h."""
-        import torch
-
-        positions = np.concatenate([np.tile(np.arange(length, dtype=np.float32), count) for count, length in shapes])
-        angles = self._to_device(positions)[:, None, None] * self._inverse_frequencies
-        return torch.complex(angles.cos(), angles.sin())
-
     def _norm(self, x: Tensor, affine: Affine) -> Tensor:
         from torch.nn import functional
 
         return functional.layer_norm(x, x.shape[-1:], affine.weight, affine.bias, self.spec.layer_norm_eps)
 
-    def _attention(self, block: Placed, x: Tensor, attend: Attend, rotary: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the attention of a block to the residual stream x; gives its queries and keys."""
-        import torch
-
-        n_tokens, d = x.shape
-        heads = self.spec.n_heads
+    def _add_attention(self, block: PlacedBlock, x: Tensor, mix: Mix, read: Read | None = None) -> None:
+        """Add the attention of a block to the residual stream x."""
         h = self._norm(x, block.attention_norm).to(self._dtype)
+        _add(x, mix(block.projection, h, read), block.attention_output)
 
-        def rotated(part: Tensor) -> Tensor:
-            part = part.float()
-            pairs = torch.view_as_complex(part.view(n_tokens, heads, d // heads // 2, 2))
-            pairs *= rotary
-            return part.view(n_tokens, heads, -1)
-
-        query, key = rotated(block.query(h)), rotated(block.key(h))
-        value = block.value(h).view(n_tokens, heads, -1)
-        _add(x, attend(query, key, value), block.attention_output)
-        return query, key
-
-    def _feed_forward(self, block: Placed, x: Tensor) -> None:
+    def _add_feed_forward(self, block: PlacedBlock, x: Tensor) -> None:
         """Add the feed-forward network of a block to the residual stream x."""
         h = self._norm(x, block.ffn_norm).to(self._dtype)
         _add(x, block.ffn_in.gelu(h), block.ffn_out)

@@ -48,6 +48,13 @@ class PlainLinear(NamedTuple):
 
         return functional.gelu(self(x))
 
+    @staticmethod
+    def channels(weight: Tensor, x: Tensor) -> Tensor:
+        """The product of W, as it was given, with xᵀ, (out, rows)."""
+        from torch.nn import functional
+
+        return functional.linear(weight, x)
+
 
 class PackedLinear(NamedTuple):
     """By oneDNN, from a copy of the weights in its own layout."""
@@ -73,6 +80,11 @@ class PackedLinear(NamedTuple):
     def gelu(self, x: Tensor) -> Tensor:
         """GELU of the product plus b."""
         return _packed(x, self.weight, self.bias, "gelu", "none")
+
+    @staticmethod
+    def channels(weight: Tensor, x: Tensor) -> Tensor:
+        """The product of W, as it was given, with xᵀ, (out, rows): here x is what is laid out, at every call."""
+        return _packed(weight, x, None, "none", "")
 
 
 Linear = PlainLinear | PackedLinear
@@ -102,6 +114,7 @@ def is_usable(dtype: Any) -> bool:
         try:
             packed = PackedLinear.of(weight / 8, bias)
             pairs = [(packed(x), plain(x)), (packed.product(x), plain.product(x)), (packed.gelu(x), plain.gelu(x))]
+            pairs.append((PackedLinear.channels(plain.weight, x), PlainLinear.channels(plain.weight, x)))
         except (AttributeError, RuntimeError, TypeError):  # no such operator, not compiled in, or another signature
             return False
     return all(torch.allclose(one.float(), other.float(), rtol=0, atol=tolerance) for one, other in pairs)
