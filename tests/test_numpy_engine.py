@@ -20,10 +20,9 @@ from skesm import ESM2Embedder
 from skesm._alphabet import AMINO_ACIDS
 from skesm._outputs import OutputSpec
 from skesm.backends import LocalBackend
-from skesm.esm2 import numpy_engine
 from skesm.esm2.batching import plan_packs
 from skesm.esm2.checkpoint import locate
-from skesm.esm2.numpy_engine import MOST_SHARED_ROWS, SHARED_LIMIT, SHARED_ROWS, SPLIT_WIDTH, NumpyEngine
+from skesm.esm2.numpy_engine import SHARED_LIMIT, SHARED_ROWS, SIZE_TRIALS, SPLIT_WIDTH, NumpyEngine
 from skesm.esm2.parameters import read_parameters
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.weights_file import WeightsFiles
@@ -111,7 +110,7 @@ def same_bits(expected: list[dict], records: list[dict]) -> bool:
 
 
 # Lengths around those where the engine changes its ways, and a step that visits every residue class of tile sizes
-LENGTHS = [1, 2, 3, 5, 13, 14, 15, 16, 40, SHARED_LIMIT - 3, SHARED_LIMIT - 2, SHARED_LIMIT - 1, 255, 300]
+LENGTHS = [1, 2, 3, 5, 13, 14, 15, 16, 40, SHARED_LIMIT - 3, SHARED_LIMIT - 2, SHARED_LIMIT - 1, 255, 300, 511, 700]
 
 
 @pytest.fixture(scope="module")
@@ -126,19 +125,27 @@ def test_features_do_not_move_by_a_bit(seed: int, shallow_8m: Path) -> None:
     assert differences(shallow_8m, random_sequences(lengths, seed), seed) == []
 
 
-def test_large_packs_come_with_work_that_pays_for_their_trial(tiny_checkpoint: Path) -> None:
+def test_large_packs_come_with_work_that_pays_for_their_trials(tiny_checkpoint: Path) -> None:
     engine = load(tiny_checkpoint)
-    trial = sum(range(144, 513, 16))
-    few = numpy_engine._TRIAL_PAYS * trial // engine.spec.n_layers // 2
     if not engine.places_are_equal:
         assert engine.sharing(10**12, 2) == (SHARED_ROWS, 0)
         return
-    assert engine.sharing(few, 2) == (SHARED_ROWS, SHARED_LIMIT)
-    assert engine.sharing(few // 2, 2) == (SHARED_ROWS, SHARED_LIMIT)
-    assert engine.sharing(few, 2)[1] == MOST_SHARED_ROWS
-    assert engine.sharing(4 * 512, 2) == (MOST_SHARED_ROWS, MOST_SHARED_ROWS)
-    assert engine.sharing(600, 2) == (300, MOST_SHARED_ROWS), "both workers have something to do"
-    assert engine.sharing(1, 2) == (SHARED_ROWS, MOST_SHARED_ROWS)
+    n_layers, before = engine.spec.n_layers, SHARED_LIMIT
+    for most, pays in SIZE_TRIALS:
+        trial = sum(range(before + 16, most + 1, 16))
+        engine._work = pays * trial - 2 * n_layers
+        assert engine.sharing(1, 2)[1] == before
+        assert engine.sharing(1, 2)[1] == most
+        assert engine.sharing(4 * most, 2) == (most, most)
+        assert engine.sharing(600, 2) == (300, most), "both workers have something to do"
+        assert engine.sharing(1, 2) == (SHARED_ROWS, most)
+        before = most
+
+
+def test_wide_models_keep_to_smaller_packs(wide: Path) -> None:
+    engine = load(wide)
+    engine._work = 10**12
+    assert engine.sharing(10**6, 2)[1] == (512 if engine.places_are_equal else 0)
 
 
 def test_the_trial_sees_products_that_depend_on_the_rows(

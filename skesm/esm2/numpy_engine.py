@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from skesm._outputs import HEAD_KINDS, LAYER_KINDS, FloatArray, OutputSpec
 from skesm._pooling import pool
 from skesm.esm2.attention import AttentionReader
-from skesm.esm2.batching import share_evenly
+from skesm.esm2.batching import most_together, share_evenly
 from skesm.esm2.parameters import Affine, Block, Parameters
 from skesm.esm2.plain_attention import Read, Rotary, do_in_turn, mix, rotary_tables
 from skesm.esm2.spec import ModelSpec
@@ -41,8 +41,10 @@ Tokens = NDArray[np.uint8]
 #: Rows of a pack that several short sequences share, and the most tokens of a sequence that shares.
 SHARED_ROWS = 256
 SHARED_LIMIT = 128
-#: The most rows of a pack that longer sequences share, after a trial of all sizes of such packs.
-MOST_SHARED_ROWS = 512
+#: The most rows of a pack that longer sequences share, after a trial of all sizes of such packs; and the work of an
+#: engine, in trials of these, after which one is worth it: the first saves 5 to 10 %, the second, of narrow models,
+#: 2 to 3 %.
+SIZE_TRIALS = ((512, 14), (1024, 40))
 #: Rows of other packs are a multiple of this: whole vector registers.
 ROW_MULTIPLE = 16
 
@@ -50,11 +52,6 @@ ROW_MULTIPLE = 16
 def _whole(rows: int) -> int:
     return -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
 
-
-# Rows of a pack that longer sequences share, or of one sequence alone that might have shared it
-_SIZES = range(_whole(SHARED_LIMIT + 1), MOST_SHARED_ROWS + 1, ROW_MULTIPLE)
-# Work of an engine, in trials of these, after which one is worth it: large packs save 5 to 10 %.
-_TRIAL_PAYS = 14
 
 #: Fraction of tokens that ESM-2's training masked, by which its token dropout scales embeddings.
 TRAINED_MASK_RATIO = 0.15 * 0.8
@@ -114,7 +111,8 @@ class NumpyEngine:
         self._blocks = tuple(parameters.blocks)
         self._workspace = Workspace()
         self._work = 0  # tokens, times layers, so far
-        self._sizes_are_equal: bool | None = None  # once tried
+        self._most_shared_rows = SHARED_LIMIT  # as far as tried
+        self._trials = tuple(trial for trial in SIZE_TRIALS if trial[0] <= most_together(spec.width))
 
     @cached_property
     def places_are_equal(self) -> bool:
@@ -148,11 +146,19 @@ class NumpyEngine:
         if not self.places_are_equal:
             return SHARED_ROWS, 0
         self._work += n_tokens * self.spec.n_layers
-        if self._sizes_are_equal is None and self._work >= _TRIAL_PAYS * sum(_SIZES):
-            self._sizes_are_equal = self._rows_are_equal(_SIZES, workers)
-        if not self._sizes_are_equal:
+        for most, pays in self._trials:
+            # of a pack that several sequences share, or of one sequence alone that might have shared it
+            sizes = range(_whole(self._most_shared_rows + 1), most + 1, ROW_MULTIPLE)
+            if self._work < pays * sum(sizes):
+                break
+            if not self._rows_are_equal(sizes, workers):
+                self._trials = ()
+                break
+            self._most_shared_rows = most
+            self._trials = tuple(trial for trial in self._trials if trial[0] > most)
+        if self._most_shared_rows == SHARED_LIMIT:
             return SHARED_ROWS, SHARED_LIMIT
-        return share_evenly(n_tokens, workers, SHARED_ROWS, MOST_SHARED_ROWS), MOST_SHARED_ROWS
+        return share_evenly(n_tokens, workers, SHARED_ROWS, self._most_shared_rows), self._most_shared_rows
 
     @contextmanager
     def hold(self, n_threads: int) -> Iterator[int]:

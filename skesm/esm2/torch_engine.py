@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from skesm._optional import import_optional
 from skesm._outputs import HEAD_KINDS, LAYER_KINDS, FloatArray, OutputSpec
 from skesm.esm2.attention import AttentionReader
-from skesm.esm2.batching import share_evenly
+from skesm.esm2.batching import most_together, share_evenly
 from skesm.esm2.centring import CALIBRATION_SEQUENCE, centre
 from skesm.esm2.numpy_engine import TRAINED_MASK_RATIO, Tokens
 from skesm.esm2.parameters import Affine, Block, Head, Parameters
@@ -35,9 +35,7 @@ from skesm.esm2.torch_attention import Mix, Read, choose_attention, split_runs
 from skesm.esm2.torch_linear import Linear, choose_linear
 from skesm.exceptions import BackendError
 
-#: Tokens in a shared pack on the CPU: enough for efficient products, few enough to stay in the caches.
-CPU_PACK_TOKENS = 512
-#: Fewer would make products slower by more than an idle worker costs.
+#: Least tokens to aim at in a shared pack on a CPU: fewer make products slower by more than an idle worker costs.
 MIN_PACK_TOKENS = 128
 #: Elements of the residual stream in a pack on a GPU, which needs more work at a time: 26,214 tokens of the 8M model,
 #: 6,553 of 650M. All arrays of such a pack take about half a gigabyte.
@@ -229,7 +227,8 @@ class TorchEngine:
         if self._device.type != "cpu":
             tokens = max(1, GPU_PACK_ELEMENTS // self.spec.width)
             return tokens, tokens
-        return share_evenly(n_tokens, workers, MIN_PACK_TOKENS, CPU_PACK_TOKENS), CPU_PACK_TOKENS
+        most = most_together(self.spec.width)
+        return share_evenly(n_tokens, workers, MIN_PACK_TOKENS, most), most
 
     @contextmanager
     def hold(self, n_threads: int) -> Iterator[int]:
