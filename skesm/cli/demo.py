@@ -1,99 +1,31 @@
-"""The command line: ``skesm demo``, ``models``, ``cache`` and ``serve``. The only module that prints.
-
-A command is a function that adds its parser to the others and sets ``run`` to the function that does the work; it
-stands in `_COMMANDS`. ``run`` returns nothing: what goes wrong is raised.
-"""
+"""``skesm demo``: features of ESM-2 beside baselines, on bundled data or on a user's own file."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import sys
-import warnings
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skesm import __version__
 from skesm._optional import import_optional
-from skesm.exceptions import InvalidSequenceError, SkesmError, StoreError
+from skesm.cli.arguments import at_least_two, positive
+from skesm.exceptions import InvalidSequenceError
 
 if TYPE_CHECKING:
     from skesm.benchmark import Comparison
 
 _DEMO_EXTRAS = ("xgboost", "matplotlib")
 _GB1_GROUPS = "position"
-_BYTES_PUBLISHED = 4  # a weight: the published checkpoints are float32
 _DEFAULT_SEQUENCE_COLUMN, _DEFAULT_TARGET_COLUMN = "seq", "label"  # as in TAPE's files
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Parameters
-    ----------
-    argv : sequence of str, default=None
-        Arguments after the program's name; those of the process by default.
-
-    Returns
-    -------
-    status : int
-        0, or 1 after an error of which one line was written to stderr. Wrong usage ends the process with status 2.
-    """
-    parser = _parser()
-    args = parser.parse_args(argv)
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _warning_printer()  # put back by catch_warnings
-            args.run(args)
-    except (SkesmError, ValueError, OSError) as error:
-        if args.traceback:
-            raise
-        print(f"skesm: error: {_one_line(error)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("skesm: interrupted", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _warning_printer() -> Callable[..., None]:
-    """Shows a warning as one line for people, without the place in the code, and the same one once."""
-    shown = set()
-
-    def show(message: Warning | str, *_: object, **__: object) -> None:
-        line = _one_line(message)
-        if line not in shown:
-            shown.add(line)
-            print(f"skesm: warning: {line}", file=sys.stderr)
-
-    return show
-
-
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="skesm", description="ESM-2 features of proteins for scikit-learn.")
-    parser.add_argument("--version", action="version", version=f"skesm {__version__}")
-    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in _COMMANDS:
-        add(commands)
-    return parser
-
-
-# demo -----------------------------------------------------------------------------------------------------------------
-
-
-def _add_demo(commands: Any) -> None:
+def add_demo(commands: Any) -> None:
+    """Add the command ``demo``."""
     parser = commands.add_parser(
         "demo",
         help="compare ESM-2 features with baselines on measured data",
@@ -114,7 +46,7 @@ def _add_demo(commands: Any) -> None:
         metavar="NAME",
         help=f"rows of one value stay in one fold; without --data only {_GB1_GROUPS!r}, to test on unseen positions",
     )
-    data.add_argument("--rows", type=_positive, metavar="N", help="random subset, drawn with --seed")
+    data.add_argument("--rows", type=positive, metavar="N", help="random subset, drawn with --seed")
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model",
@@ -136,7 +68,7 @@ def _add_demo(commands: Any) -> None:
     runs = parser.add_argument_group("comparison")
     runs.add_argument(
         "--folds",
-        type=_at_least_two,
+        type=at_least_two,
         default=5,
         metavar="K",
         help="folds of the cross-validation (default: %(default)s)",
@@ -316,127 +248,3 @@ def _write_demo(output: Path, data: _Data, comparison: Comparison, manifest: dic
     figure.savefig(plot, metadata={"Software": None})  # no version of matplotlib: the same bytes on every run
     document.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + os.linesep, encoding="utf-8")
     return [table, predictions, plot, document]
-
-
-# models ---------------------------------------------------------------------------------------------------------------
-
-
-def _add_models(commands: Any) -> None:
-    parser = commands.add_parser("models", help="list the checkpoints known by name")
-    parser.set_defaults(run=_models)
-
-
-def _models(args: argparse.Namespace) -> None:
-    from skesm.esm2.spec import REGISTRY
-
-    print(f"{'name':<20}{'layers':>8}{'width':>7}{'parameters':>12}{'on disk':>9}  weights")
-    for spec in sorted(REGISTRY.values(), key=lambda spec: spec.n_parameters):
-        if spec.repository is None:
-            file = resources.files("skesm.esm2") / "weights" / spec.name / "model.safetensors"
-            with resources.as_file(file) as path:
-                n_bytes = path.stat().st_size
-            source = "bundled, for trying and teaching"
-        else:
-            n_bytes = spec.n_parameters * _BYTES_PUBLISHED
-            source = f"Hub: {spec.repository}"
-        parameters = f"{spec.n_parameters / 1e6:,.1f} M"
-        print(f"{spec.name:<20}{spec.n_layers:>8}{spec.width:>7}{parameters:>12}{_size(n_bytes):>9}  {source}")
-
-
-def _size(n_bytes: float) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
-
-
-# cache ----------------------------------------------------------------------------------------------------------------
-
-
-def _add_cache(commands: Any) -> None:
-    parser = commands.add_parser("cache", help="look after a record store, the folder that is given as memory")
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-
-    def add(name: str, run: Callable[[argparse.Namespace], None], help_text: str) -> argparse.ArgumentParser:
-        action: argparse.ArgumentParser = actions.add_parser(name, help=help_text, description=help_text)
-        action.add_argument("path", type=Path, metavar="PATH", help="the folder given as memory")
-        action.set_defaults(run=run)
-        return action
-
-    add("info", _cache_info, "what is stored, by model")
-    add("verify", _cache_verify, "compare every value with its checksum; exit status 1 if one is damaged")
-    prune = add("prune", _cache_prune, "remove everything that is stored for a model")
-    prune.add_argument("--model", required=True, help="a name or fingerprint that `skesm cache info` shows")
-    export = add("export", _cache_export, "write what is stored for a model to a .npz or .parquet file")
-    export.add_argument("file", type=Path, metavar="FILE", help="the file to write; its ending says which kind")
-    export.add_argument("--model", help="a name or fingerprint; needed if the store holds several")
-
-
-def _cache_info(args: argparse.Namespace) -> None:
-    from skesm.cache import info
-
-    found = info(args.path)
-    if not found:
-        print(f"{args.path} holds no records")
-    for each in found:
-        print(f"{', '.join(each.models)}  {each.numerics}  fingerprint {each.fingerprint}")
-        print(f"  {each.sequences:,} sequences, {_size(each.disk_bytes)} on disk, since {each.created}")
-        for output, count in sorted(each.outputs.items()):
-            print(f"  {output:<16}{count:>10,}")
-        if each.problem:
-            print(f"  cannot be read: {each.problem}")
-
-
-def _cache_verify(args: argparse.Namespace) -> None:
-    from skesm.cache import verify
-
-    reports = verify(args.path)
-    for report in reports:
-        state = "sound" if report.sound else f"{report.damaged:,} damaged"
-        print(f"{', '.join(report.models)}: {report.records:,} values checked, {report.problem or state}")
-    damaged = [report for report in reports if not report.sound]
-    if damaged:
-        raise StoreError(f"{len(damaged)} of {len(reports)} models have damaged records; they will be computed again")
-
-
-def _cache_prune(args: argparse.Namespace) -> None:
-    from skesm.cache import prune
-
-    report = prune(args.path, model=args.model)
-    print(f"removed {args.model}: {_size(report.freed_bytes)} freed")
-
-
-def _cache_export(args: argparse.Namespace) -> None:
-    from skesm.cache import export
-
-    print(f"wrote {export(args.path, args.file, model=args.model):,} values to {args.file}")
-
-
-# serve ----------------------------------------------------------------------------------------------------------------
-
-
-def _add_serve(commands: Any) -> None:
-    from skesm.server import add_serve_parser
-
-    add_serve_parser(commands, lambda text: print(text, flush=True))
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def _positive(text: str) -> int:
-    return _whole_number(text, 1)
-
-
-def _at_least_two(text: str) -> int:
-    return _whole_number(text, 2)
-
-
-def _whole_number(text: str, lowest: int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = lowest - 1
-    if number < lowest:
-        raise argparse.ArgumentTypeError(f"must be a whole number from {lowest} up, not {text!r}")
-    return number
-
-
-_COMMANDS = (_add_demo, _add_models, _add_cache, _add_serve)

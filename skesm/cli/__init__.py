@@ -1,0 +1,85 @@
+"""The command line: ``skesm demo``, ``models``, ``cache`` and ``serve``. The only package that prints.
+
+Each command is a module. Its ``add_`` function adds a parser to the others and sets ``run`` to the function that does
+the work; it stands in `_COMMANDS`. ``run`` returns nothing: a failure is raised.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from skesm import __version__
+from skesm.cli.cache import add_cache
+from skesm.cli.demo import add_demo
+from skesm.cli.models import add_models
+from skesm.exceptions import SkesmError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, default=None
+        Arguments after the program's name; those of the process by default.
+
+    Returns
+    -------
+    status : int
+        0, or 1 after an error of which one line was written to stderr. Wrong usage ends the process with status 2.
+    """
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _warning_printer()  # put back by catch_warnings
+            args.run(args)
+    except (SkesmError, ValueError, OSError) as error:
+        if args.traceback:
+            raise
+        print(f"skesm: error: {_one_line(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("skesm: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _warning_printer() -> Callable[..., None]:
+    """Shows a warning as one line for people, without the place in the code, and the same one once."""
+    shown = set()
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        line = _one_line(message)
+        if line not in shown:
+            shown.add(line)
+            print(f"skesm: warning: {line}", file=sys.stderr)
+
+    return show
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="skesm", description="ESM-2 features of proteins for scikit-learn.")
+    parser.add_argument("--version", action="version", version=f"skesm {__version__}")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in _COMMANDS:
+        add(commands)
+    return parser
+
+
+def _add_serve(commands: Any) -> None:
+    from skesm.server import add_serve_parser
+
+    add_serve_parser(commands, lambda text: print(text, flush=True))
+
+
+_COMMANDS = (add_demo, add_models, add_cache, _add_serve)

@@ -1,0 +1,30 @@
+"""Arguments and figures that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def positive(text: str) -> int:
+    """Read a whole number from 1 up."""
+    return _whole_number(text, 1)
+
+
+def at_least_two(text: str) -> int:
+    """Read a whole number from 2 up."""
+    return _whole_number(text, 2)
+
+
+def _whole_number(text: str, lowest: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = lowest - 1
+    if number < lowest:
+        raise argparse.ArgumentTypeError(f"must be a whole number from {lowest} up, not {text!r}")
+    return number
+
+
+def size(n_bytes: float) -> str:
+    """A number of bytes as people read it."""
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"

@@ -1,0 +1,71 @@
+"""``skesm cache``: the maintenance of a record store."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from skesm.cli.arguments import size
+from skesm.exceptions import StoreError
+
+
+def add_cache(commands: Any) -> None:
+    """Add the command ``cache``."""
+    parser = commands.add_parser("cache", help="look after a record store, the folder that is given as memory")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    def add(name: str, run: Callable[[argparse.Namespace], None], help_text: str) -> argparse.ArgumentParser:
+        action: argparse.ArgumentParser = actions.add_parser(name, help=help_text, description=help_text)
+        action.add_argument("path", type=Path, metavar="PATH", help="the folder given as memory")
+        action.set_defaults(run=run)
+        return action
+
+    add("info", _cache_info, "what is stored, by model")
+    add("verify", _cache_verify, "compare every value with its checksum; exit status 1 if one is damaged")
+    prune = add("prune", _cache_prune, "remove everything that is stored for a model")
+    prune.add_argument("--model", required=True, help="a name or fingerprint that `skesm cache info` shows")
+    export = add("export", _cache_export, "write what is stored for a model to a .npz or .parquet file")
+    export.add_argument("file", type=Path, metavar="FILE", help="the file to write; its ending says which kind")
+    export.add_argument("--model", help="a name or fingerprint; needed if the store holds several")
+
+
+def _cache_info(args: argparse.Namespace) -> None:
+    from skesm.cache import info
+
+    found = info(args.path)
+    if not found:
+        print(f"{args.path} holds no records")
+    for each in found:
+        print(f"{', '.join(each.models)}  {each.numerics}  fingerprint {each.fingerprint}")
+        print(f"  {each.sequences:,} sequences, {size(each.disk_bytes)} on disk, since {each.created}")
+        for output, count in sorted(each.outputs.items()):
+            print(f"  {output:<16}{count:>10,}")
+        if each.problem:
+            print(f"  cannot be read: {each.problem}")
+
+
+def _cache_verify(args: argparse.Namespace) -> None:
+    from skesm.cache import verify
+
+    reports = verify(args.path)
+    for report in reports:
+        state = "sound" if report.sound else f"{report.damaged:,} damaged"
+        print(f"{', '.join(report.models)}: {report.records:,} values checked, {report.problem or state}")
+    damaged = [report for report in reports if not report.sound]
+    if damaged:
+        raise StoreError(f"{len(damaged)} of {len(reports)} models have damaged records; they will be computed again")
+
+
+def _cache_prune(args: argparse.Namespace) -> None:
+    from skesm.cache import prune
+
+    report = prune(args.path, model=args.model)
+    print(f"removed {args.model}: {size(report.freed_bytes)} freed")
+
+
+def _cache_export(args: argparse.Namespace) -> None:
+    from skesm.cache import export
+
+    print(f"wrote {export(args.path, args.file, model=args.model):,} values to {args.file}")
