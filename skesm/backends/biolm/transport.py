@@ -24,9 +24,9 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from urllib3.exceptions import HTTPError, NameResolutionError
 
-from skesm.backends.biolm_auth import Auth, origin_of
-from skesm.backends.biolm_sockets import AbortableAdapter, Sockets
-from skesm.backends.biolm_throttle import Pace, Timing
+from skesm.backends.biolm.auth import Auth, origin_of
+from skesm.backends.biolm.sockets import AbortableAdapter, Sockets
+from skesm.backends.biolm.throttle import Pace, Timing
 from skesm.exceptions import AuthenticationError, RequestRejectedError
 
 _CHUNK = 1 << 16

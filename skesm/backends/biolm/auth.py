@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 from urllib.parse import urlsplit
 
-from skesm.backends.biolm_wire import at
 from skesm.exceptions import AuthenticationError
+from skesm.protocol.wire import at
 
 HOSTED_ORIGIN = "https://biolm.ai"
 LOGIN_PATH = "/api/auth/token/"

@@ -1,7 +1,7 @@
 """The protocols in which BioLM's services speak of ESM-2: paths, bodies and answers, as plain functions.
 
 Four dialects, shared by our client and our server. None of these functions sends anything; errors have their own
-module, `biolm_errors`.
+module, `errors`.
 
 ========  ===========================================  ====================================================
 dialect   request                                      answer for one sequence

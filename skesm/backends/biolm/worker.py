@@ -26,17 +26,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from skesm._outputs import OutputSpec, Record
-from skesm.backends.biolm_auth import Auth
-from skesm.backends.biolm_errors import Refusal, carries_error, decode_error, scrub
-from skesm.backends.biolm_throttle import Pace, Timing
-from skesm.backends.biolm_transport import RETRYABLE_STATUSES, Connection, Reply, TransportFailure
-from skesm.backends.biolm_wire import (
-    action_path,
-    decode_answer,
-    floats_per_answer,
-    needs_equal_lengths,
-    request_body,
-)
+from skesm.backends.biolm.auth import Auth
+from skesm.backends.biolm.throttle import Pace, Timing
+from skesm.backends.biolm.transport import RETRYABLE_STATUSES, Connection, Reply, TransportFailure
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import (
     AuthenticationError,
@@ -45,6 +37,14 @@ from skesm.exceptions import (
     RateLimitError,
     RequestRejectedError,
     ServiceUnavailableError,
+)
+from skesm.protocol.errors import Refusal, carries_error, decode_error, scrub
+from skesm.protocol.wire import (
+    action_path,
+    decode_answer,
+    floats_per_answer,
+    needs_equal_lengths,
+    request_body,
 )
 
 _LOGGER = logging.getLogger(__name__)

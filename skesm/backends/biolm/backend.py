@@ -14,15 +14,14 @@ from urllib.parse import urlsplit
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skesm._outputs import Namespace, OutputSpec
-from skesm.backends import biolm_wire as wire
 from skesm.backends.base import Backend, Batch, RequestPlan
-from skesm.backends.biolm_auth import HOSTED_ORIGIN, Auth, origin_of
-from skesm.backends.biolm_job import Job
-from skesm.backends.biolm_limits import Limits, read_limits
-from skesm.backends.biolm_sockets import Sockets
-from skesm.backends.biolm_throttle import Pace, Timing
-from skesm.backends.biolm_transport import Connection, TransportFailure, check_base_url
-from skesm.backends.biolm_worker import Request
+from skesm.backends.biolm.auth import HOSTED_ORIGIN, Auth, origin_of
+from skesm.backends.biolm.job import Job
+from skesm.backends.biolm.limits import Limits, read_limits
+from skesm.backends.biolm.sockets import Sockets
+from skesm.backends.biolm.throttle import Pace, Timing
+from skesm.backends.biolm.transport import Connection, TransportFailure, check_base_url
+from skesm.backends.biolm.worker import Request
 from skesm.esm2.spec import ModelSpec, find_registered
 from skesm.exceptions import (
     AuthenticationError,
@@ -31,6 +30,7 @@ from skesm.exceptions import (
     RequestRejectedError,
     ServiceUnavailableError,
 )
+from skesm.protocol import wire
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 from skesm._outputs import Record
 from skesm.backends.base import Batch
-from skesm.backends.biolm_auth import Auth
-from skesm.backends.biolm_sockets import Sockets
-from skesm.backends.biolm_throttle import Pace, Timing
-from skesm.backends.biolm_transport import Connection
-from skesm.backends.biolm_worker import Request, Task, Worker
+from skesm.backends.biolm.auth import Auth
+from skesm.backends.biolm.sockets import Sockets
+from skesm.backends.biolm.throttle import Pace, Timing
+from skesm.backends.biolm.transport import Connection
+from skesm.backends.biolm.worker import Request, Task, Worker
 from skesm.exceptions import BackendError
 
 _LOGGER = logging.getLogger(__name__)
