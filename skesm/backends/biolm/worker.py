@@ -1,47 +1,40 @@
-"""What a worker of the BioLM client does with one request, until it is settled.
-
-=====================================  ==================================================================
-answer                                 consequence
-=====================================  ==================================================================
-valid                                  handed over; the worker sends again when the consumer has come back for more
-values of one item not finite          this item has failed, the others are handed over
-408 425 429 500 502 503 504, resets,   sent again, the wait has full jitter; at most `max_attempts` times, and
-timeouts, bodies cut short             while the job's budget of retries lasts
-500, 504 or a timeout, twice           the batch is halved: one of its items may be the reason
-413                                    halved at once; a single item has failed
-400, 422 that name items               these have failed, the others are sent again
-400, 422 for too many items            the limit is learned, the batch is cut
-400, 422 otherwise; invalid answers    the batch has failed (halved first if the service calls it the user's error);
-                                       three in a row without a success end the job
-all else                               the job ends
-=====================================  ==================================================================
-"""
+"""What a worker of the BioLM client does with one request, until it is settled. `decisions` holds the rules."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+from skesm._alphabet import count_residues
 from skesm._outputs import OutputSpec, Record
 from skesm.backends.biolm.auth import Auth
-from skesm.backends.biolm.throttle import Pace, Timing
-from skesm.backends.biolm.transport import RETRYABLE_STATUSES, Connection, Reply, TransportFailure
-from skesm.esm2.spec import ModelSpec
-from skesm.exceptions import (
-    AuthenticationError,
-    BackendError,
-    InvalidAnswerError,
-    RateLimitError,
-    RequestRejectedError,
-    ServiceUnavailableError,
+from skesm.backends.biolm.decisions import (
+    Attempt,
+    Budget,
+    Decision,
+    Fail,
+    Halve,
+    Outcome,
+    Send,
+    Stop,
+    Wait,
+    decide,
+    out_of_budget,
 )
+from skesm.backends.biolm.failures import TransportFailure
+from skesm.backends.biolm.throttle import Pace, Timing
+from skesm.backends.biolm.transport import Connection, Reply
+from skesm.esm2.spec import ModelSpec
+from skesm.exceptions import BackendError, InvalidAnswerError, RateLimitError, RequestRejectedError
+from skesm.protocol.answers import decode_answer
+from skesm.protocol.dialects import ENCODE
 from skesm.protocol.errors import Refusal, carries_error, decode_error, scrub
 from skesm.protocol.wire import (
     action_path,
-    decode_answer,
+    bytes_per_answer,
     floats_per_answer,
     needs_equal_lengths,
     request_body,
@@ -49,8 +42,6 @@ from skesm.protocol.wire import (
 
 _LOGGER = logging.getLogger(__name__)
 
-#: Failures of one body that suggest that the body is the reason.
-_SUSPICIOUS = 2
 #: Numbers in one answer, at most (a single sequence may need more): at about 20 bytes each in JSON, 80 MB.
 _FLOATS_PER_ANSWER = 4_000_000
 
@@ -72,7 +63,7 @@ class Request:
 
     Attributes
     ----------
-    spec, dialect, base_url, slug, outputs
+    spec, dialect, base_url, slug, outputs, action
         The model, and how and where it is asked.
     """
 
@@ -81,11 +72,12 @@ class Request:
     base_url: str
     slug: str
     outputs: tuple[OutputSpec, ...]
+    action: str = ENCODE
 
     @property
     def path(self) -> str:
         """Where bodies are posted to, below the base URL."""
-        return action_path(self.dialect, self.slug)
+        return action_path(self.dialect, self.slug, self.action)
 
     def cut(self, lengths: Sequence[int]) -> int:
         """How many of the first sequences go into one request, for an answer of bearable size; one at least.
@@ -111,6 +103,7 @@ class Assignment(Protocol):
     timing: Timing
     max_attempts: int
     last_failure: str
+    last_throttled: bool
 
     def send_later(self, *tasks: Task, first: bool = False) -> None:
         """Queue requests before all that is fresh; before the others that wait, too, if `first`."""
@@ -152,163 +145,161 @@ class Worker:
     def perform(self, task: Task, epoch: int) -> None:
         """Send one request until it is settled: answered, failed, or handed on in parts."""
         request = self._job.request
-        body = request_body(request.dialect, [self._job.sequences[place] for place in task.places], request.outputs)
+        sequences = self._sequences(task)
+        body = request_body(request.dialect, sequences, request.outputs, request.action)
+        lengths = [count_residues(sequence) for sequence in sequences]
+        bound = bytes_per_answer(request.dialect, request.spec, request.outputs, lengths)
         if task.halved and not self._job.pace.spend_retry():
-            self._job.give_up(self._out_of_budget())
+            decision = out_of_budget(throttled=self._job.last_throttled)
+            self._act(task, decision, Outcome(), self._job.last_failure)
             self._job.pace.leave_unused()
             return
         while True:
             begun = time.monotonic()
             reply: Reply | None = None
-            failure = ""
-            unreachable = slow = False
+            failure: TransportFailure | None = None
             try:
-                reply = self._connection.post(request.path, body)
+                reply = self._connection.post(request.path, body, bound)
             except TransportFailure as error:
-                failure, unreachable, slow = str(error), error.unreachable, error.slow
+                failure = error
             except BaseException as error:
                 # Before the permission is returned: nobody else should send now.
                 self._job.give_up(error)
                 self._job.pace.leave_unused()
                 return
-            told = failure if reply is None else f"status {reply.status}"
+            told = str(failure) if reply is None else f"status {reply.status}"
             _LOGGER.debug("%d sequences: %s after %.2f s", len(task.places), told, time.monotonic() - begun)
-            if reply is not None and reply.status not in RETRYABLE_STATUSES:
-                good = self._settle(task, reply)
-                # Only now may others send: with a limit that was learned here, or not at all.
-                self._job.pace.leave_answered(epoch, success=bool(good))
-                if good:
-                    self._job.hand_over(good)
-                return
-            if not self._try_again(task, reply, failure, epoch, unreachable=unreachable, slow=slow):
+            if reply is None:
+                assert failure is not None, "a sending gives an answer or a failure"
+                outcome = Outcome(None, failure.unreachable, failure.slow, failure.accepted)
+                remedy = failure.remedy
+            else:
+                outcome = Outcome(reply.status, accepted=reply.accepted, retry_after=reply.retry_after)
+                remedy = ""
+                if not outcome.may_pass:
+                    good = self._settle(task, reply)
+                    # Only now may others send: with a limit that was learned here, or not at all.
+                    self._job.pace.leave_answered(epoch, success=bool(good))
+                    if good:
+                        self._job.hand_over(good)
+                    return
+                reason = decode_error(reply.body).reason
+                told += f" ({self._shown(reason, task)})" if reason else ""
+            if not self._try_again(task, outcome, told, remedy, epoch):
                 return
             next_epoch = self._job.pace.enter()
             if next_epoch is None:
                 return
             epoch = next_epoch
 
-    def _try_again(
-        self, task: Task, reply: Reply | None, failure: str, epoch: int, *, unreachable: bool, slow: bool
-    ) -> bool:
+    def _sequences(self, task: Task) -> list[str]:
+        return [self._job.sequences[place] for place in task.places]
+
+    # ------------------------------------------------------------------------------------------ failures that may pass
+
+    def _try_again(self, task: Task, outcome: Outcome, told: str, remedy: str, epoch: int) -> bool:
         """Wait before the same body is sent again; False if it will not be."""
-        status = reply.status if reply is not None else None
-        throttled = status == 429
-        suspicious = slow or status in (500, 504)
-        if reply is not None:
-            reason = decode_error(reply.body).reason
-            failure = f"status {status}" + (f" ({self._shown(reason, task)})" if reason else "")
-        self._job.last_failure = failure
+        pace = self._job.pace
+        self._job.last_failure, self._job.last_throttled = told, outcome.throttled
         if task.successes_before < 0:
-            task.successes_before = self._job.pace.successes
+            task.successes_before = pace.successes
         task.failures += 1
-        task.suspicions += suspicious
-        if reply is not None and reply.retry_after is not None:
-            if reply.retry_after > self._job.timing.longest_wait:
-                self._job.give_up(
-                    RateLimitError(
-                        f"the service asks to wait for {reply.retry_after:.0f} s ({failure}): run again then, what is "
-                        "finished will not be sent again",
-                        reply.retry_after,
-                    )
-                )
-            self._job.pace.hold_back(reply.retry_after)
-        going = True
-        if throttled:
-            self._job.pace.leave_throttled(epoch)
-        else:
-            going = self._job.pace.leave_failed(epoch, outage=status != 500)
-        if self._job.pace.stopped:
-            return False
-        alone = task.successes_before == self._job.pace.successes
-        if unreachable and self._job.pace.successes == 0:
-            self._job.give_up(ServiceUnavailableError(f"the service cannot be reached: {failure}; check base_url"))
-            return False
-        if not going:
-            self._job.give_up(ServiceUnavailableError(f"the service does not answer: {failure}"))
-            return False
-        if task.suspicions >= _SUSPICIOUS and (task.halved or len(task.places) > 1):
-            self._halve(task, ServiceUnavailableError(f"the service fails on this sequence: {failure}"))
-            return False
-        if task.failures >= self._job.max_attempts:
-            told = f"no answer after {task.failures} attempts: {failure}"
-            cause = RateLimitError(told) if throttled else ServiceUnavailableError(told)
-            if alone:
-                self._job.give_up(cause)
-            elif throttled:
-                self._job.fail(task.places, cause)
+        task.suspicions += outcome.suspicious
+        longest = self._job.timing.longest_wait
+        attempt = Attempt(len(task.places), task.failures, task.suspicions, task.halved)
+        if outcome.retry_after is not None:
+            if outcome.retry_after > longest:  # before others may send
+                self._act(task, decide(outcome, attempt, Budget(longest_wait=longest)), outcome, told, remedy)
             else:
-                self._halve(task, cause)
+                pace.hold_back(outcome.retry_after)
+        going = True
+        if outcome.throttled:
+            pace.leave_throttled(epoch)
+        else:
+            going = pace.leave_failed(epoch, outage=outcome.status != 500)
+        if pace.stopped:
             return False
-        if not self._job.pace.spend_retry():
-            self._job.give_up(self._out_of_budget())
-            return False
-        self._job.pace.sleep(self._job.timing.backoff(task.failures))
-        return True
+        attempt = replace(attempt, alone=task.successes_before == pace.successes)
+        budget = Budget(pace.retries, self._job.max_attempts, longest, pace.successes > 0, not going)
+        decision = decide(outcome, attempt, budget)
+        if isinstance(decision, Wait):
+            if pace.spend_retry():
+                pace.sleep(self._job.timing.backoff(task.failures))
+                return True
+            decision = out_of_budget(throttled=outcome.throttled)  # another worker took the last one
+        self._act(task, decision, outcome, told, remedy)
+        return False
 
-    def _out_of_budget(self) -> BackendError:
-        return ServiceUnavailableError(
-            f"the service keeps failing, the job's budget of retries is used up; last: {self._job.last_failure}"
-        )
-
-    def _halve(self, task: Task, cause: BackendError, *, counted: bool = True) -> None:
-        """Send the halves of a batch on their own, behind those that wait already; a single item has failed."""
-        if len(task.places) == 1:
+    def _act(self, task: Task, decision: Decision, outcome: Outcome, told: str, remedy: str = "") -> None:
+        """Give up the job, or a batch: send its halves behind those that wait already, or note that it has failed."""
+        assert isinstance(decision, Stop | Fail | Halve), "what is sent again is not given up"
+        # Not str.format: the service's words may hold braces.
+        text = decision.reason.replace("{failures}", str(task.failures)).replace("{remedy}", remedy)
+        cause = decision.error(text.replace("{told}", told))
+        if isinstance(cause, RequestRejectedError):
+            cause.status = outcome.status
+        if isinstance(cause, RateLimitError):
+            cause.retry_after = outcome.retry_after
+        if isinstance(decision, Stop):
+            self._job.give_up(cause)
+        elif isinstance(decision, Halve):
+            middle = len(task.places) // 2
+            halves = (task.places[:middle], task.places[middle:])
+            self._job.send_later(*(Task(places, decision.counted) for places in halves))
+        else:
             self._job.fail(task.places, cause)
-            return
-        middle = len(task.places) // 2
-        self._job.send_later(Task(task.places[:middle], counted), Task(task.places[middle:], counted))
+            if decision.counted:
+                self._job.count_refusal(cause)
+
+    # ------------------------------------------------------------------------------------------ answers that last
 
     def _settle(self, task: Task, reply: Reply) -> dict[int, Record]:
         """Act on an answer that would be the same if the request were sent again; the records that it brought."""
-        if reply.status == 200 and not carries_error(reply.body):
-            return self._read_answer(task, reply)
-        refusal = decode_error(reply.body)
-        told = f"status {reply.status}: {self._shown(refusal.reason, task)}".rstrip(": ")
-        if reply.status == 413:
-            cause = RequestRejectedError(f"the request is too large for the service ({told})", 413)
-            self._halve(task, cause, counted=False)
-        elif reply.status in (200, 400, 422):
-            self._refuse(task, reply.status, refusal, told)
-        elif reply.status == 403:
-            self._job.give_up(AuthenticationError(f"the service does not permit this ({told})"))
+        refusal = Refusal()
+        if reply.too_large:
+            told, outcome = "the answer is larger than what was asked for", Outcome(reply.status, invalid=True)
+        elif reply.status == 200 and not carries_error(reply.body):
+            try:
+                return self._read_answer(task, reply)
+            except InvalidAnswerError as error:
+                told, outcome = str(error), Outcome(reply.status, invalid=True)
         else:
-            hints = {402: "the account cannot pay for it", 404: "the service has no such model or path"}
-            hint = hints.get(reply.status, "the service refuses the request")
-            self._job.give_up(RequestRejectedError(f"{hint} ({told})", reply.status))
+            refusal = decode_error(reply.body)
+            told = f"status {reply.status}: {self._shown(refusal.reason, task)}".rstrip(": ")
+            outcome = Outcome(
+                reply.status,
+                accepted=reply.accepted,
+                named=sum(place < len(task.places) for place in refusal.items),
+                too_many=refusal.oversize,
+                user_error=refusal.code.startswith("user."),
+            )
+        decision = decide(outcome, Attempt(len(task.places), task.failures), Budget())
+        if isinstance(decision, Send):
+            self._send_rest(task, reply.status, refusal)
+        else:
+            self._act(task, decision, outcome, told)
         return {}
 
-    def _refuse(self, task: Task, status: int, refusal: Refusal, told: str) -> None:
+    def _send_rest(self, task: Task, status: int, refusal: Refusal) -> None:
+        """Send what was not named; or all of it, in smaller batches."""
         named = {place: reason for place, reason in refusal.items.items() if place < len(task.places)}
-        if named:
-            for place, reason in named.items():
-                cause = RequestRejectedError(f"refused by the service: {self._shown(reason, task)}", status)
-                self._job.fail([task.places[place]], cause)
-            rest = [place for i, place in enumerate(task.places) if i not in named]
-            if rest:
-                self._job.send_later(Task(rest), first=True)
-            return
-        if refusal.oversize and len(task.places) > 1:
+        if not named:
             allowed = refusal.max_items or len(task.places) // 2
             self._job.limit_items(min(allowed, len(task.places) - 1))
             self._job.send_later(Task(task.places, task.halved), first=True)
             return
-        cause = RequestRejectedError(f"the service refuses the request ({told})", status)
-        if refusal.code.startswith("user."):
-            self._halve(task, cause, counted=False)
-            return
-        self._job.fail(task.places, cause)
-        self._job.count_refusal(cause)
+        for place, reason in named.items():
+            cause = RequestRejectedError(f"refused by the service: {self._shown(reason, task)}", status)
+            self._job.fail([task.places[place]], cause)
+        rest = [place for i, place in enumerate(task.places) if i not in named]
+        if rest:
+            self._job.send_later(Task(rest), first=True)
 
     def _read_answer(self, task: Task, reply: Reply) -> dict[int, Record]:
         request = self._job.request
-        lengths = [len(self._job.sequences[place]) for place in task.places]
-        try:
-            answers = decode_answer(request.dialect, reply.body, lengths, request.outputs, request.spec)
-        except InvalidAnswerError as error:
-            cause = InvalidAnswerError(f"{error}: nothing of this answer was used")
-            self._job.fail(task.places, cause)
-            self._job.count_refusal(cause)
-            return {}
+        sequences = self._sequences(task)
+        lengths = [count_residues(sequence) for sequence in sequences]
+        answers = decode_answer(request.dialect, reply.body, lengths, request.outputs, request.spec, sequences)
         good: dict[int, Record] = {}
         for place, answer in zip(task.places, answers, strict=True):
             if isinstance(answer, InvalidAnswerError):
@@ -319,4 +310,4 @@ class Worker:
         return good
 
     def _shown(self, text: str, task: Task) -> str:
-        return scrub(text, [self._job.sequences[place] for place in task.places], self._job.auth.secrets)
+        return scrub(text, self._sequences(task), self._job.auth.secrets)
