@@ -126,9 +126,18 @@ SECRET = "s3cr3t-vAlue"
 BAD = {
     "quote": f"{SECRET}\u201d",
     "newline": f"{SECRET}\nX-Other: 1",
-    "control": f"{SECRET}\x07",
-    "delete": f"{SECRET}\x7f",
+    "control": f"{SECRET}\x07b",
+    "delete": f"{SECRET}\x7fb",
 }
+VARIABLES = (
+    "BIOLM_TOKEN",
+    "BIOLMAI_TOKEN",
+    "BIOLM_ACCESS",
+    "BIOLM_REFRESH",
+    "BIOLM_USER",
+    "BIOLM_PASS",
+    "BIOLM_PASSWORD",
+)
 
 
 @pytest.mark.parametrize("kind", BAD)
@@ -195,8 +204,10 @@ def test_a_missing_certificate_file_is_named(monkeypatch, tmp_path):
 def test_what_the_service_took_is_never_posted_again(service, fault):
     """Three batches, of which the answer of the first cannot be fetched."""
     service.script(
-        {"do": {"poll": 1}}, {"when": {"method": "GET", "path": "_result"}, "do": fault, "times": 99}, schema_max_items=2
-    )  # fmt: skip
+        {"do": {"poll": 1}},
+        {"when": {"method": "GET", "path": "_result"}, "do": fault, "times": 99},
+        schema_max_items=2,
+    )
     sequences = make_sequences(6)
     records, error = collect(FastBackend(service.url, max_attempts=3), sequences)
     assert isinstance(error, PartialResultError)
