@@ -18,6 +18,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import socket
 import ssl
 import struct
@@ -39,16 +40,28 @@ KEYS = {
 }
 
 
+def tokens(sequence: str) -> list[str]:
+    return re.findall("<mask>|.", sequence)
+
+
+def bomb(megabytes: int) -> bytes:
+    """So much of JSON's white space in one gzip member: a thousandth of its size."""
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    block = deflate.compress(b" " * (1 << 20)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    return b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03" + block * megabytes
+
+
 def expected(sequence: str, kind: str, layer: int | None, width: int) -> np.ndarray:
     """The value that the server answers: kind is mean, bos, per_residue, logits, logit_means or contacts."""
     rng = np.random.default_rng(zlib.crc32(f"{sequence}|{kind}|{layer}".encode()))
+    length = len(tokens(sequence))
     shape = {
         "mean": (width,),
         "bos": (width,),
-        "per_residue": (len(sequence), width),
-        "logits": (len(sequence), 20),
-        "logit_means": (len(sequence),),
-        "contacts": (len(sequence), len(sequence)),
+        "per_residue": (length, width),
+        "logits": (length, 20),
+        "logit_means": (length,),
+        "contacts": (length, length),
     }[kind]
     return rng.standard_normal(shape).round(4).astype(np.float32)
 
@@ -176,6 +189,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_in(self, body: dict[str, Any], event: dict[str, Any]) -> None:
         settings = self.state.settings
+        if "login_status" in settings:
+            self.answer(settings["login_status"], {"detail": "later"}, {}, event)
+            return
         if self.path == "/api/auth/token/refresh/":
             good = self.headers.get("Cookie") == f"refresh={settings.get('refresh')}"
         else:
@@ -239,6 +255,23 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(data[: len(data) // 2])
             self.close_connection = True
+        elif "bomb" in action:
+            event["status"] = "bomb"
+            data = bomb(action["bomb"])
+            self.send_response(200)
+            self.send_header("Content-Encoding", "gzip")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+        elif "endless" in action:
+            event["status"] = "endless"
+            self.send_response(200)
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.close_connection = True
+            self.wfile.write(b'{"results": [')
+            for _ in range(action["endless"]):  # megabytes, until the client has had enough
+                self.wfile.write(b"[0.5]," * ((1 << 20) // 6))
         elif "raw" in action:
             self.answer(200, action["raw"].encode(), {}, event)
         elif "status" in action:
@@ -266,6 +299,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer(400, {"error": {key: [said]}}, {}, event)
             return
         bad = [i for i, s in enumerate(sequences) if settings.get("unreadable", "?") in s]
+        # Masks are what predict is for, and what encode does not read.
+        bad = sorted({*bad, *(i for i, s in enumerate(sequences) if ("<mask>" in s) != ("predict" in self.path))})
         if bad:
             said = "Value error, cannot read {}"
             if hub:
@@ -303,6 +338,17 @@ class Handler(BaseHTTPRequestHandler):
             ]
             return {"predictions": predictions}
         dialect = "hub" if parts[1] == "v1" else parts[1]
+        if parts[-1] == "predict":
+            assert body.keys() == {"items"}, "predict takes no outputs and layers"
+            results = [
+                {
+                    "logits": expected(s, "logits", None, width).tolist(),
+                    "sequence_tokens": tokens(s),
+                    "vocab_tokens": list(AMINO_ACIDS),
+                }
+                for s in sequences
+            ]
+            return {"results": results}
         params = body.get("params", {})
         results = []
         for i, s in enumerate(sequences):
@@ -363,7 +409,7 @@ def mutate(how: str, answer: dict[str, Any]) -> None:
         results[1] = None
     elif how == "error":
         answer["error"] = {"items__1__sequence": ["late failure"]}
-    elif how in ("nan", "wrong_width", "text", "wrong_layer", "missing"):
+    elif how in ("number_as_text", "true", "huge", "twins", "nan", "wrong_width", "text", "wrong_layer", "missing"):
         for key in ("embeddings", "mean_representations"):
             if results[1].get(key):
                 layers = results[1][key]
@@ -371,6 +417,14 @@ def mutate(how: str, answer: dict[str, Any]) -> None:
                 name = "embedding" if isinstance(layers, list) else next(iter(layers))
                 if how == "nan":
                     entry[name][5] = None
+                elif how == "number_as_text":
+                    entry[name][5] = "1.5"
+                elif how == "true":
+                    entry[name][5] = True
+                elif how == "huge":
+                    entry[name][5] = 10**400
+                elif how == "twins":
+                    results[1][key] = results[0][key]
                 elif how == "wrong_width":
                     entry[name].append(0.0)
                 elif how == "text":

@@ -36,7 +36,8 @@ ARROWS: dict[str, set[str]] = {
     "_reference": {"_sequences", "_variants"},
     "esm2": {"_alphabet", "_optional", "_outputs", "_pooling", "exceptions"},
     "cache": {"_optional", "_outputs", "exceptions"},
-    "backends": {"_alphabet", "_optional", "_outputs", "esm2", "exceptions"},
+    "protocol": {"_alphabet", "_outputs", "esm2", "exceptions"},
+    "backends": {"_alphabet", "_optional", "_outputs", "esm2", "exceptions", "protocol"},
     "_windows": {"_alphabet", "_outputs", "backends", "esm2", "exceptions"},
     "_road": {"_alphabet", "_derived", "_outputs", "_windows", "backends", "cache", "esm2", "exceptions"},
     "_run": {"_alphabet", "_outputs", "_road", "_windows", "backends", "esm2", "exceptions"},
@@ -57,20 +58,18 @@ ARROWS: dict[str, set[str]] = {
     },
     "datasets": {"_optional", "exceptions"},
     "benchmark": {"__init__", "_optional", "backends", "exceptions"},
-    "server": {"__init__", "_alphabet", "_optional", "_outputs", "_road", "backends", "esm2", "exceptions"},
+    "server": {"__init__", "_alphabet", "_optional", "_outputs", "_road", "backends", "esm2", "exceptions", "protocol"},
     "cli": {"__init__", "_optional", "backends", "benchmark", "cache", "datasets", "esm2", "exceptions", "server"},
     "__main__": {"cli"},
 }
 
 #: Arrows inside and between packages that are narrower than those of their unit: (importers, what they may not import).
 FORBIDDEN = [
-    # the protocol is shared with the server, which needs no client
-    ("skesm.backends.biolm_wire", r"skesm\.backends\.(?!biolm_wire)"),
     # local knows nothing of remote, and remote nothing of weights
-    ("skesm.backends.local", r"skesm\.backends\.biolm"),
-    (r"skesm.backends.biolm.*", r"skesm\.(backends\.local|esm2\.(?!spec))"),
+    ("skesm.backends.local", r"skesm\.(backends\.biolm|protocol)"),
+    (r"skesm.(backends.biolm|protocol).*", r"skesm\.(backends\.local|esm2\.(?!spec))"),
     # the server speaks the protocol; it is no client
-    ("skesm.server.*", r"skesm\.backends\.biolm(_auth|_job|_throttle|_transport)?$"),
+    ("skesm.server.*", r"skesm\.backends\.biolm"),
 ]
 
 #: What units may import of others' packages; those not named may import any dependency.
@@ -87,6 +86,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "_windows": {"numpy"},
     "_masked": {"numpy"},
     "_sequences": {"numpy"},
+    "protocol": {"numpy"},
     "esm2": {"numpy", "threadpoolctl", "huggingface_hub", "torch"},
     "cache": {"numpy", "joblib"},
     "_road": {"tqdm"},
@@ -98,7 +98,14 @@ COMES_WITH = {"urllib3": "requests"}
 
 #: Not imported by `import skesm`, nor by a transform on this machine. (sklearn brings pandas in by itself.)
 HEAVY = ("torch", "requests", "xgboost", "huggingface_hub", "matplotlib", "transformers", "starlette", "uvicorn")
-LATER_PARTS = ("skesm.server", "skesm.backends.biolm", "skesm.datasets", "skesm.benchmark", "skesm.cli")
+LATER_PARTS = (
+    "skesm.server",
+    "skesm.backends.biolm",
+    "skesm.protocol",
+    "skesm.datasets",
+    "skesm.benchmark",
+    "skesm.cli",
+)
 
 
 def name_of(path: Path) -> str:
@@ -202,7 +209,7 @@ def test_arrows(path: Path) -> None:
 def test_narrower_arrows(importers: str, pattern: str) -> None:
     paths = [path for path in MODULES if re.fullmatch(importers, name_of(path))]
     assert paths
-    # "from skesm.backends import biolm_wire" and "from skesm.backends.biolm_wire import …" name the same module
+    # "from skesm.protocol import wire" and "from skesm.protocol.wire import …" name the same module
     found = {f"{name_of(path)} → {name}" for path in paths for name in all_imports(path) if re.match(pattern, name)}
     own = {f"{name_of(path)} → {name}" for path in paths for name in all_imports(path) if name_of(path) in name}
     assert not found - own

@@ -32,7 +32,7 @@ from sklearn.base import clone
 from skesm._outputs import OutputSpec
 from skesm.backends.base import resolve_backend
 from skesm.backends.biolm import BioLMBackend
-from skesm.backends.biolm_throttle import Timing
+from skesm.backends.biolm.throttle import Timing
 from skesm.exceptions import (
     AuthenticationError,
     BackendError,

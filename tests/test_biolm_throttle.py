@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from skesm.backends.biolm_throttle import LONGEST_HOLD, RETRY_BUDGET, START_CONCURRENCY, Pace, Timing
+from skesm.backends.biolm.throttle import LONGEST_HOLD, RETRY_BUDGET, START_CONCURRENCY, Pace, Timing
 
 
 def make_pace(**kwargs):

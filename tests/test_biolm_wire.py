@@ -10,11 +10,10 @@ import pytest
 
 from skesm._alphabet import AMINO_ACIDS
 from skesm._outputs import OutputSpec, parse_outputs, validate_record
-from skesm.backends import biolm_errors as errors
-from skesm.backends import biolm_wire as wire
-from skesm.backends.biolm_limits import Limits, read_limits
+from skesm.backends.biolm.limits import Limits, read_limits
 from skesm.esm2.spec import find_registered
 from skesm.exceptions import InvalidAnswerError
+from skesm.protocol import answers, errors, wire
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "data" / "biolm_golden"
 SPEC = find_registered("esm2-8m")
@@ -42,7 +41,7 @@ def test_captured_embeddings_decode_layer_by_layer(size):
         outputs += [OutputSpec(kind, layer) for layer in layers for kind in ("residues", "max")]
     # The 35M capture does not say what it was asked for: its means have no length to check.
     lengths = [len(s) for s in golden["encode_sequences"] or ["?"]]
-    records = wire.decode_answer("v3", golden["encode"], lengths, outputs, spec)
+    records = answers.decode_answer("v3", golden["encode"], lengths, outputs, spec)
     assert len(records) == len(results)
     for record, result, length in zip(records, results, lengths, strict=True):
         validate_record(record, outputs, length, spec)
@@ -68,7 +67,9 @@ def test_captured_logits_decode(size):
         lengths = [len(result["logits"]) for result in golden["predict"]["results"]]
     logits = OutputSpec("logits")
     for record, result in zip(
-        wire.decode_answer("v3", golden["predict"], lengths, [logits], spec), golden["predict"]["results"], strict=True
+        answers.decode_answer("v3", golden["predict"], lengths, [logits], spec),
+        golden["predict"]["results"],
+        strict=True,
     ):
         np.testing.assert_array_equal(record[logits], np.float32(result["logits"]))
         # The model finds the residue that is there, nearly always: columns in another order would not.
@@ -83,13 +84,13 @@ def test_captured_answers_are_refused_for_the_wrong_question():
     spec, lengths = find_registered("esm2-650m"), [len(s) for s in golden["encode_sequences"]]
     mean = [OutputSpec("mean", 33)]
     with pytest.raises(InvalidAnswerError, match="mean@31 is missing"):
-        wire.decode_answer("v3", golden["encode"], lengths, [OutputSpec("mean", 31)], spec)
+        answers.decode_answer("v3", golden["encode"], lengths, [OutputSpec("mean", 31)], spec)
     with pytest.raises(InvalidAnswerError, match="2 results for 3"):
-        wire.decode_answer("v3", golden["encode"], [*lengths, 4], mean, spec)
+        answers.decode_answer("v3", golden["encode"], [*lengths, 4], mean, spec)
     with pytest.raises(InvalidAnswerError, match=r"shape \[17, 1280\], expected \[14, 1280\]"):
-        wire.decode_answer("v3", golden["encode"], lengths[::-1], [OutputSpec("residues", 33)], spec)
+        answers.decode_answer("v3", golden["encode"], lengths[::-1], [OutputSpec("residues", 33)], spec)
     with pytest.raises(InvalidAnswerError, match=r"expected \[2560\]"):
-        wire.decode_answer("v3", golden["encode"], lengths, mean, find_registered("esm2-3b"))
+        answers.decode_answer("v3", golden["encode"], lengths, mean, find_registered("esm2-3b"))
 
 
 @needs_golden
@@ -98,12 +99,12 @@ def test_captured_contacts_decode():
     results = golden["encode"]["results"]
     lengths = [len(s) for s in golden["encode_sequences"]]
     for record, result in zip(
-        wire.decode_answer("v3", golden["encode"], lengths, [contacts], spec), results, strict=True
+        answers.decode_answer("v3", golden["encode"], lengths, [contacts], spec), results, strict=True
     ):
         np.testing.assert_array_equal(record[contacts], np.float32(result["contacts"]))
         np.testing.assert_allclose(record[contacts], record[contacts].T, rtol=0, atol=1e-6)
     with pytest.raises(InvalidAnswerError, match=r"contacts has shape \[67, 67\], expected \[66, 66\]"):
-        wire.decode_answer("v3", golden["encode"], [67, 66], [contacts], spec)
+        answers.decode_answer("v3", golden["encode"], [67, 66], [contacts], spec)
 
 
 # ------------------------------------------------------------------------------------------------ both directions
@@ -136,8 +137,8 @@ OF_OTHERS = [
 def test_answers_survive_json_exactly(dialect, outputs):
     lengths = [5, 1, 12]
     records = make_records(outputs, lengths)
-    body = through_json(wire.encode_answer(dialect, records))
-    decoded = wire.decode_answer(dialect, body, lengths, outputs, SPEC)
+    body = through_json(answers.encode_answer(dialect, records))
+    decoded = answers.decode_answer(dialect, body, lengths, outputs, SPEC)
     for got, want in zip(decoded, records, strict=True):
         assert got.keys() == want.keys()
         for output, value in want.items():
@@ -150,10 +151,10 @@ def test_answers_have_the_keys_of_their_dialect():
     keys = {
         "v2": {"mean_representations", "representations"},
         "v3": {"embeddings", "per_token_embeddings"},
-        "hub": set(wire.HUB_KEYS),
+        "hub": set(wire.DIALECTS["hub"].always),
     }
     for dialect, want in keys.items():
-        (result,) = wire.encode_answer(dialect, records)["results"]
+        (result,) = answers.encode_answer(dialect, records)["results"]
         assert set(result) == want
     assert result["logits"] is None  # the hub's way of not answering
 
@@ -169,7 +170,7 @@ def count_numbers(value):
                                     ["mean@6", "contacts", "attention_received@*"]])  # fmt: skip
 def test_the_size_of_an_answer_is_known_before_it_is_asked_for(dialect, chosen):
     outputs = OF_V1 if dialect == "v1" else list(parse_outputs(chosen, SPEC.n_layers))
-    body = through_json(wire.encode_answer(dialect, make_records(outputs, [11])))
+    body = through_json(answers.encode_answer(dialect, make_records(outputs, [11])))
     asked = [output for output in outputs if output.layer in (None, 6, 2, 5)]  # one layer's attentions bring all
     assert wire.floats_per_answer(dialect, SPEC, asked, 11) == count_numbers(body)
 
@@ -177,13 +178,13 @@ def test_the_size_of_an_answer_is_known_before_it_is_asked_for(dialect, chosen):
 @pytest.mark.parametrize("dialect", wire.DIALECTS)
 def test_the_row_of_a_layer_is_found_in_the_attentions(dialect):
     records = make_records(OF_V1 if dialect == "v1" else RECEIVED, [7])
-    body = wire.encode_answer(dialect, records)
+    body = answers.encode_answer(dialect, records)
     (result,) = body["predictions" if dialect == "v1" else "results"]
     assert result["attentions"].shape == (6, 7)
     for layer in range(1, 7):
         output = OutputSpec("attention_received", layer)
         np.testing.assert_array_equal(result["attentions"][layer - 1], records[0][output])
-        (decoded,) = wire.decode_answer(dialect, through_json(body), [7], [output], SPEC)
+        (decoded,) = answers.decode_answer(dialect, through_json(body), [7], [output], SPEC)
         assert decoded[output].base is None  # and does not keep the other layers
         np.testing.assert_array_equal(decoded[output], records[0][output])
 
@@ -197,11 +198,11 @@ def test_the_row_of_a_layer_is_found_in_the_attentions(dialect):
 )
 def test_maps_of_another_shape_are_refused(key, shape):
     outputs = [OutputSpec("contacts"), OutputSpec("attention_received", 3)]
-    body = through_json(wire.encode_answer("v3", make_records([outputs[0], *RECEIVED], [4, 5])))
-    assert len(wire.decode_answer("v3", body, [4, 5], outputs, SPEC)) == 2
+    body = through_json(answers.encode_answer("v3", make_records([outputs[0], *RECEIVED], [4, 5])))
+    assert len(answers.decode_answer("v3", body, [4, 5], outputs, SPEC)) == 2
     body["results"][1][key] = np.zeros(shape).tolist()
     with pytest.raises(InvalidAnswerError, match=rf"result 1 of 2: {key}.* has shape \[{', '.join(map(str, shape))}\]"):
-        wire.decode_answer("v3", body, [4, 5], outputs, SPEC)
+        answers.decode_answer("v3", body, [4, 5], outputs, SPEC)
 
 
 @pytest.mark.parametrize("value", [None, "text", [[0.5] * 5] * 5 + [[0.5] * 4], [[0.5] * 5] * 5 + [None]])
@@ -209,16 +210,16 @@ def test_maps_of_another_shape_are_refused(key, shape):
 def test_attentions_that_are_no_matrix_are_refused(dialect, value):
     key = "predictions" if dialect == "v1" else "results"
     with pytest.raises(InvalidAnswerError, match=r"is missing|not an array"):
-        wire.decode_answer(dialect, {key: [{"attentions": value}]}, [5], RECEIVED, SPEC)
+        answers.decode_answer(dialect, {key: [{"attentions": value}]}, [5], RECEIVED, SPEC)
     with pytest.raises(InvalidAnswerError, match=r"is missing|not an array"):
-        wire.decode_answer(dialect, {key: [{"contacts": value}]}, [6], [OutputSpec("contacts")], SPEC)
+        answers.decode_answer(dialect, {key: [{"contacts": value}]}, [6], [OutputSpec("contacts")], SPEC)
 
 
 def test_attention_that_is_not_finite_concerns_its_item_and_layer():
-    body = through_json(wire.encode_answer("v3", make_records(RECEIVED, [3, 4])))
+    body = through_json(answers.encode_answer("v3", make_records(RECEIVED, [3, 4])))
     body["results"][1]["attentions"][2][0] = None
-    assert isinstance(wire.decode_answer("v3", body, [3, 4], [RECEIVED[1]], SPEC)[1], dict)
-    good, bad = wire.decode_answer("v3", body, [3, 4], RECEIVED, SPEC)
+    assert isinstance(answers.decode_answer("v3", body, [3, 4], [RECEIVED[1]], SPEC)[1], dict)
+    good, bad = answers.decode_answer("v3", body, [3, 4], RECEIVED, SPEC)
     assert isinstance(good, dict)
     assert isinstance(bad, InvalidAnswerError)
     assert str(bad) == "attention_received@3: values are not finite"
@@ -226,15 +227,15 @@ def test_attention_that_is_not_finite_concerns_its_item_and_layer():
 
 def test_attentions_are_not_answered_with_a_layer_missing():
     with pytest.raises(ValueError, match="attention_received@3 is there without that of layer 2"):
-        wire.encode_answer("v3", make_records([RECEIVED[0], *RECEIVED[2:]], [3]))
+        answers.encode_answer("v3", make_records([RECEIVED[0], *RECEIVED[2:]], [3]))
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf"), 1e39])
 def test_values_that_are_not_finite_are_told_for_their_item(value):
     records = make_records([OutputSpec("mean", 6)], [3, 4])
-    body = through_json(wire.encode_answer("v3", records))
+    body = through_json(answers.encode_answer("v3", records))
     body["results"][1]["embeddings"][0]["embedding"][7] = value
-    good, bad = wire.decode_answer("v3", through_json(body), [3, 4], [OutputSpec("mean", 6)], SPEC)
+    good, bad = answers.decode_answer("v3", through_json(body), [3, 4], [OutputSpec("mean", 6)], SPEC)
     assert isinstance(good, dict)
     assert isinstance(bad, InvalidAnswerError)
 
@@ -242,19 +243,19 @@ def test_values_that_are_not_finite_are_told_for_their_item(value):
 def test_layers_are_found_by_number():
     outputs = [OutputSpec("mean", 5), OutputSpec("mean", 6)]
     records = make_records(outputs, [3])
-    body = wire.encode_answer("v3", records)
+    body = answers.encode_answer("v3", records)
     body["results"][0]["embeddings"].reverse()
-    (decoded,) = wire.decode_answer("v3", body, [3], outputs, SPEC)
+    (decoded,) = answers.decode_answer("v3", body, [3], outputs, SPEC)
     np.testing.assert_array_equal(decoded[outputs[0]], records[0][outputs[0]])
     body["results"][0]["embeddings"][0]["layer"] = 5
     with pytest.raises(InvalidAnswerError, match="2 times"):
-        wire.decode_answer("v3", body, [3], outputs, SPEC)
+        answers.decode_answer("v3", body, [3], outputs, SPEC)
 
 
 @pytest.mark.parametrize("body", [None, [], "text", {}, {"results": None}, {"results": {"0": 1}}, {"predictions": []}])
 def test_answers_of_another_kind_are_refused(body):
     with pytest.raises(InvalidAnswerError, match="results"):
-        wire.decode_answer("v3", body, [3], [OutputSpec("mean", 6)], SPEC)
+        answers.decode_answer("v3", body, [3], [OutputSpec("mean", 6)], SPEC)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,6 @@ from skesm.backends import LocalBackend
 from skesm.backends.biolm import BioLMBackend
 from skesm.exceptions import (
     AuthenticationError,
-    BackendError,
     InvalidAnswerError,
     PartialResultError,
     RequestRejectedError,
@@ -258,9 +257,17 @@ def test_what_is_derived_on_the_road_works_remotely_too(url: str, checkpoint_8m:
     expected = ESM2Embedder(checkpoint_8m, pooling=("mean", "mutated"), reference=reference, backend=local)
     np.testing.assert_allclose(embedder.transform(variants), expected.transform(variants), rtol=0, atol=1e-6)
     scorer = ESM2VariantScorer(MODEL, reference=reference, backend=remote)
-    for strategy in ("wt_marginal", "mutant_marginal"):
+    for strategy in ("wt_marginal", "mutant_marginal", "masked_marginal", "pll_ratio"):
         known = ESM2VariantScorer(checkpoint_8m, strategy=strategy, reference=reference, backend=local)
         scores = scorer.set_params(strategy=strategy).predict(variants)
         np.testing.assert_allclose(scores, known.predict(variants), rtol=0, atol=1e-5)
-    with pytest.raises(BackendError, match=r"not sent: .* remote services do not take"):  # <mask>
-        scorer.set_params(strategy="masked_marginal").predict(variants)
+
+
+@pytest.mark.parametrize("dialect", ["v2", "v3", "hub"])
+def test_masked_passes_are_those_of_the_local_backend(url: str, dialect: str, checkpoint_8m: Path) -> None:
+    sequences = ["MKTAYIAKQR", "GSHMSLF<mask>FFK"]
+    summarizer = ESM2LogitSummarizer(MODEL, statistics=["pseudo_perplexity", "entropy_mean"])
+    ours = summarizer.set_params(backend=BioLMBackend(url, dialect=dialect)).transform(sequences)
+    local = LocalBackend(engine="numpy", num_threads=1)
+    expected = summarizer.set_params(backend=local, model=str(checkpoint_8m)).transform(sequences)
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from skesm.backends.biolm_wire import MAX_ITEMS, MAX_LENGTH
 from skesm.backends.local import LocalBackend
 from skesm.esm2.spec import DEMO_MODEL
+from skesm.protocol.wire import MAX_ITEMS, MAX_LENGTH
 from skesm.server._auth import TOKENS_VARIABLE, USERS_VARIABLE, Gatekeeper
 from skesm.server._config import MAX_MODELS, ServerConfig
 from skesm.server._logs import configure_logging

@@ -9,9 +9,10 @@ import socket
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from skesm.backends.biolm_wire import DIALECTS, model_slug
 from skesm.backends.local import LocalBackend
 from skesm.esm2.spec import DEMO_MODEL, ModelSpec, find_registered
+from skesm.protocol.dialects import DIALECTS
+from skesm.protocol.wire import model_slug
 from skesm.server._auth import Gatekeeper
 from skesm.server._requests import Limits
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from skesm.backends.biolm_errors import encode_error
+from skesm.protocol.errors import encode_error
 
 
 class Refusal(Exception):

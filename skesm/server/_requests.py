@@ -13,8 +13,8 @@ from typing import Any
 
 from skesm._alphabet import MASK_SYMBOL, count_residues
 from skesm._outputs import CONTACTS, LAYER_KINDS, OutputSpec, resolve_layer
-from skesm.backends.biolm_wire import ACCEPTED_RESIDUES, MAX_ITEMS, MAX_LENGTH
 from skesm.esm2.spec import ModelSpec
+from skesm.protocol.wire import ACCEPTED_RESIDUES, MAX_ITEMS, MAX_LENGTH
 from skesm.server._problems import Problem, refusal, refusal_of
 
 #: What each dialect can be asked to do.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from skesm._alphabet import MASK_SYMBOL
-from skesm.backends.biolm_wire import ACCEPTED_RESIDUES, action_path, model_slug
+from skesm.protocol.wire import ACCEPTED_RESIDUES, action_path, model_slug
 from skesm.server._config import ServedModel
 from skesm.server._requests import ACTIONS, Limits, includes
 

@@ -13,20 +13,38 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 from urllib.parse import urlsplit
 
-from skesm.backends.biolm_wire import at
 from skesm.exceptions import AuthenticationError
+from skesm.protocol.wire import at
 
 HOSTED_ORIGIN = "https://biolm.ai"
 LOGIN_PATH = "/api/auth/token/"
 REFRESH_PATH = "/api/auth/token/refresh/"
 
+#: What a header can carry: no control characters, nothing outside latin-1; in a cookie, nothing that ends it.
+_HEADER = re.compile(r"[\x20-\x7e\xa0-\xff]*")
+_COOKIE = re.compile(r"[\x20-\x3a\x3c-\x7e\xa0-\xff]*")
+#: What goes into a body as JSON: any text without control characters.
+_TEXT = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*")
+
 _REMEDY = "set BIOLM_TOKEN, or BIOLM_USER and BIOLM_PASS, in the environment"
+
+
+_VARIABLES: Mapping[str, re.Pattern[str]] = {
+    "BIOLM_TOKEN": _HEADER,
+    "BIOLMAI_TOKEN": _HEADER,
+    "BIOLM_ACCESS": _COOKIE,
+    "BIOLM_REFRESH": _COOKIE,
+    "BIOLM_USER": _TEXT,
+    "BIOLM_PASS": _TEXT,
+    "BIOLM_PASSWORD": _TEXT,
+}
 
 
 class Exchange(Protocol):
@@ -51,6 +69,25 @@ def origin_of(url: str) -> str:
     host = f"[{host}]" if ":" in host else host
     default = {"http": 80, "https": 443}.get(parts.scheme)
     return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port not in (None, default) else "")
+
+
+def check_secret(value: str | None, name: str, allowed: re.Pattern[str]) -> None:
+    """Raise unless every character of a credential can be sent; the error names where it comes from, never its value.
+
+    Examples
+    --------
+    >>> check_secret("to\u201cken", "BIOLM_TOKEN", _HEADER)
+    Traceback (most recent call last):
+        ...
+    skesm.exceptions.AuthenticationError: BIOLM_TOKEN cannot be sent: its character 3 is one that must not be in it, \
+such as a curly quote, a line break or a semicolon; copy it again
+    """
+    found = allowed.match(value or "")
+    if value is not None and found is not None and found.end() < len(value):
+        raise AuthenticationError(
+            f"{name} cannot be sent: its character {found.end() + 1} is one that must not be in it, such as a curly "
+            "quote, a line break or a semicolon; copy it again"
+        )
 
 
 class Auth:
@@ -98,9 +135,12 @@ class Auth:
     def find(cls, base_url: str, environ: Mapping[str, str] | None = None, home: Path | None = None) -> Auth:
         """Credentials of the environment or, for the service they belong to, of the credential file."""
         environ = os.environ if environ is None else environ
-        names = ("BIOLM_TOKEN", "BIOLMAI_TOKEN", "BIOLM_ACCESS", "BIOLM_REFRESH", "BIOLM_USER", "BIOLM_PASS")
-        values = {name: environ.get(name, "").strip() or None for name in names}
-        user, password = values["BIOLM_USER"], values["BIOLM_PASS"] or environ.get("BIOLM_PASSWORD") or None
+        values = {name: environ.get(name, "").strip() or None for name in _VARIABLES}
+        # A password may begin or end with blanks.
+        values["BIOLM_PASSWORD"] = environ.get("BIOLM_PASSWORD", "").strip("\r\n") or None
+        for name, value in values.items():
+            check_secret(value, name, _VARIABLES[name])
+        user, password = values["BIOLM_USER"], values["BIOLM_PASS"] or values["BIOLM_PASSWORD"]
         found = {
             "token": values["BIOLM_TOKEN"] or values["BIOLMAI_TOKEN"],
             "access": values["BIOLM_ACCESS"],
@@ -175,9 +215,13 @@ class Auth:
         # A refusal may come with status 200 and a `code`.
         if status != 200 or at(body, "code") or not isinstance(access, str) or not access:
             return False
-        self._access = access
-        self._refresh = refresh if isinstance(refresh, str) and refresh else self._refresh
+        self._keep(access, refresh if isinstance(refresh, str) and refresh else self._refresh)
         return True
+
+    def _keep(self, access: str, refresh: str | None) -> None:
+        check_secret(access, "the access token that the service gave", _COOKIE)
+        check_secret(refresh, "the refresh token that the service gave", _COOKIE)
+        self._access, self._refresh = access, refresh
 
     def _log_in(self, exchange: Exchange) -> None:
         if not self._user:
@@ -193,8 +237,7 @@ class Auth:
             raise AuthenticationError(
                 f"the service refused the login (status {status}): check BIOLM_USER and BIOLM_PASS"
             )
-        self._access = access
-        self._refresh = refresh if isinstance(refresh, str) else None
+        self._keep(access, refresh if isinstance(refresh, str) else None)
 
 
 def _read_files(base_url: str, home: Path) -> dict[str, Any]:
@@ -209,6 +252,9 @@ def _read_files(base_url: str, home: Path) -> dict[str, Any]:
             raise AuthenticationError(f"{path} cannot be read ({type(error).__name__}): log in again") from None
         fields = ("access", "refresh", "token_url", "client_id")
         found = {key: value if isinstance(value := at(content, key), str) else None for key in fields}
+        kinds = {"access": _COOKIE, "refresh": _COOKIE, "token_url": _TEXT, "client_id": _TEXT}
+        for key, allowed in kinds.items():
+            check_secret(found[key], f"{key} in {path}", allowed)
         token_url = found["token_url"]
         owner = origin_of(token_url) if token_url else HOSTED_ORIGIN
         if owner != origin_of(base_url):

@@ -6,14 +6,12 @@ chained: they hold the request, and with it the credentials and the sequences.
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
-import json
 import os
-import socket
+import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
@@ -22,48 +20,35 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
-from urllib3.exceptions import HTTPError, NameResolutionError
+from urllib3.exceptions import HTTPError
 
-from skesm.backends.biolm_auth import Auth, origin_of
-from skesm.backends.biolm_sockets import AbortableAdapter, Sockets
-from skesm.backends.biolm_throttle import Pace, Timing
+from skesm.backends.biolm.auth import Auth, origin_of
+from skesm.backends.biolm.bodies import Decoder, parse
+from skesm.backends.biolm.decisions import RETRYABLE_STATUSES
+from skesm.backends.biolm.failures import TransportFailure, explain
+from skesm.backends.biolm.sockets import AbortableAdapter, Sockets
+from skesm.backends.biolm.throttle import Pace, Timing
 from skesm.exceptions import AuthenticationError, RequestRejectedError
 
 _CHUNK = 1 << 16
 _MAX_REDIRECTS = 3
-_MAX_ERROR_BODY = 1 << 20
-
-#: Statuses of failures that may pass.
-RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-
-class TransportFailure(Exception):
-    """No usable answer came; never leaves the backend.
-
-    Parameters
-    ----------
-    reason : str
-        For people; names neither URL nor content.
-    unreachable : bool
-        Whether no connection could be made although it was waited for, or the name or certificate is wrong.
-    slow : bool
-        Whether the service had the request and did not answer in time.
-    """
-
-    def __init__(self, reason: str, *, unreachable: bool = False, slow: bool = False) -> None:
-        super().__init__(reason)
-        self.unreachable = unreachable
-        self.slow = slow
+#: Bytes of an error, or of the login's answer; and of a public document, such as a schema.
+_MAX_ERROR_BODY, _MAX_DOCUMENT = 1 << 20, 1 << 24
 
 
 @dataclass(frozen=True, repr=False)
 class Reply:
-    """Status and parsed body of an answer; `body` is None unless it is JSON."""
+    """Status and parsed body of an answer; `body` is None unless it is JSON.
+
+    `accepted` is for what was fetched after a 303; an answer that is `too_large` was not read to its end.
+    """
 
     status: int
     body: Any
     retry_after: float | None = None
     location: str | None = None
+    too_large: bool = False
+    accepted: bool = False
 
 
 def check_base_url(url: str, *, allow_http: bool) -> None:
@@ -155,7 +140,7 @@ class Connection:
         if base_url.startswith("https:"):
             # Plain http goes to this machine, and through a proxy it would leave it.
             self._session.proxies.update(requests.utils.get_environ_proxies(base_url))
-            self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+            self._session.verify = _find_certificates()
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, AbortableAdapter(sockets))
 
@@ -169,10 +154,19 @@ class Connection:
 
     def get(self, path: str) -> Reply:
         """Read a public document, without credentials."""
-        return self._exchange("GET", self._base_url + path, {})
+        return self._exchange("GET", self._base_url + path, {}, bound=_MAX_DOCUMENT)
 
-    def post(self, path: str, body: Any) -> Reply:
+    def post(self, path: str, body: Any, bound: int) -> Reply:
         """Post `body`; credentials are refreshed once if refused, and an answer that is not ready is polled for.
+
+        Parameters
+        ----------
+        path : str
+            Below the base URL.
+        body : object
+            JSON.
+        bound : int
+            Bytes of the answer, uncompressed, at which reading stops.
 
         Raises
         ------
@@ -183,34 +177,45 @@ class Connection:
         RequestRejectedError
             If the service points somewhere else.
         """
-        headers, generation = self._auth.headers(self._plain_post)
-        reply = self._send(path, body, headers)
-        if reply.status == 401:
-            self._auth.renew(generation, self._plain_post)
-            headers, _ = self._auth.headers(self._plain_post)
-            reply = self._send(path, body, headers)
-            if reply.status == 401:
-                raise AuthenticationError(
-                    "the service refused fresh credentials (status 401): may this account use it?"
-                )
-        return reply
+        target: str | None = None
+        try:
+            for renewed in (False, True):
+                headers, generation = self._auth.headers(self._plain_post)
+                if target is None:
+                    reply = self._send(path, body, headers, bound)
+                    target = reply.location if reply.status == 303 else None
+                if target is not None:
+                    # What was taken is not posted again: only its answer is asked for.
+                    reply = self._poll(target, headers, bound)
+                if reply.status != 401:
+                    return reply
+                if not renewed:
+                    self._auth.renew(generation, self._plain_post)
+        except TransportFailure as failure:
+            failure.accepted = target is not None
+            raise
+        raise AuthenticationError("the service refused fresh credentials (status 401): may this account use it?")
 
-    def _send(self, path: str, body: Any, headers: Mapping[str, str]) -> Reply:
+    def _send(self, path: str, body: Any, headers: Mapping[str, str], bound: int) -> Reply:
+        """Post, and follow redirects that keep a POST a POST; a 303 is returned, its address made absolute."""
         url = self._base_url + path
-        for _ in range(_MAX_REDIRECTS + 1):
-            reply = self._exchange("POST", url, headers, json_body=body)
+        seen: set[str] = set()
+        while True:
+            seen.add(url)
+            reply = self._exchange("POST", url, headers, json_body=body, bound=bound)
             if reply.status not in (301, 302, 303, 307, 308):
                 return reply
             target = self._same_origin(url, reply)
             if reply.status == 303:
-                return self._poll(target, headers)
+                return replace(reply, location=target)
             if reply.status in (301, 302):
                 # Clients turn these into a GET; which of the two the service means cannot be known.
                 raise RequestRejectedError(
                     f"the service moved (status {reply.status}): correct base_url or dialect", reply.status
                 )
+            if target in seen or len(seen) > _MAX_REDIRECTS:
+                raise RequestRejectedError("the service redirects in a circle", reply.status)
             url = target
-        raise RequestRejectedError("the service redirects in a circle", reply.status)
 
     def _same_origin(self, url: str, reply: Reply) -> str:
         target = urljoin(url, reply.location or "")
@@ -223,7 +228,7 @@ class Connection:
             )
         return target
 
-    def _poll(self, url: str, headers: Mapping[str, str]) -> Reply:
+    def _poll(self, url: str, headers: Mapping[str, str], bound: int) -> Reply:
         """Fetch an answer that is still being computed. It has been paid for: failures repeat only the fetching."""
         deadline = time.monotonic() + self._timing.answer_deadline
         failures = 0
@@ -231,7 +236,7 @@ class Connection:
             begun = time.monotonic()
             wait = 0.0
             try:
-                reply = self._exchange("GET", url, headers)
+                reply = self._exchange("GET", url, headers, bound=bound)
             except TransportFailure:
                 failures += 1
                 if failures >= self._max_polls:
@@ -246,7 +251,7 @@ class Connection:
                     if reply.retry_after is not None and reply.retry_after <= self._timing.longest_wait:
                         wait = max(wait, reply.retry_after)
                 else:
-                    return reply
+                    return replace(reply, accepted=True)
             # A service that blocks until the answer is there needs no pause; one that answers at once does.
             self._pace.sleep(max(wait, self._timing.poll_interval - (time.monotonic() - begun)))
         raise TransportFailure("the answer was not ready in time", slow=True)
@@ -267,6 +272,9 @@ class Connection:
                 if reply.status not in RETRYABLE_STATUSES or attempt == self._max_polls:
                     break
             self._pace.sleep(self._timing.backoff(attempt))
+        if reply.status in RETRYABLE_STATUSES or reply.status >= 500:
+            # Nobody has refused the credentials.
+            raise TransportFailure(f"the login service fails (status {reply.status})")
         return reply.status, reply.body
 
     def _exchange(
@@ -277,6 +285,7 @@ class Connection:
         *,
         json_body: Any = None,
         form: Mapping[str, str] | None = None,
+        bound: int = _MAX_ERROR_BODY,
     ) -> Reply:
         failure: TransportFailure
         try:
@@ -290,56 +299,54 @@ class Connection:
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                content = self._read(response)
+                content, too_large = self._read(response, bound)
                 return Reply(
                     response.status_code,
-                    _parse(content, response.status_code),
+                    None if too_large else parse(content, response.status_code),
                     parse_retry_after(response.headers.get("Retry-After")),
                     response.headers.get("Location"),
+                    too_large=too_large,
                 )
         except (requests.RequestException, HTTPError) as error:
-            failure = _explain(error)
+            failure = explain(error)
+        except UnicodeError:
+            # This error would hold the header.
+            failure = TransportFailure("the request cannot be put into bytes")
         # Outside the handler, so that the exception that holds the request is not this one's context.
         raise failure
 
-    def _read(self, response: requests.Response) -> bytes:
+    def _read(self, response: requests.Response, bound: int) -> tuple[bytes, bool]:
+        """Read a body, uncompressed; and whether it is larger than `bound` bytes, where reading stops."""
         deadline = time.monotonic() + self._timing.answer_deadline
-        chunks = []
-        size = 0
+        bound = bound if response.status_code == 200 else min(bound, _MAX_ERROR_BODY)
+        decoder = Decoder(response.headers.get("Content-Encoding"))
+        content = bytearray()
         # read1 gives what there is: anything else waits for a full chunk, and a trickle would never reach the deadline.
-        while chunk := response.raw.read1(_CHUNK, decode_content=True):
-            chunks.append(chunk)
-            size += len(chunk)
+        while chunk := response.raw.read1(_CHUNK, decode_content=False):
+            content += decoder.decode(chunk, bound + 1 - len(content))
+            if len(content) > bound:
+                return b"", response.status_code == 200
             if time.monotonic() > deadline:
                 raise TransportFailure("the answer did not end in time", slow=True)
-            if response.status_code != 200 and size > _MAX_ERROR_BODY:
-                break
-        return b"".join(chunks)
+        if decoder.damaged and response.status_code == 200:
+            raise TransportFailure("the answer cannot be uncompressed")
+        return bytes(content), False
 
 
-def _parse(content: bytes, status: int) -> Any:
-    with contextlib.suppress(ValueError, RecursionError):
-        return json.loads(content)
-    if status == 200:
-        raise TransportFailure("the answer is cut short, or is not JSON")
-    return None
-
-
-def _explain(error: Exception) -> TransportFailure:
-    """What happened, in words that hold no part of the request."""
-    if isinstance(error, requests.exceptions.ConnectTimeout):
-        return TransportFailure("no connection in time", unreachable=True)
-    if isinstance(error, requests.exceptions.ReadTimeout):
-        return TransportFailure("no answer in time", slow=True)
-    causes: list[BaseException] = [error]
-    for cause in causes:  # grows while it is walked
-        followers = (cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args)
-        causes += [f for f in followers if isinstance(f, BaseException) and f not in causes]
-    if any(isinstance(cause, (NameResolutionError, socket.gaierror)) for cause in causes):
-        return TransportFailure("the host name is not known", unreachable=True)
-    if any(type(cause).__name__ == "SSLCertVerificationError" for cause in causes):
-        return TransportFailure("the certificate is not valid", unreachable=True)
-    if any(type(cause).__name__ == "ReadTimeoutError" for cause in causes):
-        return TransportFailure("no answer in time", slow=True)
-    system = next((c for c in causes if isinstance(c, OSError) and c.errno and c.strerror), None)
-    return TransportFailure(f"{type(error).__name__}: {system.strerror}" if system else type(error).__name__)
+def _find_certificates() -> str | bool:
+    """File or folder of certificates that the environment names, True for those of `requests`."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        path = os.environ.get(name)
+        if not path:
+            continue
+        try:
+            if os.path.isdir(path):
+                ssl.create_default_context(capath=path)
+            else:
+                ssl.create_default_context(cafile=path)
+        except (OSError, ValueError):
+            raise ValueError(
+                f"{name} names {path!r}, which is not a file of certificates that can be read: correct it, or unset it"
+            ) from None
+        return path
+    return True

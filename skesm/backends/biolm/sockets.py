@@ -24,7 +24,8 @@ class Sockets:
 
     def adopt(self, sock: socket.socket) -> socket.socket:
         """Keep a twin of a socket: it outlives the wrapping of the original in TLS."""
-        twin = sock.dup()
+        # Not sock.dup(), which a socket in TLS does not have.
+        twin = socket.fromfd(sock.fileno(), sock.family, sock.type)
         with self._lock:
             if self._aborted:
                 twin.close()
@@ -53,12 +54,21 @@ def _pool_classes(sockets: Sockets) -> dict[str, type[HTTPConnectionPool]]:
     class Abortable(HTTPConnection):
         _twin: socket.socket | None = None
 
+        def connect(self) -> None:
+            super().connect()
+            # `_new_conn` is a private name of urllib3. Where that does not call it any more, only the wait for a
+            # connection cannot be ended, which has a time limit.
+            if self._twin is None and self.sock is not None:
+                self._twin = sockets.adopt(self.sock)
+
         def _new_conn(self) -> socket.socket:
             timeout = self.timeout if isinstance(self.timeout, (int, float)) else None
             deadline = None if timeout is None else time.monotonic() + timeout
             problem: OSError = OSError("the name has no address")
             try:
-                addresses = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
+                addresses = socket.getaddrinfo(
+                    getattr(self, "_dns_host", self.host), self.port, type=socket.SOCK_STREAM
+                )
             except socket.gaierror as error:
                 raise NameResolutionError(self.host, self, error) from error
             for family, kind, protocol, _, address in addresses:

@@ -5,24 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from skesm._alphabet import MASK_SYMBOL, count_residues, split_residues
 from skesm._outputs import Namespace, OutputSpec
-from skesm.backends import biolm_wire as wire
 from skesm.backends.base import Backend, Batch, RequestPlan
-from skesm.backends.biolm_auth import HOSTED_ORIGIN, Auth, origin_of
-from skesm.backends.biolm_job import Job
-from skesm.backends.biolm_limits import Limits, read_limits
-from skesm.backends.biolm_sockets import Sockets
-from skesm.backends.biolm_throttle import Pace, Timing
-from skesm.backends.biolm_transport import Connection, TransportFailure, check_base_url
-from skesm.backends.biolm_worker import Request
+from skesm.backends.biolm.auth import HOSTED_ORIGIN, Auth, origin_of
+from skesm.backends.biolm.failures import TransportFailure
+from skesm.backends.biolm.job import Job
+from skesm.backends.biolm.limits import Limits, read_limits
+from skesm.backends.biolm.sockets import Sockets
+from skesm.backends.biolm.throttle import Pace, Timing
+from skesm.backends.biolm.transport import Connection, check_base_url
+from skesm.backends.biolm.worker import Request
 from skesm.esm2.spec import ModelSpec, find_registered
 from skesm.exceptions import (
     AuthenticationError,
@@ -31,11 +33,10 @@ from skesm.exceptions import (
     RequestRejectedError,
     ServiceUnavailableError,
 )
+from skesm.protocol import wire
+from skesm.protocol.dialects import DIALECTS, ENCODE, PREDICT, guess_dialect
 
 _LOGGER = logging.getLogger(__name__)
-
-# Ends of a base URL that name a dialect; the official client's setting holds such an end.
-_DIALECT_PATHS = {"/api/v1/models": "v1", "/api/v1": "v1", "/api/v2": "v2", "/api/v3": "v3"}
 
 
 class BioLMBackend(Backend):
@@ -82,7 +83,7 @@ class BioLMBackend(Backend):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "base_url": [str, None],
-        "dialect": [StrOptions({"auto", *wire.DIALECTS})],
+        "dialect": [StrOptions({"auto", *DIALECTS})],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "max_concurrency": [Interval(Integral, 1, None, closed="left")],
         "timeout": [Interval(Real, 0, None, closed="neither"), tuple],
@@ -160,17 +161,26 @@ class BioLMBackend(Backend):
         plan : RequestPlan
             Requests and sequences.
         """
-        request = self._request(model, outputs)
-        distinct = list(dict.fromkeys(sequences))
-        pace, sockets = Pace(1, 1, self._timing), Sockets()
-        limits = self._discover(request, lambda: self._connection(Auth(request.base_url), sockets, pace))
-        max_items = self._max_items(limits)
-        order, failures = _order(distinct, limits)
-        requests = done = 0
-        while done < len(order):
-            done += request.cut([len(distinct[place]) for place in order[done : done + max_items]])
-            requests += 1
-        return RequestPlan(requests, len(order), sum(len(distinct[i]) for i in order), len(failures), max_items)
+        asked = self._request(model, outputs)
+        auth, pace, sockets = Auth(asked.base_url), Pace(1, 1, self._timing), Sockets()
+        plan = RequestPlan(0, 0, 0, 0, 0)
+        for request, some in _by_action(asked, list(dict.fromkeys(sequences))):
+            limits = self._discover(request, lambda: self._connection(auth, sockets, pace))
+            max_items = self._max_items(limits)
+            order, failures = _order(request, some, limits)
+            lengths = [count_residues(some[place]) for place in order]
+            requests = done = 0
+            while done < len(order):
+                done += request.cut(lengths[done : done + max_items])
+                requests += 1
+            plan = RequestPlan(
+                plan.requests + requests,
+                plan.sequences + len(order),
+                plan.residues + sum(lengths),
+                plan.refused + len(failures),
+                max(plan.batch_size, max_items),
+            )
+        return plan
 
     def run(
         self,
@@ -226,14 +236,32 @@ class BioLMBackend(Backend):
         places: dict[str, list[int]] = {}
         for place, sequence in enumerate(sequences):
             places.setdefault(sequence, []).append(place)
-        distinct, copies = list(places), list(places.values())
+        causes: dict[int, BackendError] = {}
+        for part, some in _by_action(request, list(places)):
+            copies = [places[sequence] for sequence in some]
+            failures: dict[int, BackendError] = {}
+            with closing(self._send(part, some, auth, failures)) as batches:
+                for batch in batches:
+                    pairs = [
+                        (place, record)
+                        for i, record in zip(batch.indices, batch.records, strict=True)
+                        for place in copies[i]
+                    ]
+                    yield Batch(tuple(place for place, _ in pairs), tuple(record for _, record in pairs))
+            causes.update((place, cause) for i, cause in failures.items() for place in copies[i])
+        if causes:
+            raise _partial_result(causes, sequences)
 
+    def _send(
+        self, request: Request, sequences: list[str], auth: Auth, failures: dict[int, BackendError]
+    ) -> Generator[Batch, None, None]:
+        """Answer distinct sequences that one action takes; those that fail are added to `failures`."""
         sockets = Sockets()
         limits = self._discover(
             request, lambda: self._connection(Auth(request.base_url), sockets, Pace(1, 1, self._timing))
         )
-        order, failures = _order(distinct, limits)
-        max_items = self._max_items(limits)
+        order, refused = _order(request, sequences, limits)
+        failures.update(refused)
         pace = Pace(
             self.max_concurrency,
             self.max_attempts,
@@ -243,10 +271,10 @@ class BioLMBackend(Backend):
         )
         job = Job(
             request,
-            distinct,
+            sequences,
             order,
             failures,
-            max_items=max_items,
+            max_items=self._max_items(limits),
             auth=auth,
             pace=pace,
             connect=lambda: self._connection(auth, sockets, pace),
@@ -256,18 +284,9 @@ class BioLMBackend(Backend):
             n_workers=min(self.max_concurrency, len(order)),
         )
         with closing(job.batches()) as batches:
-            for batch in batches:
-                pairs = [
-                    (place, record)
-                    for i, record in zip(batch.indices, batch.records, strict=True)
-                    for place in copies[i]
-                ]
-                yield Batch(tuple(place for place, _ in pairs), tuple(record for _, record in pairs))
-        if job.failures:
-            if job.refused_altogether:
-                raise job.refused_altogether
-            causes = {place: cause for i, cause in job.failures.items() for place in copies[i]}
-            raise _partial_result(causes, sequences)
+            yield from batches
+        if job.failures and job.refused_altogether:
+            raise job.refused_altogether
 
     # ------------------------------------------------------------------------------------------ parts
 
@@ -276,16 +295,8 @@ class BioLMBackend(Backend):
         self._validate_params()
         url = (self.base_url or os.environ.get("BIOLM_BASE_API_URL", "").strip() or HOSTED_ORIGIN).rstrip("/")
         check_base_url(url, allow_http=self.allow_http)
-        prefix = urlsplit(url).path
-        hosted = origin_of(url) == HOSTED_ORIGIN
-        guess = "v3" if hosted else "hub"
-        for path, dialect in _DIALECT_PATHS.items():
-            if prefix.endswith(path):
-                prefix = prefix.removesuffix(path)
-                # The hub's paths begin as those of v1, but for /models.
-                guess = dialect if hosted or path != "/api/v1" else "hub"
-                break
-        return origin_of(url) + prefix, guess if self.dialect == "auto" else self.dialect
+        dialect, prefix = guess_dialect(urlsplit(url).path, hosted=origin_of(url) == HOSTED_ORIGIN)
+        return origin_of(url) + prefix, dialect if self.dialect == "auto" else self.dialect
 
     def _request(self, model: str, outputs: Iterable[OutputSpec]) -> Request:
         base_url, dialect = self._service()
@@ -309,7 +320,7 @@ class BioLMBackend(Backend):
 
     def _discover(self, request: Request, connect: Callable[[], Connection]) -> Limits:
         """What the service says of its limits; without credentials, which can only make this fail."""
-        path = wire.schema_path(request.dialect, request.slug)
+        path = wire.schema_path(request.dialect, request.slug, request.action)
         if path is None:
             return Limits()
         try:
@@ -317,7 +328,7 @@ class BioLMBackend(Backend):
                 reply = connection.get(path)
         except TransportFailure as failure:
             if failure.unreachable:
-                raise ServiceUnavailableError(f"the service cannot be reached: {failure}; check base_url") from None
+                raise ServiceUnavailableError(f"the service cannot be reached: {failure}; {failure.remedy}") from None
             _LOGGER.info("the service's limits are not known: %s", failure)
             return Limits()
         if reply.status != 200:
@@ -328,28 +339,50 @@ class BioLMBackend(Backend):
         return limits
 
 
-def _order(sequences: Sequence[str], limits: Limits) -> tuple[list[int], dict[int, BackendError]]:
+def _by_action(request: Request, sequences: list[str]) -> Iterator[tuple[Request, list[str]]]:
+    """Sequences by the action that takes them: those that hold ``<mask>`` go to another, if it answers the outputs."""
+    if wire.mask_refusal(request.dialect, request.outputs) is not None:
+        yield request, sequences
+        return
+    for action, masked in ((ENCODE, False), (PREDICT, True)):
+        some = [sequence for sequence in sequences if (MASK_SYMBOL in sequence) == masked]
+        if some:
+            yield replace(request, action=action), some
+
+
+def _order(request: Request, sequences: Sequence[str], limits: Limits) -> tuple[list[int], dict[int, BackendError]]:
     """Places to send, longest first, and reasons for those that are not worth sending."""
     failures: dict[int, BackendError] = {}
     for place, sequence in enumerate(sequences):
-        reason = None
-        position = next((i for i, residue in enumerate(sequence) if residue not in wire.ACCEPTED_RESIDUES), None)
-        if position is not None:
-            reason = f"residue {position} is one that remote services do not take"
-        elif not sequence.strip("-"):
-            reason = "there are no residues"
-        elif limits.max_length is not None and len(sequence) > limits.max_length:
-            reason = f"{len(sequence)} residues, the service takes {limits.max_length}"
+        reason = _refusal(request, sequence, limits)
         if reason is not None:
             failures[place] = RequestRejectedError(f"not sent: {reason}")
     # Batches of like lengths waste little on padding, and the longest do not come last, when all others wait.
-    order = sorted((i for i in range(len(sequences)) if i not in failures), key=lambda i: -len(sequences[i]))
+    order = sorted((i for i in range(len(sequences)) if i not in failures), key=lambda i: -count_residues(sequences[i]))
     return order, failures
+
+
+def _refusal(request: Request, sequence: str, limits: Limits) -> str | None:
+    """Why a sequence is not worth sending, None if it is."""
+    letters = wire.ACCEPTED_RESIDUES
+    if request.action == PREDICT:
+        letters = letters - {"-"} | {MASK_SYMBOL}
+    residues = split_residues(sequence)
+    position = next((i for i, residue in enumerate(residues) if residue not in letters), None)
+    if position is not None and residues[position] == MASK_SYMBOL:
+        return wire.mask_refusal(request.dialect, request.outputs)
+    if position is not None:
+        return f"residue {position} is one that remote services do not take"
+    if not sequence.strip("-"):
+        return "there are no residues"
+    if limits.max_length is not None and len(residues) > limits.max_length:
+        return f"{len(residues)} residues, the service takes {limits.max_length}"
+    return None
 
 
 def _partial_result(causes: dict[int, BackendError], sequences: Sequence[str]) -> PartialResultError:
     places = sorted(causes)
-    shown = "; ".join(f"{place} ({len(sequences[place])} residues): {causes[place]}" for place in places[:5])
+    shown = "; ".join(f"{place} ({count_residues(sequences[place])} residues): {causes[place]}" for place in places[:5])
     more = f"; and {len(places) - 5} more" if len(places) > 5 else ""
     return PartialResultError(
         f"{len(places)} of {len(sequences)} sequences failed, all others are finished: {shown}{more}", causes

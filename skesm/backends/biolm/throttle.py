@@ -213,6 +213,11 @@ class Pace:
             self._floor = max(self._floor, time.monotonic() + seconds)
             self._changed.notify_all()
 
+    @property
+    def retries(self) -> int:
+        """Retries that are left of the job's budget."""
+        return self._budget
+
     def spend_retry(self) -> bool:
         """Take one retry from the job's budget; False when it is used up."""
         with self._changed:

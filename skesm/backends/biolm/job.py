@@ -10,13 +10,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from skesm._alphabet import count_residues
 from skesm._outputs import Record
 from skesm.backends.base import Batch
-from skesm.backends.biolm_auth import Auth
-from skesm.backends.biolm_sockets import Sockets
-from skesm.backends.biolm_throttle import Pace, Timing
-from skesm.backends.biolm_transport import Connection
-from skesm.backends.biolm_worker import Request, Task, Worker
+from skesm.backends.biolm.auth import Auth
+from skesm.backends.biolm.sockets import Sockets
+from skesm.backends.biolm.throttle import Pace, Timing
+from skesm.backends.biolm.transport import Connection
+from skesm.backends.biolm.worker import Request, Task, Worker
 from skesm.exceptions import BackendError
 
 _LOGGER = logging.getLogger(__name__)
@@ -98,6 +99,7 @@ class Job:
         self._refusals = 0  # since the last success
         self._refusal_causes: list[BackendError] = []
         self.last_failure = ""
+        self.last_throttled = False
         self._fatal: BaseException | None = None
         self._closed = False
         self._waiting: set[threading.Event] = set()
@@ -235,7 +237,7 @@ class Job:
                 task = self._again.popleft()
             elif self._fresh:
                 ahead = [self._fresh[i] for i in range(min(self._max_items, len(self._fresh)))]
-                size = self.request.cut([len(self.sequences[place]) for place in ahead])
+                size = self.request.cut([count_residues(self.sequences[place]) for place in ahead])
                 task = Task([self._fresh.popleft() for _ in range(size)])
             else:
                 return None

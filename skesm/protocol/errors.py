@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from skesm.backends.biolm_wire import at
+from skesm.protocol.dialects import DIALECTS
+from skesm.protocol.wire import at
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def scrub(text: str, sequences: Iterable[str], secrets: Iterable[str] = ()) -> s
 
 def encode_error(dialect: str, status: int, reason: str, code: str = "") -> tuple[int, dict[str, Any]]:
     """Status and body of any other error, for a server."""
-    if dialect == "hub" and code:
-        return status, {"detail": reason, "errors": [], "status_code": status, "code": code}
-    return status, {"detail" if dialect == "hub" else "error": reason}
+    errors = DIALECTS[dialect].errors
+    if errors.coded and code:
+        return status, {errors.key: reason, "errors": [], "status_code": status, "code": code}
+    return status, {errors.key: reason}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from skesm.backends.biolm_wire import at
+from skesm.protocol.wire import at
 
 
 @dataclass(frozen=True)

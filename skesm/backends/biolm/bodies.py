@@ -1,0 +1,66 @@
+"""Bodies of answers: uncompressed no further than there is room for, and parsed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import zlib
+from typing import Any
+
+from skesm.backends.biolm.failures import TransportFailure
+
+_GZIP_WINDOW = 31  # zlib's way to ask for a gzip header
+
+
+class Decoder:
+    """Undoes a body's compression, no more of it than there is room for: a megabyte may stand for a gigabyte.
+
+    Parameters
+    ----------
+    encoding : str or None
+        The answer's ``Content-Encoding``.
+
+    Attributes
+    ----------
+    damaged : bool
+        Whether the body cannot be uncompressed.
+    """
+
+    def __init__(self, encoding: str | None) -> None:
+        name = (encoding or "identity").strip().lower()
+        self.damaged = name not in ("identity", "gzip", "x-gzip")  # nothing else was asked for
+        self._inflate = None if name == "identity" else zlib.decompressobj(_GZIP_WINDOW)
+        self._ended = False
+
+    def decode(self, data: bytes, room: int) -> bytes:
+        """Uncompressed bytes, about `room` at most; what there is no room for is lost."""
+        if self._inflate is None or self.damaged:
+            return data
+        parts = bytearray()
+        while data and len(parts) < room:
+            try:
+                parts += self._inflate.decompress(data, room - len(parts))
+            except zlib.error:
+                self.damaged = not self._ended  # what follows the end is padding
+                break
+            data = self._inflate.unconsumed_tail
+            if self._inflate.eof:
+                self._ended = True
+                data = self._inflate.unused_data
+                self._inflate = zlib.decompressobj(_GZIP_WINDOW)
+        return bytes(parts)
+
+
+def parse(content: bytes, status: int) -> Any:
+    """JSON; None for an error that is not.
+
+    Raises
+    ------
+    TransportFailure
+        If the answer has status 200 and is not JSON.
+    """
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(content)
+    if status == 200:
+        raise TransportFailure("the answer is cut short, or is not JSON")
+    return None

@@ -1,0 +1,255 @@
+"""Answers of BioLM's protocols: checked and read, for our client; written, for our server.
+
+Layers are matched by their number. The one-dimensional logits of v1 are the output ``logit_means``, and nothing else
+is. ``attentions`` have one row for each layer from the first to the last, the outputs ``attention_received@1`` to
+``@n``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from skesm._alphabet import AMBIGUOUS, AMINO_ACIDS, split_residues
+from skesm._outputs import CONTACTS, HEAD_KINDS, FloatArray, OutputSpec, Record
+from skesm.esm2.spec import ModelSpec
+from skesm.exceptions import InvalidAnswerError
+from skesm.protocol.dialects import DIALECTS, Dialect
+from skesm.protocol.wire import at
+
+# Output kind → name in `include`, and name in `include` → its keys in any dialect: answers are read liberally, since
+# what hosted services answer is not wholly documented.
+_INCLUDES = {kind: name for dialect in DIALECTS.values() for kind, name in dialect.includes.items()}
+_LAYER_KEYS = {
+    name: list(dict.fromkeys(d.layer_keys[name] for d in DIALECTS.values() if name in d.layer_keys))
+    for name in ("mean", "per_residue", "bos")
+}
+_AS_ANY = str.maketrans(dict.fromkeys(AMBIGUOUS, "X"))
+
+# Longest run of numbers that different sequences may share by chance: contacts of short sequences, when rounded.
+_SHARED_BY_CHANCE, _SHARED_PAIRS = 20, 400
+
+
+def decode_answer(
+    dialect: str,
+    body: Any,
+    lengths: Sequence[int],
+    outputs: Sequence[OutputSpec],
+    spec: ModelSpec,
+    sequences: Sequence[str] | None = None,
+) -> list[Record | InvalidAnswerError]:
+    """Records of an answer, checked against what was asked.
+
+    Parameters
+    ----------
+    dialect : str
+        One of `DIALECTS`.
+    body : object
+        The parsed JSON.
+    lengths : sequence of int
+        Residues of each sequence that was sent, in the order sent.
+    outputs : sequence of OutputSpec
+        What each record must hold.
+    spec : ModelSpec
+        The model: its width and layers are checked.
+    sequences : sequence of str, optional
+        The sequences, all different. Then results that repeat their tokens must repeat these, and vectors that are the
+        same for different sequences are refused.
+
+    Returns
+    -------
+    records : list of Record or InvalidAnswerError
+        One for each sequence, float32. An error stands where the model's values are not finite: that concerns this
+        sequence alone.
+
+    Raises
+    ------
+    InvalidAnswerError
+        If count, order, layers, shapes or columns are not what was asked: then no row of the answer can be trusted.
+    """
+    key = DIALECTS[dialect].results
+    results = at(body, key)
+    if not isinstance(results, list):
+        raise InvalidAnswerError(f"the answer holds no list {key!r}")
+    if len(results) != len(lengths):
+        raise InvalidAnswerError(f"the answer holds {len(results)} results for {len(lengths)} sequences")
+    records: list[Record | InvalidAnswerError] = []
+    for place, (result, length) in enumerate(zip(results, lengths, strict=True)):
+        where = f"result {place} of {len(lengths)}"
+        if not isinstance(result, Mapping):
+            raise InvalidAnswerError(f"{where} is not an object")
+        _check_place(result, place, where)
+        if sequences is not None and result.get("sequence_tokens") not in (None, split_residues(sequences[place])):
+            raise InvalidAnswerError(f"{where} is for another sequence: the results are not in the order sent")
+        record = _decode_result(result, outputs, length, spec, where)
+        bad = [str(output) for output, value in record.items() if not np.isfinite(value).all()]
+        records.append(InvalidAnswerError(f"{', '.join(bad)}: values are not finite") if bad else record)
+    if sequences is not None:
+        _check_different(sequences, records)
+    return records
+
+
+def _check_different(sequences: Sequence[str], records: Sequence[Record | InvalidAnswerError]) -> None:
+    """Refuse an answer that gives different sequences the same vector: at least one of them is another's."""
+    owners: dict[tuple[OutputSpec, bytes], int] = {}
+    for place, record in enumerate(records):
+        if isinstance(record, InvalidAnswerError):
+            continue
+        for output, value in record.items():
+            # The embedding layer may be the same for different sequences, such as those of the same residues.
+            enough = _SHARED_PAIRS if output.kind == CONTACTS else _SHARED_BY_CHANCE
+            if output.layer == 0 or value.size < enough:
+                continue
+            digest = hashlib.blake2b(np.ascontiguousarray(value).data, digest_size=16).digest()
+            other = owners.setdefault((output, digest), place)
+            # A service may read all letters that are no single amino acid as one.
+            if sequences[other].translate(_AS_ANY) != sequences[place].translate(_AS_ANY):
+                raise InvalidAnswerError(f"results {other} and {place}: {output} is the same for different sequences")
+
+
+def _check_place(result: Mapping[str, Any], place: int, where: str) -> None:
+    for key in ("sequence_index", "name"):
+        value = result.get(key)
+        if isinstance(value, str) and value.isdecimal():
+            value = int(value)
+        if isinstance(value, bool) or (isinstance(value, int) and value != place):
+            raise InvalidAnswerError(f"{where} has {key} {value}: the results are not in the order sent")
+
+
+def _decode_result(
+    result: Mapping[str, Any], outputs: Sequence[OutputSpec], length: int, spec: ModelSpec, where: str
+) -> dict[OutputSpec, FloatArray]:
+    record: dict[OutputSpec, FloatArray] = {}
+    received: FloatArray | None = None  # of all layers, read once
+    for output in outputs:
+        if output.kind != "attention_received":
+            record[output] = _decode_output(result, output, length, spec, where)
+            continue
+        assert output.layer is not None
+        if received is None:
+            if result.get("attentions") is None:
+                raise InvalidAnswerError(f"{where}: {output} is missing")
+            received = _float32(result["attentions"], (spec.n_layers, length), f"{where}: attentions")
+        record[output] = received[output.layer - 1].copy()  # a view would keep all layers in memory
+    return record
+
+
+def _decode_output(
+    result: Mapping[str, Any], output: OutputSpec, length: int, spec: ModelSpec, where: str
+) -> FloatArray:
+    if output.layer is None:
+        if output.kind == "logits":
+            vocabulary = result.get("vocab_tokens")
+            if vocabulary is not None and vocabulary != list(AMINO_ACIDS):
+                raise InvalidAnswerError(f"{where}: vocab_tokens are not {' '.join(AMINO_ACIDS)}")
+        value = result.get("contacts" if output.kind == CONTACTS else "logits")
+        shape = output.shape(length, spec)
+    else:
+        value = _layer_value(result, _INCLUDES[output.kind], output.layer, where)
+        shape = (length, spec.width) if output.kind in ("residues", "max") else (spec.width,)
+    if value is None:
+        raise InvalidAnswerError(f"{where}: {output} is missing")
+    array = _float32(value, shape, f"{where}: {output}")
+    return array.max(axis=0) if output.kind == "max" else array
+
+
+def _layer_value(result: Mapping[str, Any], include: str, layer: int | None, where: str) -> Any:
+    layers = next((result[key] for key in _LAYER_KEYS[include] if result.get(key) is not None), None)
+    if isinstance(layers, Mapping):
+        return layers.get(str(layer))
+    if layers is None:
+        return None
+    if not isinstance(layers, list) or not all(isinstance(entry, Mapping) for entry in layers):
+        raise InvalidAnswerError(f"{where}: {include} is not a list of layers")
+    entries = [entry for entry in layers if type(entry.get("layer")) is int and entry["layer"] == layer]
+    if len(entries) > 1:
+        raise InvalidAnswerError(f"{where}: layer {layer} of {include} is there {len(entries)} times")
+    return entries[0].get("embedding", entries[0].get("embeddings")) if entries else None
+
+
+def _holds_numbers(value: Any, n_axes: int) -> bool:
+    """Whether nested lists hold JSON's numbers and nulls only: NumPy would read ``"1.5"`` and ``true`` as numbers."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "fiu"
+    if not isinstance(value, list):
+        return False
+    kinds = set(map(type, value))
+    if not kinds <= {float, int, type(None), list}:
+        return False
+    # Lists below the last axis are a wrong shape, which is told as such.
+    return n_axes <= 1 or all(_holds_numbers(row, n_axes - 1) for row in value if type(row) is list)
+
+
+def _float32(value: Any, shape: tuple[int, ...], where: str) -> FloatArray:
+    if not _holds_numbers(value, len(shape)):
+        raise InvalidAnswerError(f"{where} is not an array of numbers")
+    try:
+        # Through float64: None becomes NaN, and a number beyond float32 becomes infinite without a warning.
+        wide = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidAnswerError(f"{where} is not an array of numbers") from None
+    if wide.shape != shape:
+        raise InvalidAnswerError(f"{where} has shape {list(wide.shape)}, expected {list(shape)}")
+    with np.errstate(over="ignore"):
+        return wide.astype(np.float32)
+
+
+def encode_answer(dialect: str, records: Sequence[Record], start: int = 0) -> dict[str, Any]:
+    """Body of the answer that carries `records`: the other direction of `decode_answer`, for a server.
+
+    Parameters
+    ----------
+    dialect : str
+        One of `DIALECTS`.
+    records : sequence of Record
+        One for each sequence, in the order asked, holding outputs that the protocol has a place for;
+        ``attention_received`` of all layers, or of none.
+    start : int, default=0
+        Place of the first of them in the request: in v1, results are numbered.
+
+    Returns
+    -------
+    body : dict
+        Arrays stay arrays, for an encoder that writes float32 in the shortest digits that give it back.
+
+    Examples
+    --------
+    >>> encode_answer("v3", [{OutputSpec("mean", 6): np.ones(2, np.float32)}])
+    {'results': [{'embeddings': [{'layer': 6, 'embedding': array([1., 1.], dtype=float32)}]}]}
+    >>> (result,) = encode_answer("v1", [{OutputSpec("logit_means"): np.ones(2, np.float32)}])["predictions"]
+    >>> result["name"], result["logits"], result["contacts"]
+    ('0', array([1., 1.], dtype=float32), None)
+    """
+    speaks = DIALECTS[dialect]
+    results = [_encode_result(speaks, place, record) for place, record in enumerate(records, start)]
+    return {speaks.results: results}
+
+
+def _encode_result(speaks: Dialect, place: int, record: Record) -> dict[str, Any]:
+    result: dict[str, Any] = {} if speaks.number is None else {speaks.number: str(place)}
+    result.update(dict.fromkeys(speaks.always))
+    received: list[FloatArray] = []  # of the layers from the first to the last
+    for output, value in sorted(record.items(), key=lambda pair: (pair[0].kind, pair[0].layer or 0)):
+        if output.kind in HEAD_KINDS:
+            result["logits"] = value
+            if output.kind == "logits" and speaks.names_columns:
+                result["vocab_tokens"] = list(AMINO_ACIDS)
+        elif output.kind == CONTACTS:
+            result["contacts"] = value
+        elif output.kind == "attention_received":
+            received.append(value)
+            if output.layer != len(received):
+                raise ValueError(f"output {output} is there without that of layer {len(received)}")
+        else:
+            key = speaks.layer_keys[speaks.includes[output.kind]]
+            if speaks.layers_by_name:
+                result[key] = {**(result.get(key) or {}), str(output.layer): value}
+            else:
+                inner = "embeddings" if output.kind == "residues" else "embedding"
+                result[key] = [*(result.get(key) or ()), {"layer": output.layer, inner: value}]
+    if received:
+        result["attentions"] = np.stack(received)
+    return result

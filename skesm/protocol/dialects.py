@@ -1,0 +1,254 @@
+"""Each protocol in which BioLM's services speak of ESM-2, as one frozen object: what client and server both go by.
+
+========  ===========================================  ====================================================
+dialect   request                                      answer for one sequence
+========  ===========================================  ====================================================
+``v1``    ``/api/v1/models/{name}/transform/``         ``mean_representations`` of the last layer, ``contacts``,
+                                                       one-dimensional ``logits`` and ``attentions``, always
+``v2``    ``/api/v2/{slug}/encode/``                   ``mean_representations``, ``representations`` … by
+                                                       layer: ``{"33": […]}``
+``v3``    ``/api/v3/{slug}/encode/``                   ``embeddings``, ``per_token_embeddings`` … by layer:
+                                                       ``[{"layer": 33, "embedding": […]}]``
+``hub``   ``/api/v1/{slug}/encode``                    as v3, but ``residue_embeddings``, and null for what
+                                                       was not asked
+========  ===========================================  ====================================================
+
+All but v1 also have ``predict``: logits for sequences that hold ``<mask>``, which ``encode`` does not take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from skesm._outputs import CONTACTS
+
+#: Our name of the action that gives representations, logits and contacts; and of the one that takes ``<mask>``.
+ENCODE, PREDICT = "encode", "predict"
+
+_ATTENTION_REMEDY = (
+    "services answer attention_received only: choose statistics=('received_max', 'received_entropy') of "
+    "ESM2AttentionSummarizer, or the local backend"
+)
+_LOGIT_MEANS_REMEDY = (
+    "services answer the logits of the 20 amino acids only: choose statistics such as 'entropy_mean' or "
+    "'log_likelihood_mean' of ESM2LogitSummarizer, or dialect='v1', or the local backend"
+)
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Shape of a dialect's errors.
+
+    Attributes
+    ----------
+    key : str
+        Field that holds the reason.
+    status : int
+        HTTP status of a body that is not valid.
+    listed : bool
+        Whether the problems of a body are pydantic's list; else a mapping from places, joined by ``__``, to messages.
+    coded : bool
+        Whether an error may carry a code, such as ``user.validation``.
+    """
+
+    key: str
+    status: int
+    listed: bool
+    coded: bool
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One protocol.
+
+    Attributes
+    ----------
+    name : str
+        As the parameter `dialect` takes it.
+    path : str
+        Where requests are posted; ``{slug}`` and ``{action}`` are filled in.
+    actions : mapping of str to str
+        Our name of an action to its name in the path.
+    schema : str or None
+        Where the description of a request is; None if there is none.
+    items, item : str, tuple of str
+        Key of the list of sequences, and the keys inside an item that lead to the letters.
+    results : str
+        Key of the list of answers.
+    layers_by_name : bool
+        Whether layers are a mapping (``{"33": […]}``), not a list (``[{"layer": 33, …}]``).
+    layer_keys : mapping of str to str
+        Name in ``include`` to the key of the answer, for what has layers.
+    always : tuple of str
+        Keys of every answer, asked for or not; null if there is no value.
+    number : str or None
+        Key under which the server numbers its results. The client checks any number that it finds.
+    names_columns : bool
+        Whether logits come with their columns, ``vocab_tokens``.
+    includes : mapping of str to str
+        Kind of output to its name in ``include``: what the dialect can answer.
+    choice : bool
+        Whether a request can choose layers and outputs; if not, everything is answered, of the last layer.
+    ends, hosted_ends : tuple of str
+        Ends of a base URL that name this dialect; the latter on biolm.ai only.
+    registry_names : bool
+        Whether models go by their registry names, not by slugs.
+    slugs : mapping of str to str
+        Slugs that are spelt differently.
+    errors : Errors
+        Shape of its errors.
+    remedies : mapping of str to str
+        Kind of output that it cannot answer to a setting that works; ``""`` is for all others.
+    """
+
+    name: str
+    path: str
+    actions: Mapping[str, str]
+    schema: str | None
+    items: str
+    item: tuple[str, ...]
+    results: str
+    layers_by_name: bool
+    layer_keys: Mapping[str, str]
+    always: tuple[str, ...]
+    number: str | None
+    names_columns: bool
+    includes: Mapping[str, str]
+    choice: bool
+    errors: Errors
+    remedies: Mapping[str, str]
+    ends: tuple[str, ...]
+    hosted_ends: tuple[str, ...] = ()
+    registry_names: bool = False
+    slugs: Mapping[str, str] = field(default_factory=dict)
+
+
+_HOSTED_ERRORS = Errors(key="error", status=400, listed=False, coded=False)
+_HOSTED_ACTIONS = {ENCODE: "encode", PREDICT: "predict"}
+# `max` is reduced by the client: no service answers it.
+_INCLUDES = {
+    "mean": "mean",
+    "cls": "bos",
+    "residues": "per_residue",
+    "max": "per_residue",
+    "logits": "logits",
+    CONTACTS: "contacts",
+    "attention_received": "attentions",
+}
+_REMEDIES = {
+    "": "use the local backend",
+    "eos": "choose pooling 'cls', 'mean' or 'max', or the local backend",
+    "logit_means": _LOGIT_MEANS_REMEDY,
+    "attentions": _ATTENTION_REMEDY,
+    "attention_heads": _ATTENTION_REMEDY,
+}
+
+_V1 = Dialect(
+    name="v1",
+    path="/api/v1/models/{slug}/{action}/",
+    actions={ENCODE: "transform"},
+    schema=None,
+    items="instances",
+    item=("data", "text"),
+    results="predictions",
+    layers_by_name=True,
+    layer_keys={"mean": "mean_representations"},
+    always=("mean_representations", "contacts", "logits", "attentions"),
+    number="name",
+    names_columns=False,
+    # Its attentions are left out: nothing says what their axes are, and a shape of n x n would not tell.
+    includes={"mean": "mean", "logit_means": "logits", CONTACTS: "contacts"},
+    choice=False,
+    errors=_HOSTED_ERRORS,
+    remedies={
+        "": "this dialect answers only mean of the last layer, logit_means and contacts: use dialect='v3' or the local "
+        "backend"
+    },
+    ends=("/api/v1/models",),
+    hosted_ends=("/api/v1",),
+    registry_names=True,
+)
+_V2 = Dialect(
+    name="v2",
+    path="/api/v2/{slug}/{action}/",
+    actions=_HOSTED_ACTIONS,
+    schema="/api/v2/schema/{slug}/{action}/",
+    items="items",
+    item=("sequence",),
+    results="results",
+    layers_by_name=True,
+    layer_keys={
+        "mean": "mean_representations",
+        "per_residue": "representations",
+        "bos": "bos_representations",
+    },
+    always=(),
+    number=None,
+    names_columns=False,
+    includes=_INCLUDES,
+    choice=True,
+    errors=_HOSTED_ERRORS,
+    remedies=_REMEDIES,
+    ends=("/api/v2",),
+    slugs={"esm2-3b": "esm2-3B"},  # the documentation of v2 writes this one with a capital
+)
+_V3 = Dialect(
+    name="v3",
+    path="/api/v3/{slug}/{action}/",
+    actions=_HOSTED_ACTIONS,
+    schema="/api/v3/schema/{slug}/{action}/",
+    items="items",
+    item=("sequence",),
+    results="results",
+    layers_by_name=False,
+    layer_keys={"mean": "embeddings", "per_residue": "per_token_embeddings", "bos": "bos_embeddings"},
+    always=(),
+    number=None,
+    names_columns=True,
+    includes=_INCLUDES,
+    choice=True,
+    errors=_HOSTED_ERRORS,
+    remedies=_REMEDIES,
+    ends=("/api/v3",),
+)
+_HUB = Dialect(
+    name="hub",
+    path="/api/v1/{slug}/{action}",  # with a slash at the end, the hub redirects
+    actions={**_HOSTED_ACTIONS, "log_prob": "log_prob"},
+    schema="/openapi.json",
+    items="items",
+    item=("sequence",),
+    results="results",
+    layers_by_name=False,
+    layer_keys={"mean": "embeddings", "per_residue": "residue_embeddings", "bos": "bos_embeddings"},
+    always=(
+        *("embeddings", "bos_embeddings", "residue_embeddings", "contacts", "logits", "vocab_tokens", "attentions"),
+    ),
+    number=None,
+    names_columns=True,
+    includes=_INCLUDES,
+    choice=True,
+    errors=Errors(key="detail", status=422, listed=True, coded=True),
+    remedies=_REMEDIES,
+    ends=("/api/v1",),
+)
+
+#: The dialects by name.
+DIALECTS: Mapping[str, Dialect] = MappingProxyType({dialect.name: dialect for dialect in (_V1, _V2, _V3, _HUB)})
+
+
+def guess_dialect(path: str, *, hosted: bool) -> tuple[str, str]:
+    """Name of the dialect that a base URL's path stands for, and the path without the part that belongs to it.
+
+    Examples
+    --------
+    >>> guess_dialect("/esm/api/v2", hosted=False), guess_dialect("", hosted=True), guess_dialect("", hosted=False)
+    (('v2', '/esm'), ('v3', ''), ('hub', ''))
+    """
+    for dialect in DIALECTS.values():
+        for end in (*dialect.ends, *(dialect.hosted_ends if hosted else ())):
+            if path.endswith(end):
+                return dialect.name, path.removesuffix(end)
+    return (_V3 if hosted else _HUB).name, path
