@@ -10,8 +10,15 @@ import numpy as np
 
 from skesm._outputs import FloatArray
 from skesm.esm2.spec import VOCABULARY_SIZE, ModelSpec
+from skesm.esm2.weights.names import find_prefix, refuse_unused
+from skesm.esm2.weights.rotary import mark_of_frequencies, read_frequencies
 from skesm.esm2.weights_file import WeightsFiles
 from skesm.exceptions import CheckpointError
+
+#: Gives a tensor by its name and the shape that it must have.
+Take = Callable[..., FloatArray]
+
+_NOTHING = np.empty(0, dtype=np.float32)
 
 
 class Affine(NamedTuple):
@@ -58,8 +65,10 @@ class Parameters:
     contacts : Affine or None
         The contact head, a logistic regression on the attention weights: (n_layers, heads) and (1,). None if the
         checkpoint was saved without one: then there are no contacts.
-    inverse_frequencies : ndarray of shape (d / heads / 2,)
-        Of the rotary position embedding.
+    inverse_frequencies : ndarray of shape (n_layers, d / heads / 2)
+        Of the rotary position embedding in each layer.
+    rotary_mark : str
+        Tells a checkpoint's fingerprint apart from that of exact frequencies, see `mark_of_frequencies`.
     """
 
     embedding: FloatArray
@@ -68,6 +77,19 @@ class Parameters:
     head: Head | None
     contacts: Affine | None
     inverse_frequencies: FloatArray
+    rotary_mark: str = ""
+
+    @property
+    def untrained_heads(self) -> frozenset[str]:
+        """The heads, ``"logits"`` and ``"contacts"``, that are as transformers initialises them."""
+        heads = set()
+        if self.head is not None:
+            ones, *zeros = self.head.norm.weight, self.head.norm.bias, self.head.dense.bias, self.head.decoder.bias
+            if (ones == 1).all() and not any(array.any() for array in zeros):
+                heads.add("logits")
+        if self.contacts is not None and not self.contacts.bias.any():
+            heads.add("contacts")
+        return frozenset(heads)
 
 
 class _Blocks(Iterable[Block]):
@@ -90,80 +112,118 @@ def read_parameters(spec: ModelSpec, weights: WeightsFiles) -> Parameters:
     Raises
     ------
     CheckpointError
-        If a tensor is missing or has another shape than the model's configuration says.
+        If a tensor is missing, has another shape than the model's configuration says, is not of floating-point numbers,
+        or if there is one that is not part of the model.
     """
-    d, f = spec.width, spec.ffn_width
-    prefix = "esm." if "esm.embeddings.word_embeddings.weight" in weights else ""
+    return _Reader(spec, weights).read()
 
-    def tensor(name: str, *shape: int) -> FloatArray:
-        if name not in weights:
-            raise CheckpointError(f"{spec.name}: the checkpoint has no tensor {name}")
-        if weights.shape(name) != shape:
-            raise CheckpointError(
-                f"{spec.name}: tensor {name} has shape {weights.shape(name)}, config.json says {shape}"
-            )
-        return weights[name]
 
-    def linear(name: str, out: int, into: int) -> Affine:
-        return Affine(tensor(f"{name}.weight", out, into), tensor(f"{name}.bias", out))
+class _Reader:
+    """Reads tensors by name, and knows which of them were asked for."""
 
-    def norm(name: str) -> Affine:
-        gamma, beta = ("gamma", "beta") if f"{name}.gamma" in weights else ("weight", "bias")
-        return Affine(tensor(f"{name}.{gamma}", d), tensor(f"{name}.{beta}", d))
+    def __init__(self, spec: ModelSpec, weights: WeightsFiles) -> None:
+        self._spec = spec
+        self._weights = weights
+        self._prefix = find_prefix(spec.name, weights)
+        self._used: set[str] = set()
 
-    def layer_name(i: int) -> str:
-        return f"{prefix}encoder.layer.{i}."
-
-    def block(i: int) -> Block:
-        layer = layer_name(i)
-        return Block(
-            attention_norm=norm(f"{layer}attention.LayerNorm"),
-            query=linear(f"{layer}attention.self.query", d, d),
-            key=linear(f"{layer}attention.self.key", d, d),
-            value=linear(f"{layer}attention.self.value", d, d),
-            attention_output=linear(f"{layer}attention.output.dense", d, d),
-            ffn_norm=norm(f"{layer}LayerNorm"),
-            ffn_in=linear(f"{layer}intermediate.dense", f, d),
-            ffn_out=linear(f"{layer}output.dense", d, f),
-        )
-
-    block(spec.n_layers - 1)  # if the configuration has more layers than the file, this says so
-    embedding = tensor(f"{prefix}embeddings.word_embeddings.weight", VOCABULARY_SIZE, d)
-    head = None
-    if "lm_head.dense.weight" in weights:
-        decoder = "lm_head.decoder.weight"
-        bias = "lm_head.bias" if "lm_head.bias" in weights else "lm_head.decoder.bias"
-        head = Head(
-            dense=linear("lm_head.dense", d, d),
-            norm=norm("lm_head.layer_norm"),
-            decoder=Affine(
-                tensor(decoder, VOCABULARY_SIZE, d) if decoder in weights else embedding,
-                tensor(bias, VOCABULARY_SIZE),
+    def read(self) -> Parameters:
+        spec, prefix = self._spec, self._prefix
+        for i in range(spec.n_layers):
+            self._block(i, self._check)
+        head = self._head()
+        parameters = Parameters(
+            embedding=self._embedding(),
+            blocks=_Blocks(
+                lambda i: self._block(i, self._tensor),
+                lambda i: self._weights.release(self._layer_name(i)),
+                spec.n_layers,
             ),
+            final_norm=self._norm(f"{prefix}encoder.emb_layer_norm_after", self._tensor),
+            head=head,
+            contacts=self._contacts(),
+            inverse_frequencies=(frequencies := read_frequencies(spec, self._weights, prefix, self._tensor)),
+            rotary_mark=mark_of_frequencies(self._weights, prefix, frequencies),
         )
-    contacts = None
-    regression = f"{prefix}contact_head.regression"
-    if f"{regression}.weight" in weights:
-        of_heads, intercept = linear(regression, 1, spec.n_layers * spec.n_heads)
-        contacts = Affine(of_heads.reshape(spec.n_layers, spec.n_heads), intercept)
-    return Parameters(
-        embedding=embedding,
-        blocks=_Blocks(block, lambda i: weights.release(layer_name(i)), spec.n_layers),
-        final_norm=norm(f"{prefix}encoder.emb_layer_norm_after"),
-        head=head,
-        contacts=contacts,
-        inverse_frequencies=_inverse_frequencies(spec, weights, prefix),
-    )
+        refuse_unused(spec.name, prefix, self._weights.keys() - self._used)
+        return parameters
 
+    def _check(self, name: str, *shape: int) -> FloatArray:
+        """Check a tensor without reading it; gives an empty array in its place."""
+        if name not in self._weights:
+            raise CheckpointError(f"{self._spec.name}: the checkpoint has no tensor {name}")
+        if self._weights.shape(name) != shape:
+            raise CheckpointError(
+                f"{self._spec.name}: tensor {name} has shape {self._weights.shape(name)}, config.json says {shape}"
+            )
+        self._weights.check_floats(name)
+        self._used.add(name)
+        return _NOTHING
 
-def _inverse_frequencies(spec: ModelSpec, weights: WeightsFiles, prefix: str) -> FloatArray:
-    """10000^(-2i/h) for head width h: the checkpoint's own if it has them, for angles equal to the last bit."""
-    head_width = spec.width // spec.n_heads
-    for name in (
-        f"{prefix}encoder.layer.0.attention.self.rotary_embeddings.inv_freq",
-        f"{prefix}rotary_embeddings.inv_freq",
-    ):
-        if name in weights and weights.shape(name) == (head_width // 2,):
-            return weights[name]
-    exponents = np.arange(0, head_width, 2, dtype=np.float64) / head_width
-    return (1.0 / 10000.0**exponents).astype(np.float32)
+    def _tensor(self, name: str, *shape: int) -> FloatArray:
+        self._check(name, *shape)
+        return self._weights[name]
+
+    def _linear(self, name: str, out: int, into: int, take: Take) -> Affine:
+        return Affine(take(f"{name}.weight", out, into), take(f"{name}.bias", out))
+
+    def _norm(self, name: str, take: Take) -> Affine:
+        # old checkpoints call them gamma and beta
+        gamma, beta = ("gamma", "beta") if f"{name}.gamma" in self._weights else ("weight", "bias")
+        return Affine(take(f"{name}.{gamma}", self._spec.width), take(f"{name}.{beta}", self._spec.width))
+
+    def _layer_name(self, i: int) -> str:
+        return f"{self._prefix}encoder.layer.{i}."
+
+    def _block(self, i: int, take: Take) -> Block:
+        layer, d, f = self._layer_name(i), self._spec.width, self._spec.ffn_width
+        return Block(
+            attention_norm=self._norm(f"{layer}attention.LayerNorm", take),
+            query=self._linear(f"{layer}attention.self.query", d, d, take),
+            key=self._linear(f"{layer}attention.self.key", d, d, take),
+            value=self._linear(f"{layer}attention.self.value", d, d, take),
+            attention_output=self._linear(f"{layer}attention.output.dense", d, d, take),
+            ffn_norm=self._norm(f"{layer}LayerNorm", take),
+            ffn_in=self._linear(f"{layer}intermediate.dense", f, d, take),
+            ffn_out=self._linear(f"{layer}output.dense", d, f, take),
+        )
+
+    def _embedding(self) -> FloatArray:
+        return self._tensor(f"{self._prefix}embeddings.word_embeddings.weight", VOCABULARY_SIZE, self._spec.width)
+
+    def _head(self) -> Head | None:
+        if "lm_head.dense.weight" not in self._weights:
+            return None
+        d = self._spec.width
+        return Head(
+            dense=self._linear("lm_head.dense", d, d, self._tensor),
+            norm=self._norm("lm_head.layer_norm", self._tensor),
+            decoder=Affine(self._decoder_weight(), self._decoder_bias()),
+        )
+
+    def _decoder_weight(self) -> FloatArray:
+        """The decoder's own weight if there is one, as transformers has it; else it is tied to the embedding."""
+        name = "lm_head.decoder.weight"
+        if name in self._weights:
+            return self._tensor(name, VOCABULARY_SIZE, self._spec.width)
+        if not self._spec.tied_decoder:
+            raise CheckpointError(
+                f"{self._spec.name}: config.json says that 'tie_word_embeddings' is false, but the checkpoint has no "
+                f"tensor {name}: its logits are not known. Save it again with all weights, or without its head"
+            )
+        return self._embedding()
+
+    def _decoder_bias(self) -> FloatArray:
+        names = [name for name in ("lm_head.bias", "lm_head.decoder.bias") if name in self._weights]
+        biases = [self._tensor(name, VOCABULARY_SIZE) for name in names or ["lm_head.bias"]]
+        if not all(np.array_equal(bias, biases[0]) for bias in biases):
+            raise CheckpointError(f"{self._spec.name}: tensors {' and '.join(names)} contradict each other")
+        return biases[0]
+
+    def _contacts(self) -> Affine | None:
+        regression = f"{self._prefix}contact_head.regression"
+        if f"{regression}.weight" not in self._weights:
+            return None
+        shape = self._spec.n_layers, self._spec.n_heads
+        of_heads, intercept = self._linear(regression, 1, shape[0] * shape[1], self._tensor)
+        return Affine(of_heads.reshape(shape), intercept)

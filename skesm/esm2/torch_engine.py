@@ -47,6 +47,7 @@ Tensor = Any  # torch is imported at use, and untyped here
 class PlacedBlock(NamedTuple):
     """A transformer block as the engine computes it."""
 
+    layer: int  # from 0: layers may have rotary frequencies of their own
     attention_norm: Affine  # of tensors, like the other LayerNorm
     projection: Any  # to queries, keys and values, of the attention's own kind
     attention_output: Linear
@@ -161,10 +162,11 @@ class TorchEngine:
         def layer(affine: Affine, bias_dtype: Any = self._dtype) -> Any:
             return linear.of(self._on_device(affine.weight).to(self._dtype), small(affine.bias).to(bias_dtype))
 
-        def placed(block: Block) -> PlacedBlock:
+        def placed(i: int, block: Block) -> PlacedBlock:
             weights, biases = zip(block.query, block.key, block.value, strict=True)
             weight, bias = self._on_device(np.concatenate(weights)), self._on_device(np.concatenate(biases))
             return PlacedBlock(
+                i,
                 norm(block.attention_norm),
                 self._attention.projection(weight.to(self._dtype), bias),
                 layer(block.attention_output, torch.float32),  # see _add
@@ -182,7 +184,7 @@ class TorchEngine:
             put=self._to_device,
         )
         self._embedding = small(parameters.embedding)
-        self._blocks = [placed(block) for block in map(self._attention.order, parameters.blocks)]
+        self._blocks = [placed(i, block) for i, block in enumerate(map(self._attention.order, parameters.blocks))]
         self._final_norm = norm(parameters.final_norm)
         head, contacts = parameters.head, parameters.contacts
         self._head: Any = Head(layer(head.dense), norm(head.norm), layer(head.decoder)) if head is not None else None
@@ -353,7 +355,7 @@ class TorchEngine:
     def _add_attention(self, block: PlacedBlock, x: Tensor, mix: Mix, read: Read | None = None) -> None:
         """Add the attention of a block to the residual stream x."""
         h = self._norm(x, block.attention_norm).to(self._dtype)
-        _add(x, mix(block.projection, h, read), block.attention_output)
+        _add(x, mix(block.projection, h, read, block.layer), block.attention_output)
 
     def _add_feed_forward(self, block: PlacedBlock, x: Tensor) -> None:
         """Add the feed-forward network of a block to the residual stream x."""

@@ -62,7 +62,7 @@ class Model:
         parameters = read_parameters(checkpoint.spec, WeightsFiles(checkpoint.files))
         self.spec = checkpoint.spec
         self._embedding = torch.tensor(parameters.embedding) * (1 - 0.15 * 0.8)  # token dropout, no masks
-        self._frequencies = torch.tensor(parameters.inverse_frequencies)
+        self._frequencies = torch.tensor(parameters.inverse_frequencies[0])
         self._final_norm = [torch.tensor(array) for array in parameters.final_norm]
         self._blocks = []
         for block in parameters.blocks:
