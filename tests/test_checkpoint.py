@@ -21,10 +21,10 @@ from safetensors.torch import load_file, save_file
 from skesm._outputs import OutputSpec
 from skesm.backends import LocalBackend
 from skesm.esm2.checkpoint import CONFIG, INDEX, SINGLE, find_spec, locate
-from skesm.esm2.parameters import read_parameters
 from skesm.esm2.tokenizer import VOCABULARY
 from skesm.esm2.torch_engine import TorchEngine
-from skesm.esm2.weights_file import WeightsFiles
+from skesm.esm2.weights.files import WeightsFiles
+from skesm.esm2.weights.parameters import read_parameters
 from skesm.exceptions import BackendError, CheckpointError, CheckpointNotFoundError
 
 SEQUENCES = ["MKTAYIAKQR", "GS<mask>XB"]

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from skesm.esm2.parameters import Affine, Block
 from skesm.esm2.torch_attention import (
     Attend,
     Attention,
@@ -23,6 +22,7 @@ from skesm.esm2.torch_attention import (
     read_weights,
 )
 from skesm.esm2.torch_linear import PlainLinear
+from skesm.esm2.weights.parameters import Affine, Block
 
 SHAPES = [(2, 3), (1, 5), (3, 8)]
 HEADS, WIDTH = 4, 8

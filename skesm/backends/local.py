@@ -23,12 +23,12 @@ from skesm.backends.base import Backend, Batch
 from skesm.esm2.batching import plan_packs, split_batches
 from skesm.esm2.checkpoint import Checkpoint, find_spec, locate, open_weights
 from skesm.esm2.numpy_engine import NumpyEngine, Tokens
-from skesm.esm2.parameters import Parameters, read_parameters
 from skesm.esm2.processor import has_bfloat16
 from skesm.esm2.spec import DEMO_MODEL, ModelSpec
 from skesm.esm2.threads import default_workers
 from skesm.esm2.tokenizer import tokenize
-from skesm.esm2.weights_file import WeightsFiles
+from skesm.esm2.weights.files import WeightsFiles
+from skesm.esm2.weights.parameters import Parameters, read_parameters
 from skesm.exceptions import BackendError, DemoModelWarning, SlowNumericsWarning, UntrainedHeadWarning
 
 T = TypeVar("T")

@@ -22,7 +22,7 @@ from urllib.request import getproxies
 
 from skesm.esm2.spec import DEMO_MODEL, ModelSpec, find_registered
 from skesm.esm2.weights.config import check_vocabulary, read_index, read_spec
-from skesm.esm2.weights_file import WeightsFiles
+from skesm.esm2.weights.files import WeightsFiles
 from skesm.exceptions import CheckpointError, CheckpointNotFoundError
 
 CONFIG = "config.json"

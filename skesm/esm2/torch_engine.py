@@ -27,12 +27,12 @@ from skesm.esm2.attention import AttentionReader
 from skesm.esm2.batching import most_together, share_evenly
 from skesm.esm2.centring import CALIBRATION_SEQUENCE, centre
 from skesm.esm2.numpy_engine import TRAINED_MASK_RATIO, Tokens
-from skesm.esm2.parameters import Affine, Block, Head, Parameters
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.threads import limit_own_thread, one_blas_thread, one_torch_thread
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK, tokenize
 from skesm.esm2.torch_attention import Mix, Read, choose_attention, split_runs
 from skesm.esm2.torch_linear import Linear, choose_linear
+from skesm.esm2.weights.parameters import Affine, Block, Head, Parameters
 from skesm.exceptions import BackendError
 
 #: Least tokens to aim at in a shared pack on a CPU: fewer make products slower by more than an idle worker costs.

@@ -38,9 +38,9 @@ from common import random_sequences, write_results
 from torch.nn import functional
 
 from skesm.esm2.checkpoint import locate
-from skesm.esm2.parameters import read_parameters
 from skesm.esm2.tokenizer import tokenize
-from skesm.esm2.weights_file import WeightsFiles
+from skesm.esm2.weights.files import WeightsFiles
+from skesm.esm2.weights.parameters import read_parameters
 
 GATE_MEAN, GATE_MIN = 0.998, 0.98
 BATCH = 16

@@ -10,9 +10,9 @@ import numpy as np
 
 from skesm._outputs import FloatArray
 from skesm.esm2.spec import VOCABULARY_SIZE, ModelSpec
+from skesm.esm2.weights.files import WeightsFiles
 from skesm.esm2.weights.names import find_prefix, refuse_unused
 from skesm.esm2.weights.rotary import mark_of_frequencies, read_frequencies
-from skesm.esm2.weights_file import WeightsFiles
 from skesm.exceptions import CheckpointError
 
 #: Gives a tensor by its name and the shape that it must have.
