@@ -47,13 +47,13 @@ Tensor = Any  # torch is imported at use, and untyped here
 class PlacedBlock(NamedTuple):
     """A transformer block as the engine computes it."""
 
-    layer: int  # from 0: layers may have rotary frequencies of their own
     attention_norm: Affine  # of tensors, like the other LayerNorm
     projection: Any  # to queries, keys and values, of the attention's own kind
     attention_output: Linear
     ffn_norm: Affine
     ffn_in: Linear
     ffn_out: Linear
+    layer: int  # from 0: layers may have rotary frequencies of their own
 
 
 def resolve_device(name: str) -> str:
@@ -166,13 +166,13 @@ class TorchEngine:
             weights, biases = zip(block.query, block.key, block.value, strict=True)
             weight, bias = self._on_device(np.concatenate(weights)), self._on_device(np.concatenate(biases))
             return PlacedBlock(
-                i,
                 norm(block.attention_norm),
                 self._attention.projection(weight.to(self._dtype), bias),
                 layer(block.attention_output, torch.float32),  # see _add
                 norm(block.ffn_norm),
                 layer(block.ffn_in),
                 layer(block.ffn_out, torch.float32),
+                i,
             )
 
         self._attention = choose_attention(
