@@ -20,8 +20,8 @@ from skesm._derived import derive, source
 from skesm._outputs import Namespace, OutputSpec, Record, validate_record
 from skesm._windows import cut, run_windows
 from skesm.backends.base import Backend, Batch, RequestPlan, answers
-from skesm.cache import RecordStore, recall_model, remember_model, resolve_location
-from skesm.esm2.spec import ModelSpec
+from skesm.cache import KnownModel, RecordStore, recall_model, remember_model, resolve_location
+from skesm.esm2.spec import ModelSpec, find_registered
 from skesm.exceptions import BackendError, CheckpointNotFoundError, PartialResultError
 
 T = TypeVar("T")
@@ -179,7 +179,7 @@ class _Passes:
             namespace = self._backend.namespace(self._model)
         except CheckpointNotFoundError as error:
             known = recall_model(location, name, self._backend.numerics)
-            if known is None:
+            if known is None or not _is_trusted(known, self._model):
                 raise
             return Namespace(self._model, known.fingerprint, known.numerics), error
         remember_model(location, name, namespace, asdict(self._spec))
@@ -407,6 +407,14 @@ def _through_store(
             if not claimed:
                 store.wait(sequences, outputs)
             missing = [i for i in missing if i not in claimed]
+
+
+def _is_trusted(known: KnownModel, model: str) -> bool:
+    """Whether records of weights that are gone may answer.
+
+    A version that did not note 'rope_theta' could read rotary frequencies wrongly, but not those of published models.
+    """
+    return "rope_theta" in known.details or find_registered(model.partition("@")[0]) is not None
 
 
 def _sources(outputs: Iterable[OutputSpec]) -> list[OutputSpec]:

@@ -19,6 +19,8 @@
     SkesmWarning               (UserWarning)
     ├── StoreWarning                          the record store could not be used as it should
     ├── DemoModelWarning                      features come from the bundled demo model
+    ├── UntrainedHeadWarning                  outputs come from a head that was never trained
+    ├── SlowNumericsWarning                   the processor is slow in the chosen dtype
     ├── TruncationWarning                     sequences were cut to max_length
     └── PartialResultWarning                  some rows are NaN, because the backend failed on them
 
@@ -163,6 +165,14 @@ class SkesmWarning(UserWarning):
 
 class DemoModelWarning(SkesmWarning):
     """The features come from `skesm-mini`, the bundled demo model."""
+
+
+class UntrainedHeadWarning(SkesmWarning):
+    """Logits or contacts come from a head of the checkpoint that was only initialised, never trained."""
+
+
+class SlowNumericsWarning(SkesmWarning):
+    """The processor has no instructions for the chosen dtype, which is much slower here than float32."""
 
 
 class StoreWarning(SkesmWarning):

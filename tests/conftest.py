@@ -63,12 +63,15 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
             "attention_probs_dropout_prob": 0.0,
         }
         model = EsmForMaskedLM(EsmConfig(**{**fields, **config})).eval()
-        with (
-            torch.no_grad()
-        ):  # transformers starts biases at 0 and LayerNorms at 1: an engine that forgets them would pass
+        with torch.no_grad():
+            # transformers starts biases at 0 and LayerNorms at 1: an engine that forgets them would pass
             for parameter in model.parameters():
                 if parameter.ndim == 1:
                     parameter += 0.1 * torch.randn_like(parameter)
+            # the published models' frequencies were rounded to float16: an engine that computes its own would pass
+            for name, buffer in model.named_buffers():
+                if name.endswith("inv_freq"):
+                    buffer.copy_(buffer.half())
         folder = tmp_path_factory.mktemp("checkpoint")
         model = model.to(getattr(torch, dtype))
         (model if head else model.esm).save_pretrained(folder, **options)

@@ -15,7 +15,8 @@ from skesm._outputs import OutputSpec
 from skesm._road import keep, travel
 from skesm.backends import LocalBackend
 from skesm.datasets import load_gb1_stability
-from skesm.esm2.spec import REGISTRY, find_registered, spec_from_config
+from skesm.esm2.spec import REGISTRY, find_registered
+from skesm.esm2.weights.config import spec_from_config
 
 FOLDER = Path(skesm.__file__).parent / "esm2" / "weights" / "skesm-mini"
 

@@ -23,9 +23,9 @@ from skesm.backends import LocalBackend
 from skesm.esm2.batching import plan_packs
 from skesm.esm2.checkpoint import locate
 from skesm.esm2.numpy_engine import SHARED_LIMIT, SHARED_ROWS, SIZE_TRIALS, SPLIT_WIDTH, NumpyEngine
-from skesm.esm2.parameters import read_parameters
 from skesm.esm2.tokenizer import tokenize
-from skesm.esm2.weights_file import WeightsFiles
+from skesm.esm2.weights.files import WeightsFiles
+from skesm.esm2.weights.parameters import read_parameters
 
 OUTPUTS = [
     OutputSpec("mean", 2),

@@ -175,6 +175,9 @@ def fair_esm_model(checkpoint_8m: Path) -> Iterator[torch.nn.Module]:
     missing, unexpected = model.load_state_dict(renamed, strict=False)
     assert not unexpected
     assert all("inv_freq" in name for name in missing), missing
+    (frequencies,) = (tensor for name, tensor in state.items() if name.endswith("inv_freq"))
+    for layer in model.layers:
+        layer.self_attn.rot_emb.inv_freq.copy_(frequencies)
     return model.eval()
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from skesm.esm2.parameters import Affine, Block
 from skesm.esm2.torch_attention import (
     Attend,
     Attention,
@@ -23,11 +22,13 @@ from skesm.esm2.torch_attention import (
     read_weights,
 )
 from skesm.esm2.torch_linear import PlainLinear
+from skesm.esm2.weights.parameters import Affine, Block
 
 SHAPES = [(2, 3), (1, 5), (3, 8)]
 HEADS, WIDTH = 4, 8
 CPU = torch.device("cpu")
 FREQUENCIES = 10000 ** -(torch.arange(0, WIDTH, 2) / WIDTH)
+OF_LAYERS = torch.stack([FREQUENCIES * 3, FREQUENCIES])  # of the second layer, which is tried here
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
@@ -59,12 +60,12 @@ def test_tokens_attend_to_their_own_sequence(parts: torch.Tensor) -> None:
 
 
 def on_cpu() -> Attention:
-    return AttentionOnCpu(FREQUENCIES, PlainLinear.channels)
+    return AttentionOnCpu(OF_LAYERS, PlainLinear.channels)
 
 
 def on_device() -> Attention:
     """What GPUs do, on the CPU."""
-    return AttentionOnDevice(FREQUENCIES, attend_by_runs, torch.from_numpy)
+    return AttentionOnDevice(OF_LAYERS, attend_by_runs, torch.from_numpy)
 
 
 def rotated(part: torch.Tensor) -> torch.Tensor:
@@ -118,7 +119,7 @@ def test_a_layer_is_mixed_as_defined(
 
     projection, of_layer = place(attention, layer[1], dtype), attention.of(SHAPES)
     for wanted in (None, read, None):
-        got = of_layer(projection, x, wanted)
+        got = of_layer(projection, x, wanted, 1)
         assert got.dtype == dtype
         torch.testing.assert_close(got.float(), mixed, rtol=0, atol=tolerance)
     torch.testing.assert_close(x, before, rtol=0, atol=0)

@@ -14,12 +14,12 @@ import torch
 from skesm._outputs import OutputSpec
 from skesm.backends import LocalBackend
 from skesm.esm2.checkpoint import locate
-from skesm.esm2.parameters import read_parameters
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.torch_attention import AttentionOnDevice, attend_by_runs
 from skesm.esm2.torch_engine import TorchEngine, resolve_device
 from skesm.esm2.torch_linear import PlainLinear
-from skesm.esm2.weights_file import WeightsFiles
+from skesm.esm2.weights.files import WeightsFiles
+from skesm.esm2.weights.parameters import read_parameters
 from skesm.exceptions import BackendError, MissingDependencyError
 
 MEAN = OutputSpec("mean", 2)

@@ -11,10 +11,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
 from importlib.util import find_spec as find_module
 from numbers import Integral
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from joblib import effective_n_jobs
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -22,14 +21,15 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from skesm._outputs import CONTACTS, HEAD_KINDS, FloatArray, Namespace, OutputSpec
 from skesm.backends.base import Backend, Batch
 from skesm.esm2.batching import plan_packs, split_batches
-from skesm.esm2.checkpoint import Checkpoint, find_spec, locate
+from skesm.esm2.checkpoint import Checkpoint, find_spec, locate, open_weights
 from skesm.esm2.numpy_engine import NumpyEngine, Tokens
-from skesm.esm2.parameters import read_parameters
+from skesm.esm2.processor import has_bfloat16
 from skesm.esm2.spec import DEMO_MODEL, ModelSpec
 from skesm.esm2.threads import default_workers
 from skesm.esm2.tokenizer import tokenize
-from skesm.esm2.weights_file import WeightsFiles
-from skesm.exceptions import BackendError, DemoModelWarning
+from skesm.esm2.weights.files import WeightsFiles
+from skesm.esm2.weights.parameters import Parameters, read_parameters
+from skesm.exceptions import BackendError, DemoModelWarning, SlowNumericsWarning, UntrainedHeadWarning
 
 T = TypeVar("T")
 
@@ -59,6 +59,14 @@ class Engine(Protocol):
         self, sequences: Sequence[Tokens], outputs: Sequence[OutputSpec], helpers: Executor | None = None
     ) -> list[dict[OutputSpec, FloatArray]]:
         """Compute a pack; `helpers` are threads that have nothing else to do."""
+
+
+class _Loaded(NamedTuple):
+    """An engine, the files that it may still read from, and its heads that were never trained."""
+
+    engine: Engine
+    weights: WeightsFiles
+    untrained_heads: set[str]  # until a warning has named them
 
 
 class LocalBackend(Backend):
@@ -144,7 +152,7 @@ class LocalBackend(Backend):
         False
         """
         self._validate_params()
-        return self._load(locate(model)).has_contact_head
+        return self._load(locate(model)).engine.has_contact_head
 
     def run(
         self,
@@ -158,7 +166,7 @@ class LocalBackend(Backend):
         self._validate_params()
         if not sequences:
             return
-        engine = self._load(locate(model))
+        engine, weights, untrained_heads = self._load(locate(model))
         beyond = max((output.layer or 0 for output in outputs), default=0)
         if beyond > engine.spec.n_layers:
             raise ValueError(
@@ -174,6 +182,7 @@ class LocalBackend(Backend):
                 f"the checkpoint of {engine.spec.name} has no contact head: it has embeddings and attentions, but no "
                 "contacts; those of the published sizes have one"
             )
+        _warn_of_untrained(untrained_heads, engine.spec.name, outputs)
         tokens = [tokenize(sequence) for sequence in sequences]
         lengths = [len(t) for t in tokens]
         sizes = [_size(length, outputs, engine.spec) for length in lengths]
@@ -198,16 +207,17 @@ class LocalBackend(Backend):
                     ahead = None if alone else submit(following)
                     records = [record for future in running for record in future.result()]
                     running = []
+                    weights.check_unchanged()
                     yield Batch([index for pack in batch for index in pack], records)
                     del records
                     running = submit(following) if ahead is None else ahead
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _load(self, checkpoint: Checkpoint) -> Engine:
+    def _load(self, checkpoint: Checkpoint) -> _Loaded:
         kind, device = self._resolve_engine()
 
-        def load() -> Engine:
+        def load() -> _Loaded:
             if checkpoint.spec.name == DEMO_MODEL:
                 # here, once a process, and not at every use: scikit-learn's searches show each repeat of a warning
                 warnings.warn(
@@ -216,14 +226,26 @@ class LocalBackend(Backend):
                     DemoModelWarning,
                     stacklevel=2,
                 )
-            parameters = read_parameters(checkpoint.spec, WeightsFiles(checkpoint.files))
-            if kind == "numpy":
-                return NumpyEngine(checkpoint.spec, parameters)
-            from skesm.esm2.torch_engine import TorchEngine
-
-            return TorchEngine(checkpoint.spec, parameters, device=device, dtype=self.dtype)
+            weights = open_weights(checkpoint)
+            parameters = read_parameters(checkpoint.spec, weights)
+            engine = self._make_engine(checkpoint.spec, parameters, kind, device)
+            return _Loaded(engine, weights, set(parameters.untrained_heads))
 
         return _engines.get((kind, device, self.dtype, *_file_key(checkpoint)), load)
+
+    def _make_engine(self, spec: ModelSpec, parameters: Parameters, kind: str, device: str) -> Engine:
+        if kind == "numpy":
+            return NumpyEngine(spec, parameters)
+        from skesm.esm2.torch_engine import TorchEngine
+
+        if self.dtype == "bfloat16" and device == "cpu" and has_bfloat16() is False:
+            warnings.warn(
+                "this processor has no bfloat16 instructions: dtype='bfloat16' takes several times as long as "
+                "dtype='float32' here. Use float32, or a GPU",
+                SlowNumericsWarning,
+                stacklevel=2,
+            )
+        return TorchEngine(spec, parameters, device=device, dtype=self.dtype)
 
     def _resolve_engine(self) -> tuple[str, str]:
         """(engine, device) with "auto" decided."""
@@ -261,14 +283,37 @@ def _may_have_gpu() -> bool:
 def _file_key(checkpoint: Checkpoint) -> tuple[Hashable, ...]:
     """Changes when a checkpoint's files are replaced."""
     # The modification time alone can be that of the old file: `cp -p`, rsync and archives set it.
-    stats = [(os.fspath(path), path.stat()) for path in checkpoint.files]
+    index = () if checkpoint.index is None else (checkpoint.index,)
+    stats = [(os.fspath(path), path.stat()) for path in (*checkpoint.files, *index)]
     return (checkpoint.spec, *((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in stats))
 
 
 def _fingerprint(checkpoint: Checkpoint) -> str:
-    anonymous = replace(checkpoint.spec, name="", repository=None)
-    content = f"{anonymous} {WeightsFiles(checkpoint.files).digest()}"
+    """Digest of all that a checkpoint's numbers depend on; refuses one that cannot be computed.
+
+    The text that is hashed is that of the first version, word for word, and ends in the rotary frequencies only where
+    that version used others: records that it stored stay readable, but not those that it computed with wrong angles.
+    """
+    spec, weights = checkpoint.spec, open_weights(checkpoint)
+    rotary = read_parameters(spec, weights).rotary_mark
+    content = (
+        f"ModelSpec(name='', n_layers={spec.n_layers}, width={spec.width}, n_heads={spec.n_heads}, "
+        f"ffn_width={spec.ffn_width}, token_dropout={spec.token_dropout}, layer_norm_eps={spec.layer_norm_eps}, "
+        f"repository=None) {weights.digest()}{rotary}"
+    )
     return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def _warn_of_untrained(heads: set[str], model: str, outputs: Sequence[OutputSpec]) -> None:
+    for head, kinds in {"logits": HEAD_KINDS, "contacts": (CONTACTS,)}.items():
+        if head in heads and any(output.kind in kinds for output in outputs):
+            warnings.warn(
+                f"{model}: the head that gives {head} looks newly initialised: it was probably never trained, and its "
+                "values mean nothing. A fine-tuned classifier has no such head of its own; use the model it came from",
+                UntrainedHeadWarning,
+                stacklevel=3,
+            )
+            heads.discard(head)  # once for a loaded model: scikit-learn's searches show each repeat of a warning
 
 
 class _Kept(Generic[T]):
@@ -289,5 +334,5 @@ class _Kept(Generic[T]):
             return self._values[key]
 
 
-_engines: _Kept[Engine] = _Kept(2)
+_engines: _Kept[_Loaded] = _Kept(2)
 _fingerprints: _Kept[str] = _Kept(64)

@@ -13,18 +13,16 @@ never pickles.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from skesm.esm2.spec import DEMO_MODEL, VOCABULARY_SIZE, ModelSpec, find_registered, spec_from_config
-from skesm.esm2.tokenizer import VOCABULARY
+from skesm.esm2.spec import DEMO_MODEL, ModelSpec, find_registered
+from skesm.esm2.weights.config import check_vocabulary, read_index, read_spec
+from skesm.esm2.weights.files import WeightsFiles
 from skesm.exceptions import CheckpointError, CheckpointNotFoundError
 
 CONFIG = "config.json"
@@ -54,6 +52,13 @@ class Checkpoint:
     revision: str | None = None
     commit: str | None = None
 
+    @property
+    def index(self) -> Path | None:
+        """The index of shards, if there is one."""
+        first = self.files[0]
+        index = first.with_name(INDEX)
+        return index if first.name != SINGLE and index.is_file() else None
+
 
 def find_spec(model: str | os.PathLike[str]) -> ModelSpec:
     """Shape of a model; reads at most its ``config.json``.
@@ -72,9 +77,9 @@ def find_spec(model: str | os.PathLike[str]) -> ModelSpec:
     if registered is not None:
         return registered
     if _is_folder(name):
-        return _read_spec(name, Path(name) / CONFIG)
+        return read_spec(name, Path(name) / CONFIG)
     repository, revision = _split_repository(name)
-    return replace(_read_spec(name, _fetch(repository, CONFIG, revision)), repository=repository)
+    return replace(read_spec(name, _fetch(repository, CONFIG, revision)), repository=repository)
 
 
 def locate(model: str | os.PathLike[str]) -> Checkpoint:
@@ -95,10 +100,21 @@ def locate(model: str | os.PathLike[str]) -> Checkpoint:
         return Checkpoint(registered, (_BUNDLED / SINGLE,))
     if registered is None and _is_folder(name):
         folder = Path(name)
-        spec = _read_spec(name, folder / CONFIG)
-        _check_vocabulary(name, folder)
+        spec = read_spec(name, folder / CONFIG)
+        check_vocabulary(name, folder)
         return Checkpoint(spec, _files_in(folder))
     return _locate_on_hub(name, registered)
+
+
+def open_weights(checkpoint: Checkpoint) -> WeightsFiles:
+    """The tensors of a checkpoint; of shards, those that their index names.
+
+    Raises
+    ------
+    CheckpointError
+        If a file is damaged, or if the files contradict their index.
+    """
+    return WeightsFiles(checkpoint.files, None if checkpoint.index is None else read_index(checkpoint.index))
 
 
 def _is_folder(name: str) -> bool:
@@ -128,7 +144,7 @@ def _locate_on_hub(name: str, registered: ModelSpec | None) -> Checkpoint:
     if registered is not None and registered.repository is not None:
         repository = registered.repository
     config = _fetch(repository, CONFIG, revision)
-    spec = replace(_read_spec(registered.name if registered else name, config), repository=repository)
+    spec = replace(read_spec(registered.name if registered else name, config), repository=repository)
     if registered is not None and spec != registered:
         raise CheckpointError(f"{repository}: config.json does not describe {registered.name}: {spec}")
     commit = config.parent.name  # the Hub's cache keeps one folder for each commit
@@ -202,41 +218,6 @@ def _how_to_get(repository: str, filename: str, revision: str | None) -> str:
     )
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointNotFoundError(f"{path.parent} holds no {path.name}: it is not a checkpoint folder") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} does not hold a JSON object")
-    return content
-
-
-def _read_spec(name: str, path: Path) -> ModelSpec:
-    config = _read_json(path)
-    symbols = config.get("vocab_list")
-    if symbols is not None and tuple(symbols) != VOCABULARY:
-        raise CheckpointError(f"{name}: the vocabulary in {CONFIG} is not that of ESM-2")
-    return spec_from_config(name, config)
-
-
-def _check_vocabulary(name: str, folder: Path) -> None:
-    """Refuse a folder whose tokenizer counts otherwise than ours: its features would be of other residues."""
-    path = folder / "vocab.txt"
-    if path.is_file():
-        symbols = path.read_text(encoding="utf-8").split()
-        if tuple(symbols[:VOCABULARY_SIZE]) != VOCABULARY:
-            raise CheckpointError(f"{name}: the vocabulary in {path.name} is not that of ESM-2")
-
-
 def _shards(index: Path) -> list[str]:
-    """File names in a shard index; they stay inside its folder."""
-    weight_map = _read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index} holds no 'weight_map'")
-    for name in weight_map.values():
-        if not isinstance(name, str) or not name.endswith(".safetensors") or Path(name).name != name:
-            raise CheckpointError(f"{index} names a file that is not a safetensors file beside it: {name!r}")
-    return sorted(set(weight_map.values()))
+    """File names in a shard index."""
+    return sorted(set(read_index(index).values()))

@@ -29,11 +29,11 @@ from skesm._outputs import HEAD_KINDS, LAYER_KINDS, FloatArray, OutputSpec
 from skesm._pooling import pool
 from skesm.esm2.attention import AttentionReader
 from skesm.esm2.batching import most_together, share_evenly
-from skesm.esm2.parameters import Affine, Block, Parameters
-from skesm.esm2.plain_attention import Read, Rotary, do_in_turn, mix, rotary_tables
+from skesm.esm2.plain_attention import Read, Rotary, distinct_rows, do_in_turn, mix, rotary_tables
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.threads import limit_own_thread, one_blas_thread
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK
+from skesm.esm2.weights.parameters import Affine, Block, Parameters
 from skesm.esm2.workspace import Workspace
 
 Tokens = NDArray[np.uint8]
@@ -109,6 +109,7 @@ class NumpyEngine:
         self.has_contact_head = parameters.contacts is not None
         self._parameters = parameters
         self._blocks = tuple(parameters.blocks)
+        self._frequencies, self._rotary_of_layer = distinct_rows(parameters.inverse_frequencies)
         self._workspace = Workspace()
         self._work = 0  # tokens, times layers, so far
         self._most_shared_rows = SHARED_LIMIT  # as far as tried
@@ -220,12 +221,12 @@ class NumpyEngine:
                         record[output] = pool(x[begin:end], output.kind)
 
         x = self._embed(sequences, rows)
-        rotary = rotary_tables(self._parameters.inverse_frequencies, bounds, rows)
+        tables = [rotary_tables(frequencies, bounds, rows) for frequencies in self._frequencies]
         with np.errstate(over="ignore", under="ignore"):  # tanh and exp2 saturate as they should
             for i, block in enumerate(self._blocks[:last]):
                 keep(i, x)
                 read = partial(reader.read, i + 1) if reader.wants(i + 1) else None
-                self._attention(block, x, bounds, rotary, read, helpers)
+                self._attention(block, x, bounds, tables[self._rotary_of_layer[i]], read, helpers)
                 self._feed_forward(block, x, helpers)
             if last == n_layers:
                 h = self._workspace.get("h", *x.shape)

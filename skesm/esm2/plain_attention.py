@@ -46,6 +46,12 @@ def do_in_turn(tasks: Iterable[Callable[[], object]]) -> None:
         task()
 
 
+def distinct_rows(inverse_frequencies: FloatArray) -> tuple[FloatArray, list[int]]:
+    """The rotary frequencies that differ, and for each layer which of them it has: almost always one for all."""
+    rows, place = np.unique(inverse_frequencies, axis=0, return_inverse=True)
+    return rows, place.ravel().tolist()
+
+
 def rotary_tables(inverse_frequencies: FloatArray, bounds: Sequence[int], rows: int) -> Rotary:
     """Tables of sequences that begin at `bounds`, whose last is where they end; rows behind it are at position 0."""
     position = np.zeros(rows, dtype=np.float32)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from skesm.exceptions import CheckpointError
 
 #: Name of the checkpoint that is bundled with skesm.
 DEMO_MODEL = "skesm-mini"
 
 VOCABULARY_SIZE = 33
+
+#: Base of the rotary frequencies of all published models.
+DEFAULT_ROPE_THETA = 10000.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ class ModelSpec:
         Added to the variance in every LayerNorm.
     repository : str or None
         Hub repository id, None for folders and the bundled model.
+    rope_theta : float
+        Base of the rotary frequencies, of a checkpoint that does not hold them.
+    tied_decoder : bool
+        Whether the language-model head uses the embedding where a checkpoint holds no decoder of its own.
     """
 
     name: str
@@ -46,6 +50,8 @@ class ModelSpec:
     token_dropout: bool = True
     layer_norm_eps: float = 1e-5
     repository: str | None = None
+    rope_theta: float = DEFAULT_ROPE_THETA
+    tied_decoder: bool = True
 
     @property
     def n_parameters(self) -> int:
@@ -98,50 +104,3 @@ def find_registered(model: str) -> ModelSpec | None:
     True
     """
     return REGISTRY.get(ALIASES.get(model.lower(), model))
-
-
-def spec_from_config(name: str, config: Mapping[str, Any], repository: str | None = None) -> ModelSpec:
-    """Spec of a checkpoint in transformers' format, from its ``config.json``.
-
-    Raises
-    ------
-    CheckpointError
-        If the configuration is not that of an ESM-2 model; the message names the field.
-    """
-
-    def fail(field: str, expected: str) -> CheckpointError:
-        return CheckpointError(
-            f"{name}: config.json is not that of an ESM-2 model: {field!r} is {config.get(field)!r}, "
-            f"expected {expected}"
-        )
-
-    if config.get("model_type") != "esm":
-        raise fail("model_type", "'esm'")
-    if config.get("position_embedding_type") != "rotary":
-        raise fail("position_embedding_type", "'rotary' (ESM-1b and older models are not supported)")
-    if config.get("emb_layer_norm_before"):
-        raise fail("emb_layer_norm_before", "false")
-    if config.get("is_folding_model"):
-        raise fail("is_folding_model", "false (this is ESMFold)")
-    if config.get("vocab_size") != VOCABULARY_SIZE:
-        raise fail("vocab_size", str(VOCABULARY_SIZE))
-    if config.get("hidden_act", "gelu") != "gelu":
-        raise fail("hidden_act", "'gelu'")
-    numbers = {}
-    for field in ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size"):
-        value = config.get(field)
-        if not isinstance(value, int) or value < 1:
-            raise fail(field, "a positive whole number")
-        numbers[field] = value
-    if numbers["hidden_size"] % (2 * numbers["num_attention_heads"]):
-        raise fail("hidden_size", "a multiple of twice the number of attention heads")
-    return ModelSpec(
-        name=name,
-        n_layers=numbers["num_hidden_layers"],
-        width=numbers["hidden_size"],
-        n_heads=numbers["num_attention_heads"],
-        ffn_width=numbers["intermediate_size"],
-        token_dropout=bool(config.get("token_dropout", False)),
-        layer_norm_eps=float(config.get("layer_norm_eps", 1e-12)),
-        repository=repository,
-    )

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skesm._outputs import FloatArray
-from skesm.esm2.parameters import Affine, Block
-from skesm.esm2.plain_attention import mix, rotary_tables
+from skesm.esm2.plain_attention import distinct_rows, mix, rotary_tables
 from skesm.esm2.torch_linear import PlainLinear
+from skesm.esm2.weights.parameters import Affine, Block
 from skesm.esm2.workspace import Workspace
 
 Tensor = Any  # torch is imported at use, and untyped here
@@ -23,8 +23,8 @@ Shapes = Sequence[tuple[int, int]]
 #: Takes a sequence's place, some heads, and their weights, (heads, keys, queries), float32.
 Read = Callable[[int, slice, Any], None]
 #: A layer's projection to queries, keys and values, (3 d, d), and its input, (tokens, d), to what each token takes of
-#: the values, of the input's shape and type. `Read` gets the weights, if they are wanted.
-Mix = Callable[[Any, Tensor, Read | None], Tensor]
+#: the values, of the input's shape and type. `Read` gets the weights, if they are wanted. The number is the layer's.
+Mix = Callable[[Any, Tensor, Read | None, int], Tensor]
 #: Query and key, float32, and value, of the products' type, (tokens, heads, h), to what each token takes of the values,
 #: (tokens, heads × h), of their type.
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -76,7 +76,7 @@ class AttentionOnCpu:
 
     Parameters
     ----------
-    inverse_frequencies : Tensor of shape (h/2,)
+    inverse_frequencies : Tensor of shape (n_layers, h/2)
         Of the rotary embedding.
     channels : callable
         The projection's weight, and a layer's input, to their product, channel-major: `PlainLinear.channels`.
@@ -88,7 +88,7 @@ class AttentionOnCpu:
     projection = Affine
 
     def __init__(self, inverse_frequencies: Tensor, channels: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self._inverse_frequencies = inverse_frequencies.numpy()
+        self._frequencies, self._rotary_of_layer = distinct_rows(inverse_frequencies.numpy())
         self._channels = channels
         self._workspace = Workspace()
 
@@ -101,9 +101,10 @@ class AttentionOnCpu:
         import torch
 
         bounds = [0, *accumulate(length for count, length in shapes for _ in range(count))]
-        rotary = rotary_tables(self._inverse_frequencies, bounds, bounds[-1])
+        tables = [rotary_tables(frequencies, bounds, bounds[-1]) for frequencies in self._frequencies]
 
-        def of_layer(projection: Any, x: Tensor, read: Read | None) -> Tensor:
+        def of_layer(projection: Any, x: Tensor, read: Read | None, layer: int) -> Tensor:
+            rotary = tables[self._rotary_of_layer[layer]]
             products = self._channels(projection.weight, x).float().numpy().reshape(3, -1, len(x))
             biases = projection.bias.numpy().reshape(3, -1)
             mixed = mix(products, biases, rotary, bounds, self._workspace, read=read)
@@ -117,7 +118,7 @@ class AttentionOnDevice:
 
     Parameters
     ----------
-    inverse_frequencies : Tensor of shape (h/2,)
+    inverse_frequencies : Tensor of shape (n_layers, h/2)
         Of the rotary embedding; it is on the device.
     attend : callable
         Gives what attends in a pack of some shapes on a device.
@@ -134,7 +135,8 @@ class AttentionOnDevice:
         import torch
 
         self.library, self.put = torch, put
-        self._inverse_frequencies = inverse_frequencies
+        distinct, self._rotary_of_layer = distinct_rows(inverse_frequencies.cpu().numpy())
+        self._frequencies = inverse_frequencies.new_tensor(distinct)
         self._attend = attend
 
     def fetch(self, tensor: Tensor) -> FloatArray:
@@ -151,7 +153,7 @@ class AttentionOnDevice:
 
         Scores are sums over the channels of a head, and stay what they are.
         """
-        halves = np.arange(len(block.query.bias)).reshape(-1, 2, len(self._inverse_frequencies))
+        halves = np.arange(len(block.query.bias)).reshape(-1, 2, self._frequencies.shape[1])
         order = halves.swapaxes(1, 2).ravel()
         query, key = (Affine(*(part[order] for part in pair)) for pair in (block.query, block.key))
         return block._replace(query=query, key=key)
@@ -161,11 +163,12 @@ class AttentionOnDevice:
         import torch
 
         positions = np.concatenate([np.tile(np.arange(length, dtype=np.float32), count) for count, length in shapes])
-        angles = self.put(positions)[:, None, None, None] * self._inverse_frequencies
-        rotary = torch.complex(angles.cos(), angles.sin())  # (tokens, 1, 1, h/2)
-        attend = self._attend(shapes, rotary.device)
+        angles = [self.put(positions)[:, None, None, None] * frequencies for frequencies in self._frequencies]
+        tables = [torch.complex(angle.cos(), angle.sin()) for angle in angles]  # (tokens, 1, 1, h/2)
+        attend = self._attend(shapes, self._frequencies.device)
 
-        def of_layer(projection: Any, x: Tensor, read: Read | None) -> Tensor:
+        def of_layer(projection: Any, x: Tensor, read: Read | None, layer: int) -> Tensor:
+            rotary = tables[self._rotary_of_layer[layer]]
             products = projection(x).view(len(x), 3, -1, 2 * rotary.shape[-1])
             rotated = products[:, :2].float()
             pairs = torch.view_as_complex(rotated.unflatten(-1, (-1, 2)))
@@ -193,7 +196,9 @@ def choose_attention(
     """`AttentionOnCpu`, or on a device by `attend_packed` if it works, else by `attend_by_runs`."""
     if device.type == "cpu":
         return AttentionOnCpu(inverse_frequencies, channels)
-    packed = device.type == "cuda" and is_usable(attend_packed, device, dtype, n_heads, 2 * len(inverse_frequencies))
+    packed = device.type == "cuda" and is_usable(
+        attend_packed, device, dtype, n_heads, 2 * inverse_frequencies.shape[1]
+    )
     return AttentionOnDevice(inverse_frequencies, attend_packed if packed else attend_by_runs, put)
 
 

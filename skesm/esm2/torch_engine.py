@@ -27,12 +27,12 @@ from skesm.esm2.attention import AttentionReader
 from skesm.esm2.batching import most_together, share_evenly
 from skesm.esm2.centring import CALIBRATION_SEQUENCE, centre
 from skesm.esm2.numpy_engine import TRAINED_MASK_RATIO, Tokens
-from skesm.esm2.parameters import Affine, Block, Head, Parameters
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.threads import limit_own_thread, one_blas_thread, one_torch_thread
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK, tokenize
 from skesm.esm2.torch_attention import Mix, Read, choose_attention, split_runs
 from skesm.esm2.torch_linear import Linear, choose_linear
+from skesm.esm2.weights.parameters import Affine, Block, Head, Parameters
 from skesm.exceptions import BackendError
 
 #: Least tokens to aim at in a shared pack on a CPU: fewer make products slower by more than an idle worker costs.
@@ -53,6 +53,7 @@ class PlacedBlock(NamedTuple):
     ffn_norm: Affine
     ffn_in: Linear
     ffn_out: Linear
+    layer: int  # from 0: layers may have rotary frequencies of their own
 
 
 def resolve_device(name: str) -> str:
@@ -161,7 +162,7 @@ class TorchEngine:
         def layer(affine: Affine, bias_dtype: Any = self._dtype) -> Any:
             return linear.of(self._on_device(affine.weight).to(self._dtype), small(affine.bias).to(bias_dtype))
 
-        def placed(block: Block) -> PlacedBlock:
+        def placed(i: int, block: Block) -> PlacedBlock:
             weights, biases = zip(block.query, block.key, block.value, strict=True)
             weight, bias = self._on_device(np.concatenate(weights)), self._on_device(np.concatenate(biases))
             return PlacedBlock(
@@ -171,6 +172,7 @@ class TorchEngine:
                 norm(block.ffn_norm),
                 layer(block.ffn_in),
                 layer(block.ffn_out, torch.float32),
+                i,
             )
 
         self._attention = choose_attention(
@@ -182,7 +184,7 @@ class TorchEngine:
             put=self._to_device,
         )
         self._embedding = small(parameters.embedding)
-        self._blocks = [placed(block) for block in map(self._attention.order, parameters.blocks)]
+        self._blocks = [placed(i, block) for i, block in enumerate(map(self._attention.order, parameters.blocks))]
         self._final_norm = norm(parameters.final_norm)
         head, contacts = parameters.head, parameters.contacts
         self._head: Any = Head(layer(head.dense), norm(head.norm), layer(head.decoder)) if head is not None else None
@@ -353,7 +355,7 @@ class TorchEngine:
     def _add_attention(self, block: PlacedBlock, x: Tensor, mix: Mix, read: Read | None = None) -> None:
         """Add the attention of a block to the residual stream x."""
         h = self._norm(x, block.attention_norm).to(self._dtype)
-        _add(x, mix(block.projection, h, read), block.attention_output)
+        _add(x, mix(block.projection, h, read, block.layer), block.attention_output)
 
     def _add_feed_forward(self, block: PlacedBlock, x: Tensor) -> None:
         """Add the feed-forward network of a block to the residual stream x."""

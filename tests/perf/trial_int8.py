@@ -38,9 +38,9 @@ from common import random_sequences, write_results
 from torch.nn import functional
 
 from skesm.esm2.checkpoint import locate
-from skesm.esm2.parameters import read_parameters
 from skesm.esm2.tokenizer import tokenize
-from skesm.esm2.weights_file import WeightsFiles
+from skesm.esm2.weights.files import WeightsFiles
+from skesm.esm2.weights.parameters import read_parameters
 
 GATE_MEAN, GATE_MIN = 0.998, 0.98
 BATCH = 16
@@ -62,7 +62,7 @@ class Model:
         parameters = read_parameters(checkpoint.spec, WeightsFiles(checkpoint.files))
         self.spec = checkpoint.spec
         self._embedding = torch.tensor(parameters.embedding) * (1 - 0.15 * 0.8)  # token dropout, no masks
-        self._frequencies = torch.tensor(parameters.inverse_frequencies)
+        self._frequencies = torch.tensor(parameters.inverse_frequencies[0])
         self._final_norm = [torch.tensor(array) for array in parameters.final_norm]
         self._blocks = []
         for block in parameters.blocks:
