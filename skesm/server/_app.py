@@ -209,8 +209,9 @@ class Application:
         return Computed(records, answer.info.hits)
 
     def _document(self) -> Json:
-        protected = self._gatekeeper.required
-        return openapi(self._served, self._config.limits, skesm.__version__, protected=protected)
+        keeper = self._gatekeeper
+        credentials = {"protected": keeper.required, "users": keeper.has_users}
+        return openapi(self._served, self._config.limits, skesm.__version__, **credentials)
 
     def _check_credentials(self, request: Request, dialect: str) -> None:
         header, cookie = request.headers.get("authorization"), request.cookies.get("access")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -115,17 +114,10 @@ class Server(uvicorn.Server):
         Seconds in which requests that were taken may finish.
     """
 
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        application: Application,
-        grace: float,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, application: Application, grace: float) -> None:
         super().__init__(config)
         self._application = application
         self._grace = grace
-        self._clock = clock
         self._end = 0.0
 
     async def startup(self, sockets: Any = None) -> None:
@@ -141,13 +133,13 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
         if not again:
             self.should_exit = False
-            self._end = self._clock() + self._grace
+            self._end = time.monotonic() + self._grace
             self._application.drain()
 
     async def on_tick(self, counter: int) -> bool:
         """End as soon as everything that was taken has been answered."""
         if self._application.draining:
-            left = self._end - self._clock()
+            left = self._end - time.monotonic()
             self.should_exit |= self._application.is_idle or left <= 0
             self.config.timeout_graceful_shutdown = max(int(left), 1)
         return await super().on_tick(counter)

@@ -37,7 +37,9 @@ _SCHEMES: Json = {
 }
 
 
-def openapi(models: Sequence[ServedModel], limits: Limits, version: str, *, protected: bool) -> Json:
+def openapi(
+    models: Sequence[ServedModel], limits: Limits, version: str, *, protected: bool = False, users: bool = False
+) -> Json:
     """OpenAPI document of all models and dialects.
 
     Parameters
@@ -48,10 +50,15 @@ def openapi(models: Sequence[ServedModel], limits: Limits, version: str, *, prot
         What one request may ask for.
     version : str
         Version of skesm.
-    protected : bool
+    protected : bool, default=False
         Whether credentials are needed.
+    users : bool, default=False
+        Whether there are users who can log in.
     """
-    paths = _public_paths(models)
+    paths = _public_paths(models) | (_login_paths() if users else {})
+    for item in paths.values():
+        for operation in item.values():
+            operation["security"] = []
     for dialect, action, model, path in post_paths(models):
         body = request_schema(dialect, action, model, limits)
         answers = _responses(dialect, _ANSWERS[dialect][action], protected=protected)
@@ -77,35 +84,40 @@ def openapi(models: Sequence[ServedModel], limits: Limits, version: str, *, prot
 def _public_paths(models: Sequence[ServedModel]) -> Json:
     """Paths that need no credentials."""
     paths: Json = {}
-    for path, name, summary, component, statuses in (
+    refusing: tuple[str, ...]
+    for path, name, summary, component, refusing in (
         ("/", "health", "Health, and the names of the models", "Health", ("500",)),
         ("/livez", "alive", "Whether the server should be left running", "Probe", ("503",)),
         ("/readyz", "ready", "Whether the server takes requests", "Probe", ("503",)),
     ):
-        answers = {status: _answer("As said.", component) for status in ("200", *statuses)}
+        answers = {status: _answer("As said.", component) for status in ("200", *refusing)}
         paths[path] = {"get": _operation(name, summary, answers)}
-    text = {
-        "200": {"description": "Prometheus' text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
-    }
-    paths["/metrics"] = {"get": _operation("metrics", "Counts", text)}
+    for path, name, summary, kind in (
+        ("/metrics", "metrics", "Counts, for Prometheus", "text/plain"),
+        ("/docs", "docs", "This document, for people", "text/html"),
+    ):
+        text = {"200": {"description": "Text.", "content": {kind: {"schema": {"type": "string"}}}}}
+        paths[path] = {"get": _operation(name, summary, text)}
     names = sorted({name for model in models for name in model.names})
     for dialect in ("v2", "v3"):
         described = {"200": _answer("JSON Schema of the body.", "JsonSchema"), **_refusals(dialect, ("404", "503"))}
         operation = _operation(f"{dialect}_schema", f"What an action takes ({dialect})", described)
         operation["parameters"] = [_parameter("model", names), _parameter("action", ACTIONS[dialect])]
         paths[f"/api/{dialect}/schema/{{model}}/{{action}}/"] = {"get": operation}
+    return paths
+
+
+def _login_paths() -> Json:
+    paths: Json = {}
     user = object_schema({"username": {"type": "string"}, "password": {"type": "string"}})
-    for path, name, summary, component in (
-        (LOGIN_PATH, "log_in", "Exchange user and password for access and refresh", "Login"),
-        (REFRESH_PATH, "refresh", "Exchange the cookie refresh for a new access", "Access"),
+    user["additionalProperties"] = True
+    for path, name, summary, component, body in (
+        (LOGIN_PATH, "log_in", "Exchange user and password for access and refresh", "Login", user),
+        (REFRESH_PATH, "refresh", "Exchange the cookie refresh for a new access", "Access", None),
     ):
         answers = {"200": _answer("As said.", component), "401": _answer("Not valid.", "AuthError")}
-        taken = {**user, "additionalProperties": True} if name == "log_in" else None
-        statuses = tuple(_REFUSALS) if taken else ("500", "503")
-        paths[path] = {"post": _operation(name, summary, answers | _refusals("auth", statuses), taken)}
-    for item in paths.values():
-        for operation in item.values():
-            operation["security"] = []
+        refusals = _refusals("auth", _REFUSALS if body else ("500", "503"))
+        paths[path] = {"post": _operation(name, summary, answers | refusals, body)}
     return paths
 
 
@@ -117,10 +129,8 @@ def _operation(name: str, summary: str, responses: Json, body: Json | None = Non
 
 
 def _responses(dialect: str, component: str, *, protected: bool) -> Json:
-    responses = {
-        "200": _answer("The results, in the order of the request.", component),
-        **_refusals(dialect, _REFUSALS),
-    }
+    results = "The results, in the order of the request."
+    responses = {"200": _answer(results, component), **_refusals(dialect, _REFUSALS)}
     error = _ERRORS.get(dialect, "HostedError")
     if dialect == "hub":
         responses["422"] = _answer("The request is not valid.", error)

@@ -78,12 +78,8 @@ _HOSTED_ERROR = {
     "anyOf": [_TEXT, {"type": "object", "additionalProperties": _array(_TEXT)}],
     "description": "A message, or messages by the place in the body.",
 }
-_OPENAI_ERROR = {
-    "message": _TEXT,
-    "type": _TEXT,
-    "param": {"type": ["string", "null"]},
-    "code": {"type": ["string", "null"]},
-}
+_TEXT_OR_NULL: Json = {"type": ["string", "null"]}
+_OPENAI_ERROR = {"message": _TEXT, "type": _TEXT, "param": _TEXT_OR_NULL, "code": _TEXT_OR_NULL}
 
 COMPONENTS: Mapping[str, Json] = {
     "Vector": _array({"type": "number"}),

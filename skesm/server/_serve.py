@@ -87,8 +87,8 @@ def serve(
     head_timeout : float, default=10
         Seconds for the head of a request to arrive.
     max_connections : int, default=None
-        Connections at a time. With one more, the one that has waited longest for a request is closed. None takes as many
-        as this process has descriptors for, at most 1,024.
+        Connections at a time. With one more, the one that has waited longest for a request is closed. None takes as
+        many as this process has descriptors for, at most 1,024.
     announce : callable, default=None
         Gets the server's address as soon as it takes connections.
 
