@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -314,7 +314,7 @@ def create_app(config: ServerConfig) -> Starlette:
         exception_handlers={HTTPException: _http_error},
         middleware=[Middleware(Front, allowed_hosts=config.find_allowed_hosts())],
     )
-    app.router.redirect_slashes = False  # its redirects name this server's scheme and host, which a proxy's may not be
+    app.router.redirect_slashes = False
     app.state.application = application
     return app
 
@@ -329,16 +329,12 @@ def _http_error(request: Request, error: Exception) -> Response:
 
 
 def _paths(path: str, endpoint: _Endpoint, method: str) -> list[Route]:
-    """A path with and without its last slash: hosted ones are answered both ways, others redirect to the right one."""
-    if path.endswith("/"):
-        return [Route(path, endpoint, methods=[method]), Route(path.rstrip("/"), endpoint, methods=[method])]
-    return [Route(path, endpoint, methods=[method]), Route(f"{path}/", _to_no_slash, methods=[method])]
+    """A path with and without its last slash.
 
-
-async def _to_no_slash(request: Request) -> Response:
-    # Relative: only the client knows scheme, host and prefix of the proxy that it asked.
-    last = request.url.path.rstrip("/").rpartition("/")[2]
-    return Response(status_code=307, headers={"Location": f"../{quote(last)}"})
+    Nothing is redirected: a redirect would have to know the scheme and the host of the proxy that a client asked.
+    """
+    other = path.rstrip("/") if path.endswith("/") else f"{path}/"
+    return [Route(p, endpoint, methods=[method]) for p in (path, other)]
 
 
 def _probe(good: bool, otherwise: str) -> Response:

@@ -61,7 +61,7 @@ def sequence_schema(action: str, limits: Limits) -> Json:
             "type": "string",
             "minLength": len(MASK_SYMBOL),
             "pattern": f"^(?=.*{MASK_SYMBOL})(?:[{letters}]|{MASK_SYMBOL}){{1,{limits.max_length}}}$",
-            "description": f"At most {limits.max_length} residues, of which {MASK_SYMBOL} is one; at least one is a mask.",
+            "description": f"At most {limits.max_length} residues. {MASK_SYMBOL} counts as one, and must be there.",
         }
     return {
         "type": "string",
