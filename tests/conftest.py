@@ -180,11 +180,16 @@ StartServer = Callable[..., AbstractContextManager[RunningServer]]
 
 @pytest.fixture(scope="session")
 def start_server(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> StartServer:
-    """``start_server(*arguments, environ={}, before=None)``: it must end with status 0 after SIGTERM."""
+    """``start_server(*arguments, environ={}, before=None, status=0)``: it must end with this status, by SIGTERM if not
+    before.
+    """
 
     @contextmanager
     def start(
-        *arguments: str, environ: Mapping[str, str] = MappingProxyType({}), before: Callable[[], object] | None = None
+        *arguments: str,
+        environ: Mapping[str, str] = MappingProxyType({}),
+        before: Callable[[], object] | None = None,
+        status: int = 0,
     ) -> Iterator[RunningServer]:
         log = tmp_path_factory.mktemp("served") / "log"
         command = [sys.executable, "-m", "skesm", "serve", "--model", f"tiny={tiny_checkpoint}", "--port", "0"]
@@ -203,8 +208,8 @@ def start_server(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
                 url = process.stdout.readline().strip()
                 assert url, log.read_text()
                 yield RunningServer(url, process, log)
-                process.send_signal(signal.SIGTERM)
-                assert process.wait(timeout=60) == 0
+                process.send_signal(signal.SIGTERM)  # nothing happens if it has ended
+                assert process.wait(timeout=60) == status
             finally:
                 process.kill()
                 process.wait()

@@ -74,15 +74,18 @@ def sequence_schema(action: str, limits: Limits) -> Json:
 def embeddings_schema(models: Iterable[ServedModel], limits: Limits) -> Json:
     """JSON Schema of the body of a request for embeddings in OpenAI's shape."""
     sequence = sequence_schema("encode", limits)
-    names = sorted({name for model in models for name in model.names | {model.spec.name}})
-    properties: Json = {
-        "model": {"type": "string", "enum": names, "description": "Upper and lower case are the same."},
-        "input": {"anyOf": [sequence, {"type": "array", "minItems": 1, "maxItems": MAX_INPUTS, "items": sequence}]},
-        "encoding_format": {"type": "string", "enum": list(FORMATS), "default": "float"},
-        "dimensions": {"type": "integer", "description": "The width of the model, which is also the default."},
-        "user": {"type": "string", "description": "Not used."},
-    }
-    return object_schema(properties, required=("model", "input"))
+    inputs: Json = {"anyOf": [sequence, {"type": "array", "minItems": 1, "maxItems": MAX_INPUTS, "items": sequence}]}
+    schemas = []
+    for model in models:
+        properties: Json = {
+            "model": {"type": "string", "enum": sorted(model.names), "description": "Case does not matter."},
+            "input": inputs,
+            "encoding_format": {"type": "string", "enum": list(FORMATS), "default": "float"},
+            "dimensions": {"type": "integer", "enum": [model.spec.width]},
+            "user": {"type": "string", "description": "Not used."},
+        }
+        schemas.append(object_schema(properties, required=("model", "input")))
+    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
 
 
 def post_paths(models: Iterable[ServedModel]) -> Iterator[tuple[str, str, ServedModel, str]]:
