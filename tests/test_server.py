@@ -601,7 +601,7 @@ def test_a_taken_port_is_an_error(tiny_checkpoint: Path) -> None:
 def test_the_extra_is_named_when_missing(module: str) -> None:
     program = f"import sys; sys.modules[{module!r}] = None; from skesm.server import serve; serve()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert f"{module} is not installed: pip install 'skesm[server]'" in done.stderr
+    assert f"{module} is not installed: pip install 'orjson" in done.stderr
 
 
 # ------------------------------------------------------------------------------------------------------ many at a time
