@@ -71,6 +71,6 @@ def install_line(extra: str) -> str:
     except importlib.metadata.PackageNotFoundError:  # run from its source, without having been installed
         lines = []
     of_extra = re.compile(rf"""extra\s*==\s*['"]{re.escape(extra)}['"]""")
-    needed = [line.partition(";")[0].strip() for line in lines if of_extra.search(line)]
+    needed = sorted(line.partition(";")[0].strip() for line in lines if of_extra.search(line))
     packages = " ".join(f"'{requirement}'" for requirement in needed if not requirement.startswith("skesm["))
     return f"pip install {packages}" if packages else f"install skesm's extra {extra!r}"

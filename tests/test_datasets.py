@@ -140,7 +140,7 @@ try:
     load_gb1_stability(as_frame=True)
 except MissingDependencyError as error:
     assert isinstance(error, ImportError) and error.name == "pandas"
-    assert "pip install 'xgboost" in str(error), error
+    assert "pip install 'matplotlib" in str(error), error
 else:
     raise SystemExit("no error without pandas")
 """

@@ -136,7 +136,7 @@ def test_requests_under_way_are_not_closed_for_newer_connections(start_server: A
         assert all(b"200 OK" in connection.recv(4096) for connection in asking)
 
 
-# ------------------------------------------------------------------------------------------------------ clients that leave
+# --------------------------------------------------------------------------------------------------- clients that leave
 
 
 def test_what_clients_that_left_had_asked_for_is_not_computed(start_server: Any) -> None:
