@@ -65,7 +65,7 @@ class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
 
 
 class MissingDependencyError(SkesmError, ImportError):
-    """An optional dependency is not installed; the message names the extra to install."""
+    """An optional dependency is not installed; the message has the command that installs it."""
 
 
 class DatasetError(SkesmError, OSError):

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Generator, Mapping, Sequence
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -153,3 +160,61 @@ def blas_threads() -> Callable[[], int]:
         return max((i["num_threads"] for i in threadpoolctl.threadpool_info() if i["user_api"] == "blas"), default=1)
 
     return most
+
+
+@dataclass
+class RunningServer:
+    """`skesm serve` in a process of its own, with the tiny checkpoint as its model ``tiny``."""
+
+    url: str
+    process: subprocess.Popen[str]
+    log: Path
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+StartServer = Callable[..., AbstractContextManager[RunningServer]]
+
+
+@pytest.fixture(scope="session")
+def start_server(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> StartServer:
+    """``start_server(*arguments, environ={}, before=None, status=0)``: it must end with this status, by SIGTERM if not
+    before.
+    """
+
+    @contextmanager
+    def start(
+        *arguments: str,
+        environ: Mapping[str, str] = MappingProxyType({}),
+        before: Callable[[], object] | None = None,
+        status: int = 0,
+    ) -> Iterator[RunningServer]:
+        log = tmp_path_factory.mktemp("served") / "log"
+        command = [sys.executable, "-m", "skesm", "serve", "--model", f"tiny={tiny_checkpoint}", "--port", "0"]
+        with log.open("w") as errors:
+            process = subprocess.Popen(
+                [*command, "--threads", "1", *arguments],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env={**os.environ, **environ},
+                preexec_fn=before,
+            )
+        assert process.stdout is not None
+        with process.stdout:
+            try:
+                url = process.stdout.readline().strip()
+                assert url, log.read_text()
+                yield RunningServer(url, process, log)
+                process.send_signal(signal.SIGTERM)  # nothing happens if it has ended
+                assert process.wait(timeout=60) == status
+            finally:
+                process.kill()
+                process.wait()
+
+    return start

@@ -308,7 +308,20 @@ for use in {uses!r}:
         print(error)
 """
     out = in_new_process(code, hidden=hidden).splitlines()
-    assert out == ["(1, 40)"] + [f"{hidden} is not installed: pip install 'skesm[{extra}]'"] * len(uses)
+    assert out == ["(1, 40)"] + [f"{hidden} is not installed: {pip_line(extra)}"] * len(uses)
+
+
+def pip_line(extra: str) -> str:
+    """The command that errors show: it must not ask a registry for skesm, which may be somebody else's there."""
+    needed = PROJECT["optional-dependencies"].get(extra, [])
+    return "pip install " + " ".join(f"'{requirement}'" for requirement in sorted(needed))
+
+
+def test_nobody_is_told_to_install_skesm_from_a_registry() -> None:
+    files = [*MODULES, *ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*")]
+    for path in files:
+        if path.is_file():
+            assert not re.search(r"""pip3? install (-\S+ )*['"]?skesm""", path.read_text(encoding="utf-8")), path
 
 
 def test_extras_that_errors_name_exist() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 import skesm
 from skesm import ESM2Embedder
+from skesm._optional import install_line
 from skesm.cli import main
 from skesm.esm2.spec import REGISTRY
 
@@ -221,7 +222,7 @@ class TestErrors:
             check=False,
         )
         assert done.returncode == 1
-        assert done.stderr.strip() == f"skesm: error: {package} is not installed: pip install 'skesm[demo]'"
+        assert done.stderr.strip() == f"skesm: error: {package} is not installed: {install_line('demo')}"
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize(

@@ -203,3 +203,41 @@ def test_batches_share_the_threads(threads: int, shares: set[int]) -> None:
     run(model, work, tokens_per_batch=100, threads=threads)
     assert set(model.threads) <= shares
     assert model.threads[0] == model.threads[-1] == threads  # alone: all of them
+
+
+def test_a_request_that_is_given_up_is_not_computed() -> None:
+    model, metrics = Model(), Metrics()
+
+    async def work(batcher: Batcher) -> object:
+        leaving = asyncio.create_task(batcher.records("m", ["A", "C", "A"], [MEAN]))
+        staying = asyncio.create_task(batcher.records("m", ["C", "D"], [MEAN]))
+        alone = asyncio.create_task(batcher.records("m", ["E"], [LOGITS]))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        alone.cancel()
+        await asyncio.wait([leaving, alone])
+        assert leaving.cancelled()
+        # What nobody waits for any longer can be asked for again.
+        return values(await staying), values(await batcher.records("m", ["A"], [MEAN]))
+
+    kept, again = run(model, work, metrics=metrics)  # type: ignore[misc]
+    assert kept == [value("m", "C"), value("m", "D")]
+    assert again == [value("m", "A")]
+    assert [sequences for _, sequences, _ in model.calls] == [["C", "D"], ["A"]]
+    assert metrics.dropped.lines()[2:] == ["skesm_dropped_total 2"]
+
+
+def test_a_failure_that_nobody_waits_for_is_silent() -> None:
+    model = Model(poison="W")
+    model.gate.clear()
+
+    async def work(batcher: Batcher) -> object:
+        leaving = asyncio.create_task(batcher.records("m", ["W"], [MEAN]))
+        while not model.calls:
+            await asyncio.sleep(0.001)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        model.gate.set()
+        return values(await batcher.records("m", ["A"], [MEAN]))
+
+    assert run(model, work) == [value("m", "A")]

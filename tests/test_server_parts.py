@@ -16,7 +16,7 @@ from skesm.backends import LocalBackend
 from skesm.esm2.spec import find_registered
 from skesm.server import Gatekeeper, Limits, ServerConfig
 from skesm.server._config import is_loopback
-from skesm.server._logs import FIELDS, JsonLines
+from skesm.server._logs import FIELDS, JsonLines, NoFlood
 from skesm.server._metrics import Counter, Histogram
 from skesm.server._problems import Refusal
 from skesm.server._requests import read_ask
@@ -225,3 +225,37 @@ def test_large_counts_are_exact() -> None:
     counter = Counter("c", "Help.")
     counter.add(123_456_789)
     assert counter.lines()[2:] == ["c 123456789"]
+
+
+def test_a_key_of_the_environment_signs_logins() -> None:
+    environ = {"SKESM_SERVER_USERS": "ada:word", "SKESM_SERVER_KEY": "k" * 32}
+    ours, theirs = Gatekeeper.from_environment(environ), Gatekeeper.from_environment(environ)
+    issued = ours.log_in("ada", "word")
+    assert issued is not None
+    assert theirs.admits(None, issued[0])
+    assert theirs.refresh(issued[1]) is not None
+    removed = Gatekeeper.from_environment({**environ, "SKESM_SERVER_USERS": "bob:word"})
+    assert not removed.admits(None, issued[0])
+    assert removed.refresh(issued[1]) is None
+    assert "k" * 32 not in repr(vars(ours))
+
+
+@pytest.mark.parametrize("key", ["", "short", " " * 40])
+def test_a_key_that_can_be_guessed_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="SKESM_SERVER_KEY must have at least 32 characters"):
+        Gatekeeper.from_environment({"SKESM_SERVER_KEY": key})
+    with pytest.raises(ValueError, match="at least 32"):
+        Gatekeeper(key="short")
+
+
+def test_asyncio_is_told_by_its_first_line_once_a_second() -> None:
+    message = "Task exception was never retrieved\nfuture: <Task exception=ValueError('SECRETSEQ')>"
+    record = logging.LogRecord("asyncio", logging.ERROR, __file__, 1, message, (), None)
+    line = json.loads(JsonLines().format(record))
+    assert line["message"] == "Task exception was never retrieved"
+    flood = NoFlood()
+    kept = []
+    for created in (0.0, 0.5, 0.9, 1.1, 1.2, 5.0):
+        record.created = created
+        kept.append(flood.filter(record))
+    assert kept == [True, False, False, True, False, True]

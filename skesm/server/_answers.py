@@ -54,7 +54,11 @@ def encode_body(ask: Ask, records: Sequence[Record], *, compress: bool) -> tuple
     """
     results = [to_json(_result(ask, place, record)) for place, record in enumerate(records)]
     key = b"predictions" if ask.dialect == "v1" else b"results"
-    body = b'{"%b":[%b]}' % (key, b",".join(results))
+    return compressed_if(compress, b'{"%b":[%b]}' % (key, b",".join(results)))
+
+
+def compressed_if(compress: bool, body: bytes) -> tuple[bytes, bool]:
+    """The body, compressed if that is wanted and worth it, and whether it is."""
     compress = compress and len(body) >= GZIP_MINIMUM
     return (zlib.compress(body, _GZIP_LEVEL, _GZIP_WINDOW) if compress else body), compress
 
@@ -72,7 +76,7 @@ def _result(ask: Ask, place: int, record: Record) -> Mapping[str, Any]:
     wanted = {output: record[output] for output in ask.outputs}
     (results,) = encode_answer(ask.dialect, [wanted], start=place).values()
     result: Mapping[str, Any] = results[0]
-    return result
+    return {"sequence_index": place, **result} if ask.dialect in ("v3", "hub") else result
 
 
 def log_prob(sequence: str, logits: FloatArray) -> float:

@@ -12,12 +12,14 @@ from typing import NoReturn
 
 TOKENS_VARIABLE = "SKESM_SERVER_TOKENS"
 USERS_VARIABLE = "SKESM_SERVER_USERS"
+KEY_VARIABLE = "SKESM_SERVER_KEY"
 
 LOGIN_PATH = "/api/auth/token/"
 REFRESH_PATH = "/api/auth/token/refresh/"
 
 _ACCESS_SECONDS = 3600
 _REFRESH_SECONDS = 7 * 86400
+_SHORTEST_KEY = 32  # characters; a key that can be guessed lets anybody log in
 
 
 class Gatekeeper:
@@ -31,20 +33,30 @@ class Gatekeeper:
         Passwords of those who may log in.
     clock : callable
         Seconds since the epoch.
+    key : str, default=None
+        Signs logins; at least 32 characters. Servers with the same key and users take each other's logins, also after
+        a restart. None makes a key that ends with this object.
 
     Notes
     -----
     A login gives two signed strings, `access` and `refresh`, as BioLM's does. They are valid for an hour and a week,
-    and no longer than the server runs: its signing key is made at the start and kept in memory only.
+    and end earlier if the user is removed or gets another password.
     """
 
     def __init__(
-        self, tokens: Iterable[str] = (), users: Mapping[str, str] | None = None, clock: Callable[[], float] = time.time
+        self,
+        tokens: Iterable[str] = (),
+        users: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.time,
+        key: str | None = None,
     ) -> None:
+        if key is not None and len(key) < _SHORTEST_KEY:
+            raise ValueError(f"the key that signs logins has {len(key)} characters: use at least {_SHORTEST_KEY}")
         # Digests are of one length, so that comparing tells nothing of the length either.
         self._tokens = [_digest(token) for token in tokens]
         self._users = [(_digest(user), _digest(password)) for user, password in (users or {}).items()]
-        self._key = secrets.token_bytes(32)
+        self._key = secrets.token_bytes(32) if key is None else _digest(key)
+        self._owners = {self._owner(user) for user in self._users}
         self._clock = clock
 
     def __repr__(self) -> str:
@@ -55,13 +67,13 @@ class Gatekeeper:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Gatekeeper:
-        """Tokens and ``user:password`` pairs of the environment, separated by white space.
+        """Tokens and ``user:password`` pairs of the environment, separated by white space, and the key for logins.
 
         Raises
         ------
         ValueError
             If a variable is set and empty, which is more likely a mistake than a wish for no protection, or if a pair
-            has no colon.
+            has no colon, or if the key is short.
         """
         environ = os.environ if environ is None else environ
         found = {}
@@ -75,7 +87,10 @@ class Gatekeeper:
             if not user or not password:
                 raise ValueError(f"{USERS_VARIABLE} holds something that is not user:password")
             users[user] = password
-        return cls(found[TOKENS_VARIABLE], users)
+        key = environ.get(KEY_VARIABLE)
+        if key is not None and len(key.strip()) < _SHORTEST_KEY:
+            raise ValueError(f"{KEY_VARIABLE} must have at least {_SHORTEST_KEY} characters, or be unset")
+        return cls(found[TOKENS_VARIABLE], users, key=key)
 
     @property
     def required(self) -> bool:
@@ -87,16 +102,20 @@ class Gatekeeper:
         """Whether there is anybody to log in."""
         return bool(self._users)
 
-    def admits(self, authorization: str | None, access: str | None) -> bool:
-        """Whether a request with this ``Authorization`` header and this cookie ``access`` may be answered."""
+    def admits(self, authorization: str | None, access: str | None, *, bearer_tokens: bool = False) -> bool:
+        """Whether a request with this ``Authorization`` header and this cookie ``access`` may be answered.
+
+        With `bearer_tokens`, a token may also come as ``Bearer``.
+        """
         if not self.required:
             return True
         scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() == "token" and self._knows(token.strip()):
+        schemes = ("token", "bearer") if bearer_tokens else ("token",)
+        if scheme.lower() in schemes and self._knows(token.strip()):
             return True
         if scheme.lower() == "bearer":  # what a login gave may also come this way
             access = token.strip()
-        return access is not None and self._valid("access", access)
+        return access is not None and self._owner_of("access", access) is not None
 
     def log_in(self, user: str, password: str) -> tuple[str, str] | None:
         """(access, refresh), or None if user or password is wrong."""
@@ -105,13 +124,15 @@ class Gatekeeper:
         for known in self._users:  # all of them, whoever comes: the time taken tells nothing
             same_user, same_password = (hmac.compare_digest(a, b) for a, b in zip(given, known, strict=True))
             right |= same_user & same_password
-        return (self._issue("access", _ACCESS_SECONDS), self._issue("refresh", _REFRESH_SECONDS)) if right else None
+        if not right:
+            return None
+        owner = self._owner(given)
+        return self._issue("access", _ACCESS_SECONDS, owner), self._issue("refresh", _REFRESH_SECONDS, owner)
 
     def refresh(self, refresh: str | None) -> str | None:
         """A new access string, or None if `refresh` is not valid."""
-        if refresh is None or not self._valid("refresh", refresh):
-            return None
-        return self._issue("access", _ACCESS_SECONDS)
+        owner = None if refresh is None else self._owner_of("refresh", refresh)
+        return None if owner is None else self._issue("access", _ACCESS_SECONDS, owner)
 
     def _knows(self, token: str) -> bool:
         given = _digest(token)
@@ -120,19 +141,24 @@ class Gatekeeper:
             right |= hmac.compare_digest(given, known)
         return right
 
-    def _issue(self, kind: str, seconds: int) -> str:
-        claim = f"{kind}.{int(self._clock()) + seconds}.{secrets.token_hex(8)}"
-        return f"{claim}.{self._signature(claim)}"
+    def _owner(self, user: tuple[bytes, bytes]) -> str:
+        """Name of a user with this password, which tells neither."""
+        return self._signature(b"owner" + b"".join(user))[:16]
 
-    def _valid(self, kind: str, text: str) -> bool:
+    def _issue(self, kind: str, seconds: int, owner: str) -> str:
+        claim = f"{kind}.{int(self._clock()) + seconds}.{owner}.{secrets.token_hex(8)}"
+        return f"{claim}.{self._signature(claim.encode())}"
+
+    def _owner_of(self, kind: str, text: str) -> str | None:
+        """User whose login gave `text`; None if it is not valid."""
         claim, _, signature = text.rpartition(".")
-        if not hmac.compare_digest(signature.encode(), self._signature(claim).encode()):
-            return False
-        claimed, expiry, _ = claim.split(".")  # signed, so it is ours
-        return claimed == kind and self._clock() < int(expiry)
+        if not hmac.compare_digest(signature.encode(), self._signature(claim.encode()).encode()):
+            return None
+        claimed, expiry, owner, _ = claim.split(".")  # signed, so it is ours
+        return owner if claimed == kind and self._clock() < int(expiry) and owner in self._owners else None
 
-    def _signature(self, claim: str) -> str:
-        return hmac.new(self._key, claim.encode(), hashlib.sha256).hexdigest()
+    def _signature(self, claim: bytes) -> str:
+        return hmac.new(self._key, claim, hashlib.sha256).hexdigest()
 
 
 def _digest(text: str) -> bytes:

@@ -49,6 +49,7 @@ class _Job:
     done: asyncio.Future[Record]
     tokens: int
     since: float
+    waiting: int = 0  # requests that want it
 
 
 @dataclass(eq=False, repr=False)
@@ -117,8 +118,14 @@ class Batcher:
             What the backend raised for the first sequence that it could not compute by itself.
         """
         jobs = [self._job(model, sequence, frozenset(outputs)) for sequence in sequences]
-        # Not gather: if this request is given up, others may wait for the same sequences.
-        await asyncio.wait({job.done for job in jobs})
+        for job in jobs:
+            job.waiting += 1
+        try:
+            # Not gather: if this request is given up, others may wait for the same sequences.
+            await asyncio.wait({job.done for job in jobs})
+        except asyncio.CancelledError:
+            self._leave(jobs)
+            raise
         for error in [job.done.exception() for job in jobs]:  # all are looked at, or asyncio would complain
             if error is not None:
                 raise error
@@ -144,11 +151,31 @@ class Batcher:
         self._arrival.set()
         return job
 
+    def _leave(self, jobs: Sequence[_Job]) -> None:
+        """Give up one request's jobs; those that no other request waits for are not computed."""
+        for job in jobs:
+            job.waiting -= 1
+        for key in {(job.model, job.outputs) for job in jobs} & self._lines.keys():
+            line = self._lines[key]
+            for job in line.jobs:
+                if not job.waiting:
+                    line.tokens -= job.tokens
+                    self._forget(job)
+                    self._metrics.dropped.add()
+            line.jobs = deque(job for job in line.jobs if job.waiting)
+
+    def _forget(self, job: _Job) -> None:
+        place = job.model, job.sequence
+        self._under_way[place].remove(job)
+        if not self._under_way[place]:
+            del self._under_way[place]
+
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             async with self._turn:  # one runner collects at a time, so that batches are as large as they can be
-                jobs = await self._collect()
+                while not (jobs := await self._collect()):
+                    pass  # every request that it was for has been given up
             # All threads for a batch that is alone; with work for two, both soon have their half.
             threads = self._threads // self._n_runners if self._busy else self._threads
             self._busy += 1
@@ -162,8 +189,8 @@ class Batcher:
             self._arrival.clear()
             await self._arrival.wait()
         key, line = next(iter(self._lines.items()))
-        end = line.jobs[0].since + self._wait
         loop = asyncio.get_running_loop()
+        end = line.jobs[0].since + self._wait if line.jobs else loop.time()
         while line.tokens < self._tokens_per_batch and (left := end - loop.time()) > 0:
             self._arrival.clear()
             try:
@@ -204,12 +231,10 @@ class Batcher:
 
     def _settle(self, jobs: Sequence[_Job], outcomes: Sequence[_Outcome], hits: int, seconds: float) -> None:
         for job, outcome in zip(jobs, outcomes, strict=True):
-            place = job.model, job.sequence
-            self._under_way[place].remove(job)
-            if not self._under_way[place]:
-                del self._under_way[place]
+            self._forget(job)
             if isinstance(outcome, Exception):
                 job.done.set_exception(outcome)
+                job.done.exception()  # looked at: if its request has been given up, asyncio would complain
                 self._metrics.failures.add()
             else:
                 job.done.set_result(outcome)

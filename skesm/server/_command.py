@@ -11,7 +11,7 @@ from typing import Any
 from skesm.backends.local import LocalBackend
 from skesm.esm2.spec import DEMO_MODEL
 from skesm.protocol.wire import MAX_ITEMS, MAX_LENGTH
-from skesm.server._auth import TOKENS_VARIABLE, USERS_VARIABLE, Gatekeeper
+from skesm.server._auth import KEY_VARIABLE, TOKENS_VARIABLE, USERS_VARIABLE, Gatekeeper
 from skesm.server._config import MAX_MODELS, ServerConfig
 from skesm.server._logs import configure_logging
 from skesm.server._requests import Limits
@@ -32,7 +32,8 @@ def add_serve_parser(commands: Any, announce: Callable[[str], object]) -> None:
         "serve",
         help="answer BioLM's protocol with a model of this machine",
         description="Serve ESM-2 in BioLM's protocols (v1, v2, v3 and biolm-hub). Credentials are read from the "
-        f"environment: {TOKENS_VARIABLE} holds tokens, {USERS_VARIABLE} user:password pairs, separated by white space.",
+        f"environment: {TOKENS_VARIABLE} holds tokens, {USERS_VARIABLE} user:password pairs, separated by white space; "
+        f"{KEY_VARIABLE} signs logins, so that they survive a restart.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
@@ -47,6 +48,15 @@ def add_serve_parser(commands: Any, announce: Callable[[str], object]) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="name or address to listen at")
     parser.add_argument("--port", type=_from(0), default=8000, help="0 takes a free one")
     parser.add_argument("--allow-anonymous", action="store_true", help="listen to other machines without credentials")
+    parser.add_argument(
+        "--allowed-host",
+        action="append",
+        dest="allowed_hosts",
+        metavar="NAME",
+        help="name that requests may call this server by, in their header Host; may be repeated; '*' allows every "
+        "name; addresses are always allowed (default: the names of this machine)",
+        default=argparse.SUPPRESS,
+    )
     compute = parser.add_argument_group("computing")
     compute.add_argument("--engine", choices=("auto", "numpy", "torch"), default="auto", help="what computes")
     compute.add_argument("--device", default="auto", help="for torch, for example cuda:1")
@@ -76,6 +86,12 @@ def add_serve_parser(commands: Any, announce: Callable[[str], object]) -> None:
         help="residues taken and not answered",
     )
     limits.add_argument("--grace", type=_from(1), default=300, metavar="S", help="seconds to finish after SIGTERM")
+    limits.add_argument(
+        "--head-timeout", type=_from(1), default=10, metavar="S", help="seconds for the head of a request to arrive"
+    )
+    limits.add_argument(
+        "--max-connections", type=_from(1), metavar="N", help="connections at a time; by descriptors if not given"
+    )
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info", help="to stderr")
     parser.set_defaults(run=partial(_serve, announce))
 
@@ -90,6 +106,7 @@ def _serve(announce: Callable[[str], object], args: argparse.Namespace) -> None:
         queue_residues=args.queue,
         batch_wait=args.batch_wait / 1000,
         gatekeeper=Gatekeeper.from_environment(),
+        allowed_hosts=tuple(args.allowed_hosts) if "allowed_hosts" in args else None,
     )
     serve(
         config,
@@ -97,6 +114,8 @@ def _serve(announce: Callable[[str], object], args: argparse.Namespace) -> None:
         port=args.port,
         allow_anonymous=args.allow_anonymous,
         grace=args.grace,
+        head_timeout=args.head_timeout,
+        max_connections=args.max_connections,
         announce=announce,
     )
 

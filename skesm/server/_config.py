@@ -70,6 +70,9 @@ class ServerConfig:
         Seconds that a sequence waits for others to share a batch.
     gatekeeper : Gatekeeper
         Who may ask; everybody by default.
+    allowed_hosts : tuple of str, default=None
+        Names that requests may call this server by, in their header ``Host``; ``"*"`` allows every name. None stands
+        for the names of this machine. Addresses are always allowed.
 
     Examples
     --------
@@ -85,6 +88,11 @@ class ServerConfig:
     queue_values: int = 50_000_000
     batch_wait: float = 0.005
     gatekeeper: Gatekeeper = field(default_factory=Gatekeeper)
+    allowed_hosts: tuple[str, ...] | None = None
+
+    def find_allowed_hosts(self) -> tuple[str, ...]:
+        """Names in ``Host`` that are answered, in lower case."""
+        return tuple(name.lower() for name in self.allowed_hosts or machine_names())
 
     def find_models(self) -> list[ServedModel]:
         """Look the models up, without loading their weights.
@@ -123,6 +131,12 @@ def _find_model(backend: LocalBackend, text: str) -> ServedModel:
 
 def _shape(spec: ModelSpec) -> tuple[int, ...]:
     return spec.n_layers, spec.width, spec.n_heads, spec.ffn_width
+
+
+def machine_names() -> tuple[str, ...]:
+    """Names of this machine."""
+    name = socket.gethostname()
+    return "localhost", name, f"{name}.local"
 
 
 def is_loopback(host: str) -> bool:

@@ -24,12 +24,35 @@ class JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
             **getattr(record, FIELDS, {}),
         }
         if record.exc_info and record.exc_info[1] is not None:
             line["exception"] = describe(record.exc_info[1])
         return json.dumps(line, ensure_ascii=False)
+
+
+def _message(record: logging.LogRecord) -> str:
+    # Further lines of asyncio show the objects that failed, and with them the messages of their exceptions.
+    text = record.getMessage()
+    return text.partition("\n")[0] if record.name == "asyncio" else text
+
+
+class NoFlood(logging.Filter):
+    """Lets the same message through once a second: asyncio repeats itself for each connection that it cannot take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the message has not been there for a second."""
+        last = self._last.get(str(record.msg))
+        if last is not None and 0 <= record.created - last < 1:
+            return False
+        self._last = {text: when for text, when in self._last.items() if record.created - when < 1}
+        self._last[str(record.msg)] = record.created
+        return True
 
 
 def describe(error: BaseException) -> dict[str, Any]:
@@ -43,7 +66,7 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 
 def configure_logging(level: str) -> None:
-    """Write what skesm, the server beneath it and Python's warnings say to stderr, as lines of JSON.
+    """Write what skesm, the server beneath it, asyncio and Python's warnings say to stderr, as lines of JSON.
 
     Parameters
     ----------
@@ -53,8 +76,9 @@ def configure_logging(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.captureWarnings(True)
-    for name in ("skesm", "uvicorn", "py.warnings"):
+    for name in ("skesm", "uvicorn", "asyncio", "py.warnings"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.setLevel(level.upper())
         logger.propagate = False
+    logging.getLogger("asyncio").addFilter(NoFlood())

@@ -68,6 +68,7 @@ class Metrics:
         self.computed = Counter("skesm_computed_total", "Sequences that went through the model.")
         self.hits = Counter("skesm_store_hits_total", "Sequences taken from the record store.")
         self.failures = Counter("skesm_failures_total", "Sequences that could not be computed.")
+        self.dropped = Counter("skesm_dropped_total", "Sequences that were not computed, since their clients had left.")
         self.batch_size = Histogram(
             "skesm_batch_sequences", "Distinct sequences in a batch.", (1, 2, 4, 8, 16, 32, 64, 128, 256)
         )

@@ -53,6 +53,8 @@ class Problem:
 
 def refusal(dialect: str, status: int, reason: str, *, code: str = "", **headers: str) -> Refusal:
     """Refuse a request as a whole."""
+    if dialect == "openai":
+        return _openai_refusal(status, reason, code, None, headers)
     return Refusal(*encode_error(dialect, status, reason, code), headers)
 
 
@@ -75,7 +77,18 @@ def refusal_of(dialect: str, problems: Sequence[Problem]) -> Refusal:
                 entry["ctx"] = dict(problem.context)
             detail.append(entry)
         return Refusal(422, {"detail": detail})
+    if dialect == "openai":
+        first = problems[0]
+        place = ".".join(map(str, first.place)) or None
+        reason = f"{place}: {first.message}" if place else first.message
+        return _openai_refusal(400, reason, first.kind, place, {})
     error: dict[str, list[str]] = {}
     for problem in problems:
         error.setdefault("__".join(map(str, problem.place)) or "body", []).append(problem.message)
     return Refusal(400, {"error": error})
+
+
+def _openai_refusal(status: int, reason: str, code: str, place: str | None, headers: Mapping[str, str]) -> Refusal:
+    kind = "invalid_request_error" if status < 500 and status != 429 else "server_error"
+    error = {"message": reason, "type": kind, "param": place, "code": code or None}
+    return Refusal(status, {"error": error}, headers)

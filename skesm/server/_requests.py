@@ -36,12 +36,12 @@ INCLUDES: Mapping[str, str] = {
 }
 
 # A list of layers or outputs that is longer repeats itself.
-_MAX_CHOICES = 256
+MAX_CHOICES = 256
 
 _ENCODABLE = re.compile(f"[{re.escape(''.join(sorted(ACCEPTED_RESIDUES)))}]*")
 _MASKABLE = re.compile(f"(?:[{''.join(sorted(ACCEPTED_RESIDUES - {'-'}))}]|{MASK_SYMBOL})*")
 
-_Place = tuple[str | int, ...]
+Place = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,8 @@ def read_ask(dialect: str, action: str, content: bytes, spec: ModelSpec, limits:
         raise refusal(dialect, 400, "the body is not JSON") from None
     problems: list[Problem] = []
     items_key = "instances" if dialect == "v1" else "items"
-    body = _object(document, (), {items_key}, set() if dialect == "v1" else {"params"}, problems)
-    items = _list(body[items_key], (items_key,), 1, limits.max_items, problems) if items_key in body else []
+    body = object_of(document, (), {items_key}, set() if dialect == "v1" else {"params"}, problems)
+    items = list_of(body[items_key], (items_key,), 1, limits.max_items, problems) if items_key in body else []
     sequences = [_sequence(dialect, action, item, (items_key, i), limits, problems) for i, item in enumerate(items)]
     outputs = _outputs(dialect, action, body.get("params"), spec, problems, contacts=contacts)
     if problems:
@@ -152,8 +152,8 @@ def read_ask(dialect: str, action: str, content: bytes, spec: ModelSpec, limits:
     return Ask(dialect, action, tuple(sequences), outputs, sum(lengths), values)
 
 
-def _object(
-    value: Any, place: _Place, required: set[str], optional: set[str], problems: list[Problem]
+def object_of(
+    value: Any, place: Place, required: set[str], optional: set[str], problems: list[Problem]
 ) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         problems.append(Problem("dict_type", place, "Input should be a valid dictionary"))
@@ -167,7 +167,7 @@ def _object(
     return value
 
 
-def _list(value: Any, place: _Place, at_least: int, at_most: int, problems: list[Problem]) -> list[Any]:
+def list_of(value: Any, place: Place, at_least: int, at_most: int, problems: list[Problem]) -> list[Any]:
     """The list, or an empty one if there is something wrong with it."""
     if not isinstance(value, list):
         problems.append(Problem("list_type", place, "Input should be a valid list"))
@@ -184,9 +184,9 @@ def _list(value: Any, place: _Place, at_least: int, at_most: int, problems: list
     return []
 
 
-def _sequence(dialect: str, action: str, item: Any, place: _Place, limits: Limits, problems: list[Problem]) -> str:
+def _sequence(dialect: str, action: str, item: Any, place: Place, limits: Limits, problems: list[Problem]) -> str:
     for key in ("data", "text") if dialect == "v1" else ("sequence",):
-        item = _object(item, place, {key}, set(), problems).get(key)
+        item = object_of(item, place, {key}, set(), problems).get(key)
         place = (*place, key)
         if item is None:
             # Either the object has said so already, or it is null.
@@ -196,14 +196,14 @@ def _sequence(dialect: str, action: str, item: Any, place: _Place, limits: Limit
     if not isinstance(item, str):
         problems.append(Problem("string_type", place, "Input should be a valid string"))
         return ""
-    problem = _sequence_problem(item, action, limits)
+    problem = sequence_problem(item, action, limits)
     if problem is not None:
         kind, message, context = problem
         problems.append(Problem(kind, place, message, context))
     return item
 
 
-def _sequence_problem(sequence: str, action: str, limits: Limits) -> tuple[str, str, Mapping[str, Any]] | None:
+def sequence_problem(sequence: str, action: str, limits: Limits) -> tuple[str, str, Mapping[str, Any]] | None:
     masked = action == "predict"
     if not sequence:
         return "string_too_short", "String should have at least 1 character", {"min_length": 1}
@@ -232,12 +232,14 @@ def _outputs(
         specs = {OutputSpec("mean", spec.n_layers), OutputSpec("logit_means"), *received}
         return tuple(sorted(specs | ({OutputSpec(CONTACTS)} if contacts else set()), key=str))
     if action != "encode":
-        _object({} if params is None else params, ("params",), set(), set(), problems)
+        object_of({} if params is None else params, ("params",), set(), set(), problems)
         return (OutputSpec("logits"),)
-    choices = _object({} if params is None else params, ("params",), set(), {"repr_layers", "include"}, problems)
+    choices = object_of({} if params is None else params, ("params",), set(), {"repr_layers", "include"}, problems)
     layers: set[int] = set()
-    place: _Place = ("params", "repr_layers")
-    for i, layer in enumerate(_list(choices.get("repr_layers", [-1]), place, 1, _MAX_CHOICES, problems)):
+    place: Place = ("params", "repr_layers")
+    for i, layer in enumerate(list_of(choices.get("repr_layers", [-1]), place, 1, MAX_CHOICES, problems)):
+        if isinstance(layer, float) and layer.is_integer():  # JSON knows no integers: 1.0 is one
+            layer = int(layer)
         if not isinstance(layer, int) or isinstance(layer, bool):
             problems.append(Problem("int_type", (*place, i), "Input should be a valid integer"))
             continue
@@ -247,7 +249,7 @@ def _outputs(
             problems.append(Problem("value_error", (*place, i), str(error)))
     kinds: set[str] = set()
     place = ("params", "include")
-    for i, name in enumerate(_list(choices.get("include", ["mean"]), place, 1, _MAX_CHOICES, problems)):
+    for i, name in enumerate(list_of(choices.get("include", ["mean"]), place, 1, MAX_CHOICES, problems)):
         if name == CONTACTS and not contacts:
             # Without the hub's code for the user's error: that would send a client looking for one bad item.
             raise refusal(

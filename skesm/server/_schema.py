@@ -1,14 +1,15 @@
-"""What the server says of itself: the hosted dialects' schema, and OpenAPI."""
+"""What the server says of its requests, as JSON Schema."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from skesm._alphabet import MASK_SYMBOL
 from skesm.protocol.wire import ACCEPTED_RESIDUES, action_path, model_slug
 from skesm.server._config import ServedModel
-from skesm.server._requests import ACTIONS, Limits, includes
+from skesm.server._embeddings import FORMATS, MAX_INPUTS
+from skesm.server._requests import ACTIONS, MAX_CHOICES, Limits, includes
 
 Json = dict[str, Any]
 
@@ -24,17 +25,9 @@ def request_schema(dialect: str, action: str, model: ServedModel, limits: Limits
     >>> schema["properties"]["items"]["maxItems"]
     8
     """
-    letters = "".join(sorted(ACCEPTED_RESIDUES - {"-"}))
-    pattern = f"^(?:[{letters}]|{MASK_SYMBOL})+$" if action == "predict" else f"^[{letters}-]+$"
-    sequence: Json = {"type": "string", "minLength": 1, "pattern": pattern}
-    if action == "predict":
-        sequence["description"] = (
-            f"At most {limits.max_length} residues, at least one of them {MASK_SYMBOL}, which counts as one."
-        )
-    else:
-        sequence["maxLength"] = limits.max_length
+    sequence = sequence_schema(action, limits)
     if dialect == "v1":
-        return _object({"instances": _items(_object({"data": _object({"text": sequence})}), limits)})
+        return object_schema({"instances": _items(object_schema({"data": object_schema({"text": sequence})}), limits)})
     choices: Json = {}
     if action == "encode":
         n_layers = model.spec.n_layers
@@ -44,6 +37,7 @@ def request_schema(dialect: str, action: str, model: ServedModel, limits: Limits
                 "items": {"type": "integer", "minimum": -(n_layers + 1), "maximum": n_layers},
                 "default": [-1],
                 "minItems": 1,
+                "maxItems": MAX_CHOICES,
                 "description": f"0 is the embedding, {n_layers} the last layer; negative numbers count from the end.",
             },
             "include": {
@@ -51,45 +45,59 @@ def request_schema(dialect: str, action: str, model: ServedModel, limits: Limits
                 "items": {"type": "string", "enum": list(includes(contacts=model.has_contacts))},
                 "default": ["mean"],
                 "minItems": 1,
+                "maxItems": MAX_CHOICES,
             },
         }
-    properties = {"params": _object(choices, required=()), "items": _items(_object({"sequence": sequence}), limits)}
-    return _object(properties, required=("items",))
+    params = {**object_schema(choices, required=()), "type": ["object", "null"]}
+    properties = {"params": params, "items": _items(object_schema({"sequence": sequence}), limits)}
+    return object_schema(properties, required=("items",))
 
 
-def openapi(models: Iterable[ServedModel], limits: Limits, version: str, *, protected: bool) -> Json:
-    """OpenAPI document of all models and dialects."""
-    answer = {
-        "200": {"description": "The results, in the order of the items.", "content": _json({"type": "object"})},
-        "400": {"description": "The request is not valid."},
-        "413": {"description": "Body or answer is too large."},
-        "422": {"description": "The request is not valid (hub)."},
-        "429": {"description": "Too much is waiting; Retry-After says when to come back."},
+def sequence_schema(action: str, limits: Limits) -> Json:
+    """JSON Schema of one sequence: exactly what is accepted."""
+    letters = "".join(sorted(ACCEPTED_RESIDUES - {"-"}))
+    if action == "predict":
+        return {
+            "type": "string",
+            "minLength": len(MASK_SYMBOL),
+            "pattern": f"^(?=.*{MASK_SYMBOL})(?:[{letters}]|{MASK_SYMBOL}){{1,{limits.max_length}}}$",
+            "description": f"At most {limits.max_length} residues. {MASK_SYMBOL} counts as one, and must be there.",
+        }
+    return {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": limits.max_length,
+        "pattern": f"^-*[{letters}][{letters}-]*$",
     }
-    if protected:
-        answer["401"] = {"description": "Credentials are missing or wrong."}
-    paths: Json = {"/": {"get": {"summary": "Health", "responses": {"200": {"description": "Ready."}}}}}
+
+
+def embeddings_schema(models: Iterable[ServedModel], limits: Limits) -> Json:
+    """JSON Schema of the body of a request for embeddings in OpenAI's shape."""
+    sequence = sequence_schema("encode", limits)
+    inputs: Json = {"anyOf": [sequence, {"type": "array", "minItems": 1, "maxItems": MAX_INPUTS, "items": sequence}]}
+    schemas = []
+    for model in models:
+        properties: Json = {
+            "model": {"type": "string", "enum": sorted(model.names), "description": "Case does not matter."},
+            "input": inputs,
+            "encoding_format": {"type": "string", "enum": list(FORMATS), "default": "float"},
+            "dimensions": {"type": "integer", "enum": [model.spec.width]},
+            "user": {"type": "string", "description": "Not used."},
+        }
+        schemas.append(object_schema(properties, required=("model", "input")))
+    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+
+
+def post_paths(models: Iterable[ServedModel]) -> Iterator[tuple[str, str, ServedModel, str]]:
+    """Dialect, action, model and path of everything that can be asked of a model by its path."""
     for model in models:
         for dialect, actions in ACTIONS.items():
             for action in actions:
-                operation = {
-                    "summary": f"{model.spec.name}: {action} ({dialect})",
-                    "requestBody": {"required": True, "content": _json(request_schema(dialect, action, model, limits))},
-                    "responses": answer,
-                }
-                paths[action_path(dialect, model_slug(model.spec, dialect), action)] = {"post": operation}
-    document: Json = {"openapi": "3.1.0", "info": {"title": "skesm", "version": version}, "paths": paths}
-    if protected:
-        schemes = {
-            "token": {"type": "apiKey", "in": "header", "name": "Authorization", "description": "Token …"},
-            "access": {"type": "apiKey", "in": "cookie", "name": "access"},
-        }
-        document["components"] = {"securitySchemes": schemes}
-        document["security"] = [{name: []} for name in schemes]
-    return document
+                yield dialect, action, model, action_path(dialect, model_slug(model.spec, dialect), action)
 
 
-def _object(properties: Mapping[str, Any], required: Iterable[str] | None = None) -> Json:
+def object_schema(properties: Mapping[str, Any], required: Iterable[str] | None = None) -> Json:
+    """Schema of an object without further fields; all are required if nothing else is said."""
     return {
         "type": "object",
         "properties": dict(properties),
@@ -100,7 +108,3 @@ def _object(properties: Mapping[str, Any], required: Iterable[str] | None = None
 
 def _items(item: Json, limits: Limits) -> Json:
     return {"type": "array", "minItems": 1, "maxItems": limits.max_items, "items": item}
-
-
-def _json(schema: Json) -> Json:
-    return {"application/json": {"schema": schema}}

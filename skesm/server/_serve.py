@@ -8,14 +8,53 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from skesm._optional import import_optional
 from skesm.server._config import ServerConfig, is_loopback
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
 
 # Longer than clients pause between two batches: a connection closed under a client's next POST costs it a retry.
 _KEEP_ALIVE_SECONDS = 75
 
 _logger = logging.getLogger(__name__)
+
+
+def create_app(config: ServerConfig | None = None) -> Starlette:
+    """Application for any ASGI server; loads the models.
+
+    Parameters
+    ----------
+    config : ServerConfig, default=None
+        None serves the demo model to everybody.
+
+    Returns
+    -------
+    app : starlette.applications.Starlette
+        One process computes: run it in one worker. Slow clients, connections and signals are the ASGI server's matter;
+        `serve` looks after them.
+
+    Raises
+    ------
+    ValueError, CheckpointError
+        If a model cannot be served.
+    MissingDependencyError
+        Without the extra ``server``.
+
+    Examples
+    --------
+    >>> app = create_app()
+    >>> sorted(route.path for route in app.routes if "transform" in route.path)
+    ['/api/v1/models/{model}/transform', '/api/v1/models/{model}/transform/']
+    """
+    for module in ("starlette", "orjson"):
+        import_optional(module, "server")
+    from skesm.server import _app
+
+    return _app.create_app(ServerConfig() if config is None else config)
 
 
 def serve(
@@ -25,9 +64,13 @@ def serve(
     port: int = 8000,
     allow_anonymous: bool = False,
     grace: int = 300,
+    head_timeout: float = 10,
+    max_connections: int | None = None,
     announce: Callable[[str], object] | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; then answer what was taken, and return.
+
+    Between the signal and the end, new requests get status 503, and ``/readyz`` says that the server is draining.
 
     Parameters
     ----------
@@ -41,6 +84,11 @@ def serve(
         Permit to listen where other machines can connect although `config` asks nobody for credentials.
     grace : int, default=300
         Seconds, after the signal, in which requests that were taken may finish.
+    head_timeout : float, default=10
+        Seconds for the head of a request to arrive.
+    max_connections : int, default=None
+        Connections at a time. With one more, the one that has waited longest for a request is closed. None takes as
+        many as this process has descriptors for, at most 1,024.
     announce : callable, default=None
         Gets the server's address as soon as it takes connections.
 
@@ -53,22 +101,26 @@ def serve(
     MissingDependencyError
         Without the extra ``server``.
     """
-    for module in ("starlette", "uvicorn", "orjson"):
-        import_optional(module, "server")
-    import uvicorn
-
-    from skesm.server._app import create_app
-
+    import_optional("uvicorn", "server")
     config = ServerConfig() if config is None else config
     if not config.gatekeeper.required and not allow_anonymous and not is_loopback(host):
         raise ValueError(
             f"host {host!r} can be reached from other machines, and nobody would be asked for credentials: set "
             "SKESM_SERVER_TOKENS or SKESM_SERVER_USERS, or allow everybody with --allow-anonymous"
         )
+    if config.allowed_hosts is None and host:
+        config = replace(config, allowed_hosts=(*config.find_allowed_hosts(), host))
     app = create_app(config)
+    import uvicorn
+
+    from skesm.server._connections import ACCEPTED_AT_ONCE, Server, connection_class, default_max_connections
+
     with _listen(host, port) as listener:
         settings = uvicorn.Config(
             app,
+            loop="asyncio",
+            http=connection_class(head_timeout, max_connections or default_max_connections()),
+            backlog=ACCEPTED_AT_ONCE,
             log_config=None,
             # Below INFO headers are logged, and with them credentials.
             log_level=max(logging.getLogger("uvicorn").getEffectiveLevel(), logging.INFO),
@@ -78,7 +130,6 @@ def serve(
             ws="none",
             lifespan="on",
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=grace,
         )
         bound = listener.getsockname()
         url = (
@@ -88,7 +139,7 @@ def serve(
         if announce is not None:
             announce(url)
         with _survive_sigterm():
-            uvicorn.Server(settings).run(sockets=[listener])
+            Server(settings, app.state.application, grace).run(sockets=[listener])
 
 
 @contextmanager

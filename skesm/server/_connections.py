@@ -1,0 +1,145 @@
+"""Connections: how long they may take, how many there may be, and what becomes of them when the server ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from skesm.server._app import Application
+
+#: Connections that asyncio accepts at a time. Each holds a descriptor before this module can count it.
+ACCEPTED_AT_ONCE = 64
+#: Connections that wait in the kernel while the server is busy.
+_WAITING = 2048
+#: Descriptors left to everything else: files, the record store, connections that were just accepted.
+_RESERVED = ACCEPTED_AT_ONCE + 64
+_MOST, _LEAST = 1024, 16
+
+
+def default_max_connections() -> int:
+    """Connections for which this process has descriptors."""
+    try:
+        import resource
+    except ImportError:  # not a POSIX system
+        return _MOST
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST if soft == resource.RLIM_INFINITY else max(min(_MOST, soft - _RESERVED), _LEAST)
+
+
+class Connection(H11Protocol):
+    """A connection that is closed if the head of its next request does not arrive in time.
+
+    When there are too many, the one that has waited longest for a head makes room for the newest: clients that send
+    nothing cannot keep others out.
+    """
+
+    #: Seconds for a head, from the start of the connection or from the head's first byte.
+    head_seconds: float
+    #: Connections at a time.
+    most: int
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first head."""
+        super().connection_made(transport)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._waiting_since = self.loop.time()
+        self._await_head()
+        self._make_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._head_has_come()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Look whether a head has been completed by what came."""
+        super().data_received(data)
+        if self._is_busy:
+            self._head_has_come()
+        elif self._deadline is None:
+            self._await_head()
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for another request."""
+        self._waiting_since = self.loop.time()
+        super().on_response_complete()
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether there is a request that has not been answered."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _await_head(self) -> None:
+        self._deadline = self.loop.call_later(self.head_seconds, self._head_is_late)
+
+    def _head_has_come(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _head_is_late(self) -> None:
+        self._deadline = None
+        if not self._is_busy:
+            self.transport.abort()
+
+    def _make_room(self) -> None:
+        others = [c for c in self.connections if isinstance(c, Connection) and not c.transport.is_closing()]
+        if len(others) <= self.most:
+            return
+        waiting = [c for c in others if c is not self and not c._is_busy]
+        # Those that never sent a request go first.
+        leaving = min(waiting, key=lambda c: (c.cycle is not None, c._waiting_since), default=self)
+        leaving.transport.abort()
+
+
+def connection_class(head_seconds: float, most: int) -> type[asyncio.Protocol]:
+    """Class of the connections of one server."""
+    return type("Connection", (Connection,), {"head_seconds": head_seconds, "most": most})
+
+
+class Server(uvicorn.Server):
+    """Refuses new requests after the first signal, and ends when those that it took have been answered.
+
+    Parameters
+    ----------
+    config : uvicorn.Config
+    application : Application
+        Is told to drain.
+    grace : float
+        Seconds in which requests that were taken may finish.
+    """
+
+    def __init__(self, config: uvicorn.Config, application: Application, grace: float) -> None:
+        super().__init__(config)
+        self._application = application
+        self._grace = grace
+        self._end = 0.0
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Listen. asyncio's own backlog is also the number that it accepts at once, which must be small."""
+        await super().startup(sockets)
+        for listener in sockets or []:
+            listener.listen(_WAITING)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain at the first signal, end at the second."""
+        again = self._application.draining
+        self.should_exit = again
+        super().handle_exit(sig, frame)
+        if not again:
+            self.should_exit = False
+            self._end = time.monotonic() + self._grace
+            self._application.drain()
+
+    async def on_tick(self, counter: int) -> bool:
+        """End as soon as everything that was taken has been answered."""
+        if self._application.draining:
+            left = self._end - time.monotonic()
+            self.should_exit |= self._application.is_idle or left <= 0
+            self.config.timeout_graceful_shutdown = max(int(left), 1)
+        return await super().on_tick(counter)
