@@ -29,7 +29,8 @@ from skesm.exceptions import BackendError, CheckpointError, CheckpointNotFoundEr
 
 SEQUENCES = ["MKTAYIAKQR", "GS<mask>XB"]
 OUTPUTS = [OutputSpec("mean", 2), OutputSpec("residues", 1), OutputSpec("logits")]
-GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "data" / "biolm_golden" / "esm2_8m.json"
+#: Cut to the first channels of each vector.
+GOLDEN = Path(__file__).parent / "data" / "biolm_answers.json"
 
 
 def embed(
@@ -451,16 +452,16 @@ def test_without_a_network_the_error_says_what_to_do(ask) -> None:
 @pytest.mark.network
 def test_the_published_8m_model_gives_biolms_numbers() -> None:
     """BioLM's service runs the same weights; its answers were captured. It runs in lower precision than float32."""
-    if not GOLDEN.exists():
-        pytest.skip("the captured answers are not at hand")
-    golden = json.loads(GOLDEN.read_text())
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))["8m"]
     outputs = [OutputSpec(kind, layer) for kind in ("mean", "residues") for layer in range(7)]
     records = embed("esm2_t6_8M_UR50D", outputs, golden["encode_sequences"])
     for record, answer in zip(records, golden["encode"]["results"], strict=True):
         for item in answer["embeddings"]:
-            np.testing.assert_allclose(record[OutputSpec("mean", item["layer"])], item["embedding"], atol=1e-3)
+            mean = record[OutputSpec("mean", item["layer"])][: len(item["embedding"])]
+            np.testing.assert_allclose(mean, item["embedding"], atol=1e-3)
         for item in answer["per_token_embeddings"]:
-            np.testing.assert_allclose(record[OutputSpec("residues", item["layer"])], item["embeddings"], atol=1e-3)
+            residues = record[OutputSpec("residues", item["layer"])][:, : len(item["embeddings"][0])]
+            np.testing.assert_allclose(residues, item["embeddings"], atol=1e-3)
     logits = OutputSpec("logits")
     records = embed("esm2_t6_8M_UR50D", [logits], golden["predict_sequences"])
     for record, answer in zip(records, golden["predict"]["results"], strict=True):

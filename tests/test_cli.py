@@ -17,7 +17,7 @@ from skesm import ESM2Embedder
 from skesm.cli import main
 from skesm.esm2.spec import REGISTRY
 
-GFP = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "fluorescence.valid.csv"
+GFP = Path(skesm.__file__).parent / "datasets" / "data" / "gfp_fluorescence.csv"
 FILES = ("manifest.json", "predictions.csv", "predictions.png", "table.csv")
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -87,7 +87,7 @@ class TestDemo:
         """GFP variants, of 235 to 237 residues."""
         lines = GFP.read_text().splitlines()
         short = [i for i, line in enumerate(lines) if 0 < line.index(",") < 237 and i > 0][:3]
-        chosen = [lines[0].replace("label", "y").replace("seq", "protein"), *lines[1:40], *(lines[i] for i in short)]
+        chosen = ["protein,y", *lines[1:40], *(lines[i] for i in short)]
         data = tmp_path / "gfp.csv"
         data.write_text("\n".join(chosen) + "\n")
         columns = ["--data", str(data), "--sequence-column", "protein", "--target-column", "y"]
