@@ -19,6 +19,7 @@
     SkesmWarning               (UserWarning)
     ├── StoreWarning                          the record store could not be used as it should
     ├── DemoModelWarning                      features come from the bundled demo model
+    ├── SuspiciousSequenceWarning             rows are legal but look like DNA, RNA or a missing value
     ├── TruncationWarning                     sequences were cut to max_length
     └── PartialResultWarning                  some rows are NaN, because the backend failed on them
 
@@ -167,6 +168,10 @@ class DemoModelWarning(SkesmWarning):
 
 class StoreWarning(SkesmWarning):
     """The record store is damaged or cannot be written; values are computed again, never wrong."""
+
+
+class SuspiciousSequenceWarning(SkesmWarning):
+    """Rows can be read as proteins, but look like DNA, RNA or a missing value."""
 
 
 class TruncationWarning(SkesmWarning):

@@ -33,6 +33,7 @@ ARROWS: dict[str, set[str]] = {
     "_derived": {"_alphabet", "_contacts", "_outputs", "_variants"},
     "_summaries": {"_outputs", "_alphabet", "_variants"},
     "_sequences": {"_alphabet", "exceptions"},
+    "_mutations": {"_alphabet", "_sequences", "exceptions"},
     "_reference": {"_sequences", "_variants"},
     "esm2": {"_alphabet", "_optional", "_outputs", "_pooling", "exceptions"},
     "cache": {"_optional", "_outputs", "exceptions"},
@@ -53,7 +54,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "__init__": {
         *("_attention_summarizer", "_compute_outputs", "_contact_summarizer", "_embedder", "_logit_summarizer"),
-        *("_residue_embedder", "_variant_scorer"),
+        *("_mutations", "_residue_embedder", "_variant_scorer"),
     },
     "datasets": {"_optional", "exceptions"},
     "benchmark": {"__init__", "_optional", "backends", "exceptions"},
@@ -371,6 +372,7 @@ def test_public_names_are_there() -> None:
         "ESM2ResidueEmbedder",
         "ESM2VariantScorer",
         "__version__",
+        "apply_mutations",
         "compute_outputs",
     ]
     assert all(hasattr(skesm, name) for name in skesm.__all__)
