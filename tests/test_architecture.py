@@ -69,7 +69,7 @@ FORBIDDEN = [
     ("skesm.backends.biolm_wire", r"skesm\.backends\.(?!biolm_wire)"),
     # local knows nothing of remote, and remote nothing of weights
     ("skesm.backends.local", r"skesm\.backends\.biolm"),
-    (r"skesm.backends.biolm.*", r"skesm\.(backends\.local|esm2\.(?!spec))"),
+    (r"skesm.backends.biolm.*", r"skesm\.(backends\.local|esm2\.(?!spec|names))"),
     # the server speaks the protocol; it is no client
     ("skesm.server.*", r"skesm\.backends\.biolm(_auth|_job|_throttle|_transport)?$"),
 ]
