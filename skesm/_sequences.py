@@ -118,9 +118,7 @@ def clean_sequences(
                 sequence = _truncate(sequence, limit)
                 truncated.append(number)
             else:
-                remedies = {"window": "compute it in parts", "truncate": f"use the first {limit}"}
-                offered = [f"set long_sequences={c!r} to {what}, " for c, what in remedies.items() if c in choices]
-                problem = f": {length} residues, more than max_length={limit}; {''.join(offered)}or raise max_length"
+                problem = _too_long(length, limit, choices)
         if problem:
             problems[number] = problem
         sequences.append(sequence)
@@ -134,6 +132,40 @@ def clean_sequences(
             stacklevel=4,
         )
     return sequences
+
+
+def problem_of(text: str) -> str:
+    """What is wrong with one text, where no missing values are expected; empty if it is a sequence.
+
+    ``J`` is accepted: whether the model takes it is for the estimator to say.
+
+    Examples
+    --------
+    >>> problem_of("MKJT"), problem_of("MK1")
+    ('', ", position 3: '1' is not an amino acid; remove it or correct the row")
+    """
+    return _clean(text, "X")[1]
+
+
+def find_problems(
+    rows: Sequence[Any], *, max_length: int | None = None, unknown_residues: str = "error"
+) -> dict[int, str]:
+    """Rows that `clean_sequences` would refuse, each with its problem; a file's reader names lines instead of rows.
+
+    Examples
+    --------
+    >>> find_problems(["MKT", "nan", "MK-T"])[2]
+    ", position 3: '-' is a gap; remove gaps with s.replace('-', '')"
+    """
+    missing = _missing_texts(rows)
+    problems = {}
+    for number, row in enumerate(rows):
+        sequence, problem = ("", _MISSING) if number in missing else _clean(row, unknown_residues)
+        if not problem and max_length is not None and (length := count_residues(sequence)) > max_length:
+            problem = _too_long(length, max_length, ())
+        if problem:
+            problems[number] = problem
+    return problems
 
 
 def clean_reference(reference: str, *, long_sequences: str, max_length: int | None, unknown_residues: str) -> str:
@@ -221,7 +253,7 @@ def _missing_texts(rows: Sequence[Any]) -> set[int]:
     }
     peptides = {n for n, word in words.items() if word.isupper() and word.lower() in _MISSING_OR_PEPTIDE}
     if peptides:
-        others = (row for number, row in enumerate(rows) if isinstance(row, str) and number not in words)
+        others = (row for number, row in enumerate(rows) if isinstance(row, str) and number not in peptides)
         if not all(row.replace(MASK_SYMBOL, "").upper() == row.replace(MASK_SYMBOL, "") for row in others):
             peptides = set()
     return set(words) - peptides
@@ -276,6 +308,13 @@ def _clean(row: Any, unknown_residues: str) -> tuple[str, str]:
     if _is_file_name(sequence):
         return "", ": the name of a file and not a sequence; read the file first"
     return "", _first_problem(sequence)
+
+
+def _too_long(length: int, limit: int, choices: Collection[str]) -> str:
+    remedies = {"window": "compute it in parts", "truncate": f"use the first {limit}"}
+    offered = [f"set long_sequences={c!r} to {what}, " for c, what in remedies.items() if c in choices]
+    last = f"{''.join(offered)}or raise max_length" if offered else "raise max_length"
+    return f": {length} residues, more than max_length={limit}; {last}"
 
 
 def _first_problem(sequence: str) -> str:

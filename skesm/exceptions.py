@@ -4,6 +4,7 @@
 
     SkesmError
     ├── InvalidSequenceError   (ValueError)   a row of X is not a sequence that can be embedded
+    ├── InputFileError         (ValueError)   a file of sequences cannot be read, or has bad rows
     ├── CheckpointError        (ValueError)   a checkpoint is there but cannot be used
     │   └── CheckpointNotFoundError (FileNotFoundError)  it is not there and could not be fetched
     ├── MissingDependencyError (ImportError)  an extra is not installed
@@ -53,6 +54,25 @@ class InvalidSequenceError(SkesmError, ValueError):
 
     def __reduce__(self) -> tuple[type[InvalidSequenceError], tuple[str, tuple[int, ...]]]:
         return type(self), (str(self), self.rows)
+
+
+class InputFileError(SkesmError, ValueError):
+    """A table or FASTA file cannot be read, lacks a column, or has rows that cannot be used.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong, with the first offending lines, and the remedy.
+    lines : sequence of int
+        All offending lines of the file, counted from 1; rows of the sheet for a spreadsheet.
+    """
+
+    def __init__(self, message: str, lines: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.lines = tuple(lines)
+
+    def __reduce__(self) -> tuple[type[InputFileError], tuple[str, tuple[int, ...]]]:
+        return type(self), (str(self), self.lines)
 
 
 class CheckpointError(SkesmError, ValueError):

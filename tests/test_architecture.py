@@ -56,10 +56,13 @@ ARROWS: dict[str, set[str]] = {
         *("_attention_summarizer", "_compute_outputs", "_contact_summarizer", "_embedder", "_logit_summarizer"),
         *("_mutations", "_residue_embedder", "_variant_scorer"),
     },
+    "io": {"_optional", "_sequences", "exceptions"},
     "datasets": {"_optional", "exceptions"},
     "benchmark": {"__init__", "_optional", "backends", "exceptions"},
     "server": {"__init__", "_alphabet", "_optional", "_outputs", "_road", "backends", "esm2", "exceptions"},
-    "cli": {"__init__", "_optional", "backends", "benchmark", "cache", "datasets", "esm2", "exceptions", "server"},
+    "cli": {
+        *("__init__", "_optional", "backends", "benchmark", "cache", "datasets", "esm2", "exceptions", "io", "server"),
+    },
     "__main__": {"cli"},
 }
 
@@ -91,6 +94,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "esm2": {"numpy", "threadpoolctl", "huggingface_hub", "torch"},
     "cache": {"numpy", "joblib"},
     "_road": {"tqdm"},
+    "io": {"numpy"},
     "datasets": {"numpy", "sklearn", "requests"},
 }
 
@@ -99,7 +103,7 @@ COMES_WITH = {"urllib3": "requests"}
 
 #: Not imported by `import skesm`, nor by a transform on this machine. (sklearn brings pandas in by itself.)
 HEAVY = ("torch", "requests", "xgboost", "huggingface_hub", "matplotlib", "transformers", "starlette", "uvicorn")
-LATER_PARTS = ("skesm.server", "skesm.backends.biolm", "skesm.datasets", "skesm.benchmark", "skesm.cli")
+LATER_PARTS = ("skesm.server", "skesm.backends.biolm", "skesm.datasets", "skesm.benchmark", "skesm.cli", "skesm.io")
 
 
 def name_of(path: Path) -> str:
@@ -279,6 +283,7 @@ OPTIONAL: dict[str, tuple[str, list[str]]] = {
     "pandas": ("demo", ["skesm.datasets.load_gb1_stability(as_frame=True)"]),
     "matplotlib": ("demo", ["skesm.benchmark.plot_predictions(skesm.benchmark.Comparison)"]),
     "pyarrow": ("parquet", ["skesm.cache.export(memory, memory + '/export.parquet')"]),
+    "openpyxl": ("excel", ["skesm.io.read_table(spreadsheet, 'seq')"]),
     "polars": ("", []),
     "transformers": ("", []),
 }
@@ -290,10 +295,12 @@ def test_without(hidden: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     code = f"""
 from importlib.util import find_spec
 assert find_spec({hidden!r}) is None
-import skesm, skesm.benchmark, skesm.cache, skesm.cli, skesm.datasets
+import skesm, skesm.benchmark, skesm.cache, skesm.cli, skesm.datasets, skesm.io
 from skesm.backends import LocalBackend
 from skesm.exceptions import MissingDependencyError
 folder, memory = {str(tiny_checkpoint)!r}, {str(tmp_path)!r}
+spreadsheet = memory + "/table.xlsx"
+open(spreadsheet, "wb").write(b"PK\\x03\\x04")
 print(skesm.ESM2Embedder(folder, memory=memory).transform(["MKT"]).shape)
 for use in {uses!r}:
     try:
