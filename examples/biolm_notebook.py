@@ -4,7 +4,7 @@ Everything runs on this machine: the script starts ``skesm serve`` on a free por
 BioLM itself leave out the server, set ``BASE_URL`` to ``https://biolm.ai``, ``MODEL`` to ``esm2_t33_650M_UR50D`` and
 ``LAST_LAYER`` to ``"33"``, and put an account's ``BIOLM_USER`` and ``BIOLM_PASS`` in the environment.
 
-Needs ``pip install "skesm[server]"``.
+Needs ``pip install ".[server]"`` in a copy of the repository.
 """
 
 from __future__ import annotations

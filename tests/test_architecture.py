@@ -362,6 +362,19 @@ def test_modules_are_short() -> None:
     assert {name: n for name, n in lengths.items() if n >= MOST_LINES} == {}
 
 
+def test_no_page_installs_a_package_of_this_name_from_a_registry() -> None:
+    """It would be somebody else's: skesm is installed from a copy of its repository."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.py"), *MODULES]
+    found = [
+        f"{page.relative_to(ROOT)}:{number}"
+        for page in pages
+        if page.name != "_optional.py"  # where skesm is installed, pip adds the extra's packages only
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"pip install [\"']?skesm", line)
+    ]
+    assert found == []
+
+
 def test_types_are_shipped() -> None:
     assert (PACKAGE / "py.typed").read_bytes() == b""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

@@ -91,7 +91,7 @@ def read_table(
 
     - text separated by commas, semicolons, tabs or ``|``: the one with which the header has the columns that you ask
       for. Numbers may have a decimal comma, unless commas separate the columns.
-    - the first sheet of an ``.xlsx`` file (``pip install 'skesm[excel]'``),
+    - the first sheet of an ``.xlsx`` file (needs openpyxl: ``pip install openpyxl``),
     - FASTA: its columns are ``id``, the sequence, and fields such as ``label=1.5`` in the headers.
 
     Files may be compressed with gzip, and text may be in UTF-8 or UTF-16.
