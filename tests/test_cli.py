@@ -222,7 +222,7 @@ class TestErrors:
         self, tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """Also in rows that were not drawn; rows of a random subset would mean nothing to the user."""
-        bad_lines = (7, 23)
+        bad_lines = (7, 24)
         lines = ["seq,label", *(f"MKV{'1' if n in bad_lines else 'A'}SECRET{'A' * n},{n}" for n in range(2, 32))]
         (tmp_path / "data.csv").write_text("\n".join(lines))
         arguments = demo(tmp_path / "out", tiny_checkpoint, "--data", str(tmp_path / "data.csv"))
@@ -230,7 +230,7 @@ class TestErrors:
         assert main([*arguments, "--rows", "6"]) == 1
         message = error_of(capsys)
         assert f"{tmp_path / 'data.csv'}: 2 of 30 rows cannot be used: line 7, position 4: '1' is not" in message
-        assert "line 23, position 4" in message
+        assert "line 24, position 4" in message
         assert "SECRET" not in message
         assert not (tmp_path / "out").exists()
 
