@@ -5,6 +5,7 @@ from skesm._compute_outputs import compute_outputs
 from skesm._contact_summarizer import ESM2ContactSummarizer
 from skesm._embedder import ESM2Embedder
 from skesm._logit_summarizer import ESM2LogitSummarizer
+from skesm._mutations import apply_mutations
 from skesm._residue_embedder import ESM2ResidueEmbedder
 from skesm._variant_scorer import ESM2VariantScorer
 
@@ -18,5 +19,6 @@ __all__ = [
     "ESM2ResidueEmbedder",
     "ESM2VariantScorer",
     "__version__",
+    "apply_mutations",
     "compute_outputs",
 ]

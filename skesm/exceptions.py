@@ -4,6 +4,7 @@
 
     SkesmError
     ├── InvalidSequenceError   (ValueError)   a row of X is not a sequence that can be embedded
+    ├── InputFileError         (ValueError)   a file of sequences cannot be read, or has bad rows
     ├── CheckpointError        (ValueError)   a checkpoint is there but cannot be used
     │   └── CheckpointNotFoundError (FileNotFoundError)  it is not there and could not be fetched
     ├── MissingDependencyError (ImportError)  an extra is not installed
@@ -21,6 +22,7 @@
     ├── DemoModelWarning                      features come from the bundled demo model
     ├── UntrainedHeadWarning                  outputs come from a head that was never trained
     ├── SlowNumericsWarning                   the processor is slow in the chosen dtype
+    ├── SuspiciousSequenceWarning             rows are legal but look like DNA, RNA or a missing value
     ├── TruncationWarning                     sequences were cut to max_length
     └── PartialResultWarning                  some rows are NaN, because the backend failed on them
 
@@ -54,6 +56,25 @@ class InvalidSequenceError(SkesmError, ValueError):
 
     def __reduce__(self) -> tuple[type[InvalidSequenceError], tuple[str, tuple[int, ...]]]:
         return type(self), (str(self), self.rows)
+
+
+class InputFileError(SkesmError, ValueError):
+    """A table or FASTA file cannot be read, lacks a column, or has rows that cannot be used.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong, with the first offending lines, and the remedy.
+    lines : sequence of int
+        All offending lines of the file, counted from 1; rows of the sheet for a spreadsheet.
+    """
+
+    def __init__(self, message: str, lines: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.lines = tuple(lines)
+
+    def __reduce__(self) -> tuple[type[InputFileError], tuple[str, tuple[int, ...]]]:
+        return type(self), (str(self), self.lines)
 
 
 class CheckpointError(SkesmError, ValueError):
@@ -177,6 +198,10 @@ class SlowNumericsWarning(SkesmWarning):
 
 class StoreWarning(SkesmWarning):
     """The record store is damaged or cannot be written; values are computed again, never wrong."""
+
+
+class SuspiciousSequenceWarning(SkesmWarning):
+    """Rows can be read as proteins, but look like DNA, RNA or a missing value."""
 
 
 class TruncationWarning(SkesmWarning):

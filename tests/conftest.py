@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -21,9 +20,8 @@ import threadpoolctl
 
 from skesm._outputs import OutputSpec
 from skesm.backends import Batch, LocalBackend
+from skesm.datasets import load_gfp_fluorescence
 from skesm.exceptions import BackendError, PartialResultError
-
-SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 MakeCheckpoint = Callable[..., Path]
 
@@ -146,10 +144,9 @@ def refusing() -> LocalBackend:
 
 @pytest.fixture(scope="session")
 def gfp() -> tuple[list[str], np.ndarray]:
-    """The first 200 GFP variants of TAPE's validation split: (sequences, log fluorescence)."""
-    with (SHARED / "fluorescence.valid.csv").open(newline="") as file:
-        rows = [row for row, _ in zip(csv.DictReader(file), range(200), strict=False)]
-    return [row["seq"] for row in rows], np.array([float(row["label"]) for row in rows])
+    """The first 200 of the bundled GFP variants: (sequences, log fluorescence)."""
+    sequences, y = load_gfp_fluorescence(return_X_y=True)
+    return sequences[:200].tolist(), y[:200]
 
 
 @pytest.fixture

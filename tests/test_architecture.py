@@ -33,6 +33,7 @@ ARROWS: dict[str, set[str]] = {
     "_derived": {"_alphabet", "_contacts", "_outputs", "_variants"},
     "_summaries": {"_outputs", "_alphabet", "_variants"},
     "_sequences": {"_alphabet", "exceptions"},
+    "_mutations": {"_alphabet", "_sequences", "exceptions"},
     "_reference": {"_sequences", "_variants"},
     "esm2": {"_alphabet", "_optional", "_outputs", "_pooling", "exceptions"},
     "cache": {"_optional", "_outputs", "exceptions"},
@@ -54,12 +55,15 @@ ARROWS: dict[str, set[str]] = {
     },
     "__init__": {
         *("_attention_summarizer", "_compute_outputs", "_contact_summarizer", "_embedder", "_logit_summarizer"),
-        *("_residue_embedder", "_variant_scorer"),
+        *("_mutations", "_residue_embedder", "_variant_scorer"),
     },
+    "io": {"_optional", "_sequences", "exceptions"},
     "datasets": {"_optional", "exceptions"},
     "benchmark": {"__init__", "_optional", "backends", "exceptions"},
     "server": {"__init__", "_alphabet", "_optional", "_outputs", "_road", "backends", "esm2", "exceptions", "protocol"},
-    "cli": {"__init__", "_optional", "backends", "benchmark", "cache", "datasets", "esm2", "exceptions", "server"},
+    "cli": {
+        *("__init__", "_optional", "backends", "benchmark", "cache", "datasets", "esm2", "exceptions", "io", "server"),
+    },
     "__main__": {"cli"},
 }
 
@@ -67,7 +71,7 @@ ARROWS: dict[str, set[str]] = {
 FORBIDDEN = [
     # local knows nothing of remote, and remote nothing of weights
     ("skesm.backends.local", r"skesm\.(backends\.biolm|protocol)"),
-    (r"skesm.(backends.biolm|protocol).*", r"skesm\.(backends\.local|esm2\.(?!spec))"),
+    (r"skesm.(backends.biolm|protocol).*", r"skesm\.(backends\.local|esm2\.(?!spec|names))"),
     # the server speaks the protocol; it is no client
     ("skesm.server.*", r"skesm\.backends\.biolm"),
 ]
@@ -90,6 +94,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "esm2": {"numpy", "threadpoolctl", "huggingface_hub", "torch"},
     "cache": {"numpy", "joblib"},
     "_road": {"tqdm"},
+    "io": {"numpy"},
     "datasets": {"numpy", "sklearn", "requests"},
 }
 
@@ -105,6 +110,7 @@ LATER_PARTS = (
     "skesm.datasets",
     "skesm.benchmark",
     "skesm.cli",
+    "skesm.io",
 )
 
 
@@ -285,6 +291,7 @@ OPTIONAL: dict[str, tuple[str, list[str]]] = {
     "pandas": ("demo", ["skesm.datasets.load_gb1_stability(as_frame=True)"]),
     "matplotlib": ("demo", ["skesm.benchmark.plot_predictions(skesm.benchmark.Comparison)"]),
     "pyarrow": ("parquet", ["skesm.cache.export(memory, memory + '/export.parquet')"]),
+    "openpyxl": ("excel", ["skesm.io.read_table(spreadsheet, 'seq')"]),
     "polars": ("", []),
     "transformers": ("", []),
 }
@@ -296,10 +303,12 @@ def test_without(hidden: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     code = f"""
 from importlib.util import find_spec
 assert find_spec({hidden!r}) is None
-import skesm, skesm.benchmark, skesm.cache, skesm.cli, skesm.datasets
+import skesm, skesm.benchmark, skesm.cache, skesm.cli, skesm.datasets, skesm.io
 from skesm.backends import LocalBackend
 from skesm.exceptions import MissingDependencyError
 folder, memory = {str(tiny_checkpoint)!r}, {str(tmp_path)!r}
+spreadsheet = memory + "/table.xlsx"
+open(spreadsheet, "wb").write(b"PK\\x03\\x04")
 print(skesm.ESM2Embedder(folder, memory=memory).transform(["MKT"]).shape)
 for use in {uses!r}:
     try:
@@ -374,6 +383,19 @@ def test_modules_are_short() -> None:
     assert {name: n for name, n in lengths.items() if n >= MOST_LINES} == {}
 
 
+def test_no_page_installs_a_package_of_this_name_from_a_registry() -> None:
+    """It would be somebody else's: skesm is installed from a copy of its repository."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.py"), *MODULES]
+    found = [
+        f"{page.relative_to(ROOT)}:{number}"
+        for page in pages
+        if page.name != "_optional.py"  # where skesm is installed, pip adds the extra's packages only
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"pip install [\"']?skesm", line)
+    ]
+    assert found == []
+
+
 def test_types_are_shipped() -> None:
     assert (PACKAGE / "py.typed").read_bytes() == b""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -391,6 +413,7 @@ def test_public_names_are_there() -> None:
         "ESM2ResidueEmbedder",
         "ESM2VariantScorer",
         "__version__",
+        "apply_mutations",
         "compute_outputs",
     ]
     assert all(hasattr(skesm, name) for name in skesm.__all__)

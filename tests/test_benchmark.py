@@ -30,7 +30,6 @@ from skesm.benchmark import (
     esm2_features,
     make_manifest,
     plot_predictions,
-    read_table,
 )
 from skesm.datasets import load_gb1_stability
 from skesm.exceptions import InvalidSequenceError
@@ -309,51 +308,3 @@ class TestFiles:
         expected = hashlib.sha256(b"MKV\t0.1\nACD\t-2.0\n").hexdigest()
         assert data_digest(["MKV", " acd\n"], np.array([0.1, -2])) == expected
         assert data_digest(["ACD", "MKV"], [-2, 0.1]) != expected
-
-
-class TestReadTable:
-    def write(self, folder: Path, text: str, name: str = "data.csv") -> Path:
-        path = folder / name
-        path.write_bytes(text.encode("utf-8"))
-        return path
-
-    def test_columns_by_name(self, tmp_path: Path) -> None:
-        path = self.write(tmp_path, '\ufeffy,"seq",batch\r\n1e-1,MKV,a\r\n\r\n-2,"ACD",b\r\n')
-        table = read_table(path, "seq", "y", "batch")
-        assert (table.sequences, table.y.tolist(), table.groups) == (["MKV", "ACD"], [0.1, -2.0], ["a", "b"])
-        assert table.lines.tolist() == [2, 4]
-
-    def test_tsv(self, tmp_path: Path) -> None:
-        table = read_table(self.write(tmp_path, "seq\ty\nMKV\t1\n", "data.TSV"), "seq", "y")
-        assert (table.sequences, table.y.tolist(), table.groups) == (["MKV"], [1.0], None)
-
-    @pytest.mark.parametrize(
-        ("text", "message"),
-        [
-            (
-                "seq,y\nSECRET,1\nSECRET,high\nSECRET,\nSECRET,nan\nSECRET,inf\n",
-                "'y' is not a finite number on lines 3, 4, 5, 6;",
-            ),
-            ("seq,y\n" + "SECRET,x\n" * 9, r"lines 2, 3, 4, 5, 6 and 4 more; remove or correct these rows"),
-            ("seq,y\nSECRET\nSECRET,1\n", "line 2 has not the header's 2 columns"),
-            ("seq,y\nSECRET,1,2\nSECRET,1,2\n", "lines 2, 3 have not the header's 2 columns"),
-            ("sequence,y\nSECRET,1\n", "no column 'seq'; its columns are 'sequence', 'y'"),
-            ("seq,seq,y\nA,SECRET,1\n", "several columns 'seq'"),
-            ("seq,y\n", "holds no rows"),
-            ("", "no column 'seq'; its columns are none"),
-            ('seq,y\n"SECRET,1\n', "not a UTF-8 CSV file"),
-        ],
-    )
-    def test_errors_name_lines_and_no_sequence(self, tmp_path: Path, text: str, message: str) -> None:
-        with pytest.raises(ValueError, match=message) as caught:
-            read_table(self.write(tmp_path, text), "seq", "y")
-        assert "SECRET" not in str(caught.value)
-
-    def test_not_text(self, tmp_path: Path) -> None:
-        (tmp_path / "data.csv").write_bytes(b"seq,y\n\xff\xfe,1\n")
-        with pytest.raises(ValueError, match="not a UTF-8 CSV file"):
-            read_table(tmp_path / "data.csv", "seq", "y")
-
-    def test_no_file(self, tmp_path: Path) -> None:
-        with pytest.raises(FileNotFoundError, match="there is no file"):
-            read_table(tmp_path / "none.csv", "seq", "y")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,23 +16,23 @@ from skesm.esm2.spec import find_registered
 from skesm.exceptions import InvalidAnswerError
 from skesm.protocol import answers, errors, wire
 
-GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "data" / "biolm_golden"
+#: Cut: the first four channels of each vector, the first twelve residues of contacts, some sequences.
+ANSWERS = json.loads((Path(__file__).parent / "data" / "biolm_answers.json").read_text(encoding="utf-8"))
+CHANNELS = 4
 SPEC = find_registered("esm2-8m")
 
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the captured answers are not at ../shared/data")
 
-
-def load(size):
-    return json.loads((GOLDEN / f"esm2_{size}.json").read_text())
+def captured(size):
+    """(Captured questions and answers, the model's spec cut to the channels that are kept)."""
+    return ANSWERS[size], replace(find_registered(f"esm2-{size}"), width=CHANNELS)
 
 
 # ------------------------------------------------------------------------------------------------ captured answers
 
 
-@needs_golden
 @pytest.mark.parametrize("size", ["8m", "35m", "150m", "650m"])
 def test_captured_embeddings_decode_layer_by_layer(size):
-    golden, spec = load(size), find_registered(f"esm2-{size}")
+    golden, spec = captured(size)
     results = golden["encode"]["results"]
     layers = sorted(entry["layer"] for entry in results[0]["embeddings"])
     assert layers[-1] == spec.n_layers
@@ -39,8 +40,8 @@ def test_captured_embeddings_decode_layer_by_layer(size):
     per_residue = "per_token_embeddings" in results[0]
     if per_residue:
         outputs += [OutputSpec(kind, layer) for layer in layers for kind in ("residues", "max")]
-    # The 35M capture does not say what it was asked for: its means have no length to check.
-    lengths = [len(s) for s in golden["encode_sequences"] or ["?"]]
+    # The 35M capture does not say which sequence it had: its means have no length to check.
+    lengths = [length or 1 for length in golden["encode_lengths"]]
     records = answers.decode_answer("v3", golden["encode"], lengths, outputs, spec)
     assert len(records) == len(results)
     for record, result, length in zip(records, results, lengths, strict=True):
@@ -57,14 +58,10 @@ def test_captured_embeddings_decode_layer_by_layer(size):
             np.testing.assert_allclose(residues.mean(axis=0), mean, atol=2e-5)
 
 
-@needs_golden
 @pytest.mark.parametrize("size", ["8m", "35m", "150m", "650m"])
 def test_captured_logits_decode(size):
-    golden, spec = load(size), find_registered(f"esm2-{size}")
-    lengths = [len(s.replace("<mask>", "_")) for s in golden["predict_sequences"]]
-    if golden["predict"]["results"][0]["logits"] and size == "150m":
-        # This capture's sequences are cut in the file; the answers have the full lengths.
-        lengths = [len(result["logits"]) for result in golden["predict"]["results"]]
+    golden, spec = captured(size)
+    lengths = [len(result["sequence_tokens"]) for result in golden["predict"]["results"]]
     logits = OutputSpec("logits")
     for record, result in zip(
         answers.decode_answer("v3", golden["predict"], lengths, [logits], spec),
@@ -78,33 +75,30 @@ def test_captured_logits_decode(size):
         assert np.mean(found) > 0.8
 
 
-@needs_golden
 def test_captured_answers_are_refused_for_the_wrong_question():
-    golden = load("650m")
-    spec, lengths = find_registered("esm2-650m"), [len(s) for s in golden["encode_sequences"]]
+    golden, spec = captured("650m")
+    lengths = golden["encode_lengths"]
     mean = [OutputSpec("mean", 33)]
     with pytest.raises(InvalidAnswerError, match="mean@31 is missing"):
         answers.decode_answer("v3", golden["encode"], lengths, [OutputSpec("mean", 31)], spec)
     with pytest.raises(InvalidAnswerError, match="2 results for 3"):
         answers.decode_answer("v3", golden["encode"], [*lengths, 4], mean, spec)
-    with pytest.raises(InvalidAnswerError, match=r"shape \[17, 1280\], expected \[14, 1280\]"):
+    with pytest.raises(InvalidAnswerError, match=r"shape \[17, 4\], expected \[14, 4\]"):
         answers.decode_answer("v3", golden["encode"], lengths[::-1], [OutputSpec("residues", 33)], spec)
     with pytest.raises(InvalidAnswerError, match=r"expected \[2560\]"):
         answers.decode_answer("v3", golden["encode"], lengths, mean, find_registered("esm2-3b"))
 
 
-@needs_golden
 def test_captured_contacts_decode():
-    golden, spec, contacts = load("150m"), find_registered("esm2-150m"), OutputSpec("contacts")
-    results = golden["encode"]["results"]
-    lengths = [len(s) for s in golden["encode_sequences"]]
+    (golden, spec), contacts = captured("150m"), OutputSpec("contacts")
+    results, lengths = golden["encode"]["results"], golden["encode_lengths"]
     for record, result in zip(
         answers.decode_answer("v3", golden["encode"], lengths, [contacts], spec), results, strict=True
     ):
         np.testing.assert_array_equal(record[contacts], np.float32(result["contacts"]))
         np.testing.assert_allclose(record[contacts], record[contacts].T, rtol=0, atol=1e-6)
-    with pytest.raises(InvalidAnswerError, match=r"contacts has shape \[67, 67\], expected \[66, 66\]"):
-        answers.decode_answer("v3", golden["encode"], [67, 66], [contacts], spec)
+    with pytest.raises(InvalidAnswerError, match=r"contacts has shape \[12, 12\], expected \[11, 11\]"):
+        answers.decode_answer("v3", golden["encode"], [12, 11], [contacts], spec)
 
 
 # ------------------------------------------------------------------------------------------------ both directions

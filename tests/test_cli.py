@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import skesm
@@ -18,7 +19,7 @@ from skesm._optional import install_line
 from skesm.cli import main
 from skesm.esm2.spec import REGISTRY
 
-GFP = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "fluorescence.valid.csv"
+GFP = Path(skesm.__file__).parent / "datasets" / "data" / "gfp_fluorescence.csv"
 FILES = ("manifest.json", "predictions.csv", "predictions.png", "table.csv")
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -88,7 +89,7 @@ class TestDemo:
         """GFP variants, of 235 to 237 residues."""
         lines = GFP.read_text().splitlines()
         short = [i for i, line in enumerate(lines) if 0 < line.index(",") < 237 and i > 0][:3]
-        chosen = [lines[0].replace("label", "y").replace("seq", "protein"), *lines[1:40], *(lines[i] for i in short)]
+        chosen = ["protein,y", *lines[1:40], *(lines[i] for i in short)]
         data = tmp_path / "gfp.csv"
         data.write_text("\n".join(chosen) + "\n")
         columns = ["--data", str(data), "--sequence-column", "protein", "--target-column", "y"]
@@ -128,6 +129,47 @@ class TestDemo:
         assert main([*arguments, "--data", str(data), "--reference", wild_type]) == 0
         assert "mutated: left out, since 1 of 31 sequences have not the reference's length" in capsys.readouterr().out
 
+    @pytest.mark.parametrize("form", ["semicolons", "UTF-16 text of tabs, gzip", "spreadsheet", "FASTA"])
+    def test_files_as_people_have_them(
+        self, tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str], form: str
+    ) -> None:
+        rows = [("MKTAYIAKQR"[:i] + a + "MKTAYIAKQR"[i + 1 :], i + 0.5) for i in range(10) for a in "GWE"]
+        frame = pd.DataFrame(rows, columns=["protein", "y"])
+        if form == "semicolons":
+            data = tmp_path / "library.csv"
+            frame.to_csv(data, sep=";", decimal=",", index=False)
+        elif form == "UTF-16 text of tabs, gzip":
+            data = tmp_path / "library.txt.gz"
+            frame.to_csv(data, sep="\t", encoding="utf-16", index=False)
+        elif form == "spreadsheet":
+            data = tmp_path / "library.xlsx"
+            frame.to_excel(data, index=False)
+        else:
+            data = tmp_path / "library.fasta"
+            data.write_text("".join(f">v{n} y={y}\n{sequence}\n" for n, (sequence, y) in enumerate(rows)))
+        columns = ["--data", str(data), "--sequence-column", "protein", "--target-column", "y"]
+        assert main([*demo(tmp_path / "out", tiny_checkpoint, *columns), "--rows", "30"]) == 0
+        assert f"{data.name}: 30 sequences, target y" in capsys.readouterr().out
+        with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
+            measured = [float(row["measured"]) for row in csv.DictReader(file)]
+        assert measured == [y for _, y in rows]
+
+    def test_invalid_rows_are_left_out_counted_and_listed(
+        self, tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        lines = ["seq,label", *(f"MKTAYI{'A' * (n % 5)},{n}" for n in range(2, 32))]
+        lines[3], lines[8], lines[20] = "MKT,", "MK-T,1", "nan,2"  # lines 4, 9, 21
+        (tmp_path / "data.csv").write_text("\n".join(lines))
+        arguments = ["--data", str(tmp_path / "data.csv"), "--drop-invalid"]
+        assert main([*demo(tmp_path / "out", tiny_checkpoint, *arguments), "--rows", "27"]) == 0
+        out = capsys.readouterr().out
+        assert "left out 3 rows: 1 without a target (line 4), 2 with a bad sequence (lines 9, 21)" in out
+        assert "data.csv: 27 sequences" in out
+        with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
+            assert [int(row["row"]) for row in csv.DictReader(file)] == [n for n in range(2, 32) if n not in (4, 9, 21)]
+        manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+        assert manifest["parameters"]["dropped_lines"] == [4, 9, 21]
+
     def test_positions_are_kept_together(self, tmp_path: Path, tiny_checkpoint: Path) -> None:
         assert main(demo(tmp_path, tiny_checkpoint, "--group-column", "position")) == 0
         positions = skesm.datasets.load_gb1_stability().positions
@@ -156,10 +198,11 @@ class TestErrors:
         ("text", "more", "message"),
         [
             ("seq,label\nMKV,1\n", ["--target-column", "y"], "no column 'y'; its columns are 'seq', 'label'"),
-            ("seq,label\nMKV,1\nMKL,high\n", [], "column 'label' is not a finite number on line 3"),
+            ("seq,label\nMKV,1\nMKL,high\n", [], "line 3: column 'label' is not a finite number"),
             ("seq,label\nMKV,1\nMKL,2\n", [], "--rows 60: the data have only 2 rows"),
             ("seq,label\nMKV,1\nMKL,2\n", ["--rows", "2"], "cannot make 3 folds of 2 groups"),
-            ("seq,label\nMKV,1\nMKL,2\nM1L,3\nMKA,3\n", ["--rows", "4"], "row 2, position 2"),
+            ("seq,label\nMKV,1\nMKL,2\nMK1,3\nMKA,3\n", ["--rows", "2"], "line 4, position 3"),
+            ("seq,label\nM1V,1\nMKL,\n", ["--drop-invalid"], "none of 2 rows can be used"),
         ],
     )
     def test_bad_files(
@@ -176,21 +219,28 @@ class TestErrors:
         assert main([*demo(tmp_path / "out", tiny_checkpoint, "--data", str(data)), *more]) == 1
         assert message in error_of(capsys)
 
-    def test_bad_sequences_are_named_by_the_lines_of_the_file(
+    def test_bad_sequences_are_found_in_the_whole_file(
         self, tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Rows of a random subset mean nothing to the user."""
-        bad_lines = (7, 23)
+        """Also in rows that were not drawn; rows of a random subset would mean nothing to the user."""
+        bad_lines = (7, 24)
         lines = ["seq,label", *(f"MKV{'1' if n in bad_lines else 'A'}SECRET{'A' * n},{n}" for n in range(2, 32))]
         (tmp_path / "data.csv").write_text("\n".join(lines))
         arguments = demo(tmp_path / "out", tiny_checkpoint, "--data", str(tmp_path / "data.csv"))
-        chosen = sorted(np.random.default_rng(0).choice(30, 25, replace=False) + 2)
-        expected = ", ".join(str(n) for n in bad_lines if n in chosen)
-        assert expected
-        assert main([*arguments, "--rows", "25"]) == 1
+        assert not {*bad_lines} & {*(np.random.default_rng(0).choice(30, 6, replace=False) + 2)}
+        assert main([*arguments, "--rows", "6"]) == 1
         message = error_of(capsys)
-        assert f"(lines of {tmp_path / 'data.csv'}: {expected})" in message
+        assert f"{tmp_path / 'data.csv'}: 2 of 30 rows cannot be used: line 7, position 4: '1' is not" in message
+        assert "line 24, position 4" in message
         assert "SECRET" not in message
+        assert not (tmp_path / "out").exists()
+
+    def test_a_sequence_that_is_too_long_is_a_bad_row(
+        self, tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "data.csv").write_text(f"seq,label\nMKV,1\n{'S' * 1023},2\nMKL,3\n")
+        assert main(demo(tmp_path / "out", tiny_checkpoint, "--data", str(tmp_path / "data.csv"))) == 1
+        assert "line 3: 1023 residues, more than max_length=1022" in error_of(capsys)
 
     def test_no_file(self, tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(demo(tmp_path, tiny_checkpoint, "--data", str(tmp_path / "none.csv"))) == 1
@@ -234,6 +284,7 @@ class TestErrors:
             ["demo", "--rows", "0"],
             ["demo", "--rows", "many"],
             ["demo", "--target-column", "y"],
+            ["demo", "--drop-invalid"],
             ["demo", "--group-column", "batch"],
             ["demo", "--backend", "cloud"],
         ],

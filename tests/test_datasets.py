@@ -18,12 +18,11 @@ import pytest
 from sklearn.model_selection import GroupKFold
 
 from skesm._optional import import_optional
-from skesm.datasets import _fluorescence, fetch_fluorescence, load_gb1_stability
+from skesm.datasets import _fluorescence, fetch_fluorescence, load_gb1_stability, load_gfp_fluorescence
 from skesm.datasets._download import RemoteFile, fetch_file, get_data_home
 from skesm.exceptions import DatasetError, MissingDependencyError
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED_DATA = ROOT.parent / "shared" / "data"
 AMINO_ACIDS = set("ACDEFGHIKLMNPQRSTVWY")
 
 
@@ -172,43 +171,98 @@ def test_import_optional_leaves_broken_packages_alone(tmp_path: Path, monkeypatc
         import_optional("skesm_test_absent.part", extra="torch")
 
 
+# --- GFP, bundled ----------------------------------------------------------------------------------------
+
+
+def test_gfp_bunch() -> None:
+    gfp = load_gfp_fluorescence()
+    assert gfp.data.shape == gfp.target.shape == (300,)
+    assert gfp.data.dtype == object
+    assert gfp.target.dtype == np.float64
+    assert gfp.frame is None
+    assert (gfp.feature_names, gfp.target_names) == (["sequence"], ["log_fluorescence"])
+    assert gfp.filename == "gfp_fluorescence.csv"
+    assert set("".join(gfp.data)) <= AMINO_ACIDS
+    assert len(set(gfp.data)) == 300
+    for needed in ("Sarkisyan", "10.1038/nature17995", "1906.08230", "log10", "CC BY 4.0", "default_rng(0)"):
+        assert needed in gfp.DESCR
+
+
+def test_gfp_rows_are_variants_of_the_wild_type() -> None:
+    gfp = load_gfp_fluorescence()
+    lengths = np.char.str_len(gfp.data.astype(str))
+    assert {n: int((lengths == n).sum()) for n in set(lengths.tolist())} == {236: 8, 237: 292}
+    distances = [sum(a != b for a, b in zip(s, gfp.wild_type, strict=True)) for s in gfp.data[lengths == 237]]
+    assert (min(distances), max(distances)) == (1, 3)
+    assert (gfp.target.min(), gfp.target.max()) == (1.2963716983795162, 3.892076969146728)
+    rows = sorted(f"{s} {y!r}" for s, y in zip(gfp.data, gfp.target.tolist(), strict=True))
+    digest = hashlib.sha256("\n".join(rows).encode()).hexdigest()
+    assert digest == "6e56b1c12129787eda533d926b55cfeac9ee54a8633d430e79ee7bc1a1f5ecae"
+
+
+def test_gfp_frame_and_tuple() -> None:
+    pytest.importorskip("pandas", reason="frames need pandas")
+    gfp = load_gfp_fluorescence(as_frame=True)
+    assert list(gfp.frame.columns) == ["sequence", "log_fluorescence"]
+    X, y = load_gfp_fluorescence(return_X_y=True)
+    assert gfp.data["sequence"].tolist() == X.tolist()
+    np.testing.assert_array_equal(gfp.target, y)
+
+
 # --- fluorescence from a folder --------------------------------------------------------------------------
 
-needs_shared_data = pytest.mark.skipif(
-    not (SHARED_DATA / "fluorescence.valid.csv").exists(), reason="the shared data folder is not here"
-)
+
+@pytest.fixture
+def validation_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which the bundled rows, in the format of TAPE's files, stand in for the published split."""
+    sample = load_gfp_fluorescence()
+    rows = [f"{sequence},{value!r}\n" for sequence, value in zip(sample.data, sample.target.tolist(), strict=True)]
+    content = "".join(["seq,label\n", *rows]).encode()
+    (tmp_path / "fluorescence.valid.csv").write_bytes(content)
+    checksums = {**_fluorescence._CHECKSUMS, "valid": (len(content), hashlib.sha256(content).hexdigest())}
+    monkeypatch.setattr(_fluorescence, "_CHECKSUMS", checksums)
+    return tmp_path
 
 
-@needs_shared_data
-def test_fluorescence_from_a_folder() -> None:
-    gfp = fetch_fluorescence(subset="valid", data_home=SHARED_DATA)
-    assert gfp.data.shape == gfp.target.shape == gfp.split.shape == (5362,)
+def test_fluorescence_from_a_folder(validation_folder: Path) -> None:
+    gfp = fetch_fluorescence(subset="valid", data_home=validation_folder)
+    assert gfp.data.shape == gfp.target.shape == gfp.split.shape == (300,)
     assert gfp.data.dtype == object
     assert gfp.target.dtype == np.float64
     assert set(gfp.split) == {"valid"}
-    assert gfp.filenames == [str(SHARED_DATA / "fluorescence.valid.csv")]
+    assert gfp.filenames == [str(validation_folder / "fluorescence.valid.csv")]
     assert gfp.target_names == ["log_fluorescence"]
-    assert set("".join(gfp.data)) <= AMINO_ACIDS
-    assert gfp.target[0] == 3.713897705078125
-    assert gfp.target[-1] == 3.3246629238128664
-    lengths = np.char.str_len(gfp.data.astype(str))
-    assert {n: int((lengths == n).sum()) for n in set(lengths.tolist())} == {235: 1, 236: 126, 237: 5235}
-    # The wild type is the parent: every full-length row is one to three substitutions away from it.
-    distances = [sum(a != b for a, b in zip(s, gfp.wild_type, strict=True)) for s in gfp.data[lengths == 237]]
-    assert (min(distances), max(distances)) == (1, 3)
+    sample = load_gfp_fluorescence()
+    assert gfp.data.tolist() == sample.data.tolist()
+    np.testing.assert_array_equal(gfp.target, sample.target)
+    assert gfp.wild_type == sample.wild_type
     for needed in ("Sarkisyan", "10.1038/nature17995", "1906.08230", "log10"):
         assert needed in gfp.DESCR
 
 
-@needs_shared_data
-def test_fluorescence_frame_and_tuple(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fluorescence_frame_and_tuple(validation_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pandas", reason="frames need pandas")
-    monkeypatch.setenv("SKESM_DATA", str(SHARED_DATA))
+    monkeypatch.setenv("SKESM_DATA", str(validation_folder))
     gfp = fetch_fluorescence(subset="valid", as_frame=True, download_if_missing=False)
     assert list(gfp.frame.columns) == ["sequence", "log_fluorescence"]
     X, y = fetch_fluorescence(subset="valid", return_X_y=True, download_if_missing=False)
     assert gfp.data["sequence"].tolist() == X.tolist()
     np.testing.assert_array_equal(gfp.target, y)
+
+
+@pytest.mark.network
+def test_the_published_validation_split(tmp_path: Path) -> None:
+    gfp = fetch_fluorescence(subset="valid", data_home=tmp_path)
+    assert gfp.target[0] == 3.713897705078125
+    assert gfp.target[-1] == 3.3246629238128664
+    lengths = np.char.str_len(gfp.data.astype(str))
+    assert {n: int((lengths == n).sum()) for n in set(lengths.tolist())} == {235: 1, 236: 126, 237: 5235}
+    distances = [sum(a != b for a, b in zip(s, gfp.wild_type, strict=True)) for s in gfp.data[lengths == 237]]
+    assert (min(distances), max(distances)) == (1, 3)
+    chosen = np.sort(np.random.default_rng(0).choice(5362, 300, replace=False))
+    sample = load_gfp_fluorescence()
+    assert gfp.data[chosen].tolist() == sample.data.tolist()
+    np.testing.assert_array_equal(gfp.target[chosen], sample.target)
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,13 @@ import pickle
 import re
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,8 +20,8 @@ from scipy import sparse
 
 from skesm import ESM2AttentionSummarizer, ESM2ContactSummarizer, ESM2Embedder, ESM2VariantScorer
 from skesm._alphabet import AMBIGUOUS, AMINO_ACIDS, count_residues
-from skesm._sequences import clean_sequences
-from skesm.exceptions import InvalidSequenceError, TruncationWarning
+from skesm._sequences import clean_reference, clean_sequences
+from skesm.exceptions import InvalidSequenceError, SuspiciousSequenceWarning, TruncationWarning
 
 #: Good rows among the bad ones; no error message may show a part of it.
 CANARY = "WCHWMYFQKWNCHHWY"
@@ -48,7 +50,21 @@ CONTAINERS: dict[str, Callable[[list[str]], Any]] = {
     "polars Series": pl.Series,
     "polars categorical": lambda s: pl.Series(s, dtype=pl.Categorical),
     "polars DataFrame": lambda s: pl.DataFrame({"seq": s}),
+    "pandas dictionary of Arrow": lambda s: pd.Series(pd.array(s, dtype=pd.ArrowDtype(pa.string())).astype("category")),
+    "pyarrow Array": pa.array,
+    "pyarrow large strings": lambda s: pa.array(s, type=pa.large_string()),
+    "pyarrow ChunkedArray": lambda s: pa.chunked_array([s[:1], s[1:]], type=pa.string()),
+    "pyarrow dictionary": lambda s: pa.array(s).dictionary_encode(),
+    "pyarrow dictionary in chunks": lambda s: pa.chunked_array([pa.array(s).dictionary_encode()]),
+    "pyarrow Table": lambda s: pa.table({"seq": s}),
+    "pyarrow RecordBatch": lambda s: pa.record_batch({"seq": pa.array(s).dictionary_encode()}),
+    "masked array, nothing masked": lambda s: np.ma.array(s, dtype=object),
 }
+
+MUTATIONS = ": mutations and not a sequence; apply them with skesm.apply_mutations(reference, mutations)"
+MISSING = (
+    ": the text of a missing value; remove the row (a peptide of these letters must be in capitals, as all other rows)"
+)
 
 #: Name: (row, what follows "row 1" in the message).
 BAD_ROWS: dict[str, tuple[Any, str]] = {
@@ -121,6 +137,15 @@ BAD_ROWS: dict[str, tuple[Any, str]] = {
         ", position 1: U+FEFF (ZERO WIDTH NO-BREAK SPACE) is no ASCII letter; retype the sequence",
     ),
     "surrogate": ("WCHW\ud800", ", position 5: U+D800 (unnamed) is no ASCII letter; retype the sequence"),
+    "masked constant": (np.ma.masked, ": a masked value; remove the row"),
+    "mutation": ("A23V", MUTATIONS),
+    "mutations": ("A23V:k40r", MUTATIONS),
+    "mutations, other separators": ("A23V/K40R; L3*", MUTATIONS),
+    "name of a file": ("variants.csv", ": the name of a file and not a sequence; read the file first"),
+    "<NA>": ("<NA>", MISSING),
+    "NULL": ("NULL", MISSING),
+    "NONE": ("NONE", MISSING),
+    "n/a": ("n/a", MISSING),
     "too long": (
         "W" * 1023,
         ": 1023 residues, more than max_length=1022; set long_sequences='window' to compute it in parts, set "
@@ -145,6 +170,13 @@ BAD_CONTAINERS: dict[str, tuple[Any, str]] = {
         pl.DataFrame({"a": [CANARY], "b": [CANARY]}),
         "X has shape (1, 2): one column of sequences is needed",
     ),
+    "pyarrow, two columns": (
+        pa.table({"a": [CANARY], "b": [CANARY]}),
+        "X has shape (1, 2): one column of sequences is needed",
+    ),
+    "path": (Path(f"{CANARY}.csv"), "X is the path of a file: read the file first"),
+    "name of a file": (f"data/{CANARY}.csv", "X is the path of a file: read the file first"),
+    "name of a compressed file": (f"{CANARY}.fasta.gz", "X is the path of a file: read the file first"),
     "dict": ({"a": CANARY}, "X is a dict: pass a list, tuple, 1-D array, Series"),
     "set": ({CANARY}, "X is a set: pass a list, tuple, 1-D array, Series"),
     "generator": ((s for s in [CANARY]), "X is a generator: pass a list, tuple, 1-D array, Series"),
@@ -175,7 +207,7 @@ def test_containers_of_one_row(name: str) -> None:
     assert clean_sequences(CONTAINERS[name](["MKT"])) == ["MKT"]
 
 
-@pytest.mark.parametrize("name", [n for n in CONTAINERS if n.startswith(("pandas", "polars", "object"))])
+@pytest.mark.parametrize("name", [n for n in CONTAINERS if n.startswith(("pandas", "polars", "pyarrow", "object"))])
 def test_missing_values_are_missing_in_every_container(name: str) -> None:
     X = CONTAINERS[name]([*GOOD[:2], None, GOOD[3]])  # type: ignore[list-item]
     with pytest.raises(InvalidSequenceError, match=r"row 2: a missing value.*; remove the row") as caught:
@@ -249,6 +281,84 @@ def test_error_survives_a_process_boundary() -> None:
     assert (str(copy), copy.rows) == ("no", (3, 5))
 
 
+# missing values that became text --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ["nan", "NaN", "Nan", "None", "none", "null", "missing", "Missing", "NaT", "na", " nan "]
+)
+@pytest.mark.parametrize("others", [[CANARY], [CANARY.lower()], []])
+def test_text_of_a_missing_value_is_refused(text: str, others: list[str]) -> None:
+    with pytest.raises(InvalidSequenceError) as caught:
+        clean_sequences([*others, text])
+    assert str(caught.value).endswith(f"row {len(others)}{MISSING}")
+    assert caught.value.rows == (len(others),)
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        np.array([CANARY, np.nan]),
+        pd.Series([CANARY, np.nan], dtype=object).map(str),
+        pd.Series([CANARY, None], dtype=object).map(str),
+        pd.Series([CANARY, pd.NA], dtype=object).map(str),
+        pd.Series([CANARY, pd.NaT], dtype=object).map(str),
+        np.array([CANARY, None]).astype(str),
+        pl.Series([CANARY, None]).fill_null("null"),
+        np.array([CANARY, np.nan], dtype=object).astype(str)[:, None],
+    ],
+    ids=lambda X: f"{type(X).__name__} {np.ravel(X)[1]}",
+)
+def test_what_programs_write_for_a_missing_value_is_refused(X: Any) -> None:
+    with pytest.raises(InvalidSequenceError, match="row 1: the text of a missing value"):
+        clean_sequences(X)
+
+
+@pytest.mark.parametrize("text", ["NAN", "NA", "NAT", "MISSING"])
+def test_spelling_decides_about_peptides(text: str) -> None:
+    assert clean_sequences([text]) == [text]
+    assert clean_sequences(["MKT<mask>", text, "GSH", text]) == ["MKT<mask>", text, "GSH", text]
+    with pytest.raises(InvalidSequenceError, match="row 1: the text of a missing value"):
+        clean_sequences(["MKT", text, "gsh"])
+
+
+def test_a_peptide_that_spells_a_missing_value_beside_long_proteins_is_used_with_a_warning() -> None:
+    with pytest.warns(SuspiciousSequenceWarning, match=r"1 of 3 sequences spell a missing value.*rows 1$"):
+        assert clean_sequences([CANARY * 2, "NAN", CANARY * 3])[1] == "NAN"
+
+
+def test_a_reference_that_is_missing() -> None:
+    limits: dict[str, Any] = {"long_sequences": "error", "max_length": 1022, "unknown_residues": "error"}
+    with pytest.raises(InvalidSequenceError, match="reference: the text of a missing value"):
+        clean_reference("nan", **limits)
+    assert clean_reference("NAN", **limits) == "NAN"
+
+
+@pytest.mark.parametrize("dtype", [object, str])
+def test_masked_entries_are_missing(dtype: type) -> None:
+    X = np.ma.array([CANARY, CANARY, "MKT"], mask=[False, True, False], dtype=dtype)
+    for container in (X, X[:, None], list(X)):
+        with pytest.raises(InvalidSequenceError, match=r"row 1: a (missing|masked) value") as caught:
+            clean_sequences(container)
+        assert caught.value.rows == (1,)
+
+
+# nucleotides ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", ["ATGGCTAAAGGTGAACAACT", "auggcuaaaggugaacaacu", "ACGTN" * 10])
+def test_rows_that_look_like_nucleotides_are_used_with_a_warning(row: str) -> None:
+    with pytest.warns(SuspiciousSequenceWarning, match=r"1 of 2 sequences look like DNA or RNA.*rows 1$"):
+        assert clean_sequences([CANARY, row])[1] == row.upper()
+
+
+@pytest.mark.parametrize(
+    "row", ["ACGT", "ACGTACGTACGTACGTACG", "G" * 40, "GA" * 20, "ACGT" * 10 + "S", "AC<mask>GT" * 9]
+)
+def test_peptides_of_few_letters_are_no_nucleotides(row: str) -> None:
+    assert clean_sequences([row]) == [row]
+
+
 # length ---------------------------------------------------------------------------------------------------------------
 
 
@@ -280,13 +390,15 @@ def test_nothing_to_truncate_says_nothing() -> None:
 # properties -----------------------------------------------------------------------------------------------------------
 
 LETTERS = AMINO_ACIDS + AMBIGUOUS
-SEQUENCES = st.text(LETTERS + LETTERS.lower(), min_size=1, max_size=60)
+#: Beside these texts, which spell missing values, a row is what its letters are.
+SPELL_MISSING = {"nan", "na", "nat", "none", "null", "missing", "<na>", "n/a", "#n/a", "<missing>"}
+SEQUENCES = st.text(LETTERS + LETTERS.lower(), min_size=1, max_size=60).filter(lambda s: s.lower() not in SPELL_MISSING)
 SPACE = st.text(" \t\r\n", max_size=4)
 TEXT = st.one_of(
     st.text(max_size=30),
     st.text(LETTERS + "j*-. 1", max_size=30),
     st.lists(st.sampled_from([*LETTERS, "<mask>", "<MASK>", "<", "J"]), max_size=20).map("".join),
-)
+).filter(lambda s: s.strip().lower() not in SPELL_MISSING)
 
 
 @given(st.lists(st.tuples(SPACE, SEQUENCES, SPACE).map("".join), min_size=1, max_size=8))
@@ -326,7 +438,7 @@ def test_truncation_keeps_the_first_residues(residues: list[str], most: int) -> 
     assert count_residues(clean) == min(most, len(residues))
 
 
-@given(SEQUENCES, st.sampled_from("1*-@ é"), st.integers(0, 60))
+@given(SEQUENCES, st.sampled_from("!*-@ é"), st.integers(0, 60))
 def test_position_is_that_of_the_residue(sequence: str, foreign: str, place: int) -> None:
     place %= len(sequence) + 1
     if foreign == " " and place in (0, len(sequence)):

@@ -102,7 +102,7 @@ def test_pseudo_statistics_by_hand() -> None:
 
 
 def test_likelihood_is_biolm_s_log_prob() -> None:
-    """As shared/WIRE.md tells: the sum over canonical residues, log-softmax over the 20 columns, one unmasked pass."""
+    """The sum over canonical residues, log-softmax over the 20 columns, one unmasked pass."""
     rng = np.random.default_rng(0)
     logits = (20 * rng.standard_normal((6, 20))).astype(np.float32)  # sharp: half of p is far below float32's smallest
     sequence = "MKXTBW"

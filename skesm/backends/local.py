@@ -75,7 +75,7 @@ class LocalBackend(Backend):
     Parameters
     ----------
     engine : {"auto", "numpy", "torch"}, default="auto"
-        ``"numpy"`` needs nothing beyond the core install. ``"torch"`` (extra ``torch``) gives GPUs and
+        ``"numpy"`` needs nothing beyond the core install. ``"torch"`` (``pip install torch``) gives GPUs and
         bfloat16. ``"auto"`` is torch if `device` or `dtype` ask for it, or if it is installed and finds a GPU; else
         NumPy.
     device : str, default="auto"

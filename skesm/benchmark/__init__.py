@@ -10,14 +10,12 @@ from skesm.benchmark._compare import Comparison, ComparisonRow, compare
 from skesm.benchmark._manifest import data_digest, make_manifest
 from skesm.benchmark._plots import plot_predictions
 from skesm.benchmark._presets import baseline_features, default_regressors, esm2_features
-from skesm.benchmark._tables import Table, read_table
 
 __all__ = [
     "AminoAcidComposition",
     "Comparison",
     "ComparisonRow",
     "OneHotSequence",
-    "Table",
     "baseline_features",
     "compare",
     "data_digest",
@@ -25,5 +23,4 @@ __all__ = [
     "esm2_features",
     "make_manifest",
     "plot_predictions",
-    "read_table",
 ]

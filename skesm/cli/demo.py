@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,12 @@ _GB1_GROUPS = "position"
 _DEFAULT_SEQUENCE_COLUMN, _DEFAULT_TARGET_COLUMN = "seq", "label"  # as in TAPE's files
 
 
+_DATA_HELP = (
+    "table with a header line: separated by commas, semicolons or tabs, or the first sheet of an .xlsx file; or FASTA "
+    "with fields such as label=1.5 in its headers. May be compressed with gzip"
+)
+
+
 def add_demo(commands: Any) -> None:
     """Add the command ``demo``."""
     parser = commands.add_parser(
@@ -33,7 +40,7 @@ def add_demo(commands: Any) -> None:
         "of proteins. Without --data: the stability of 813 single mutants of protein G's B1 domain.",
     )
     data = parser.add_argument_group("data")
-    data.add_argument("--data", type=Path, metavar="FILE", help="CSV (or .tsv) file with a header line")
+    data.add_argument("--data", type=Path, metavar="FILE", help=_DATA_HELP)
     data.add_argument("--sequence-column", metavar="NAME", help=f"in --data (default: {_DEFAULT_SEQUENCE_COLUMN})")
     data.add_argument("--target-column", metavar="NAME", help=f"in --data (default: {_DEFAULT_TARGET_COLUMN})")
     data.add_argument(
@@ -47,6 +54,11 @@ def add_demo(commands: Any) -> None:
         help=f"rows of one value stay in one fold; without --data only {_GB1_GROUPS!r}, to test on unseen positions",
     )
     data.add_argument("--rows", type=positive, metavar="N", help="random subset, drawn with --seed")
+    data.add_argument(
+        "--drop-invalid",
+        action="store_true",
+        help="leave out rows of --data without a target or with a bad sequence, and list their lines",
+    )
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model",
@@ -104,6 +116,7 @@ class _Data:
     row_numbers: NDArray[np.intp]
     places: str
     reference: str | None
+    dropped: Mapping[int, str] = field(default_factory=dict)
 
     def subset(self, n_rows: int, seed: int) -> _Data:
         """Random rows, in their original order."""
@@ -120,21 +133,24 @@ class _Data:
 
 
 def _demo(args: argparse.Namespace) -> None:
-    if args.data is None and (args.sequence_column or args.target_column or args.reference):
-        args.usage_error("--sequence-column, --target-column and --reference need --data")
+    if args.data is None and (args.sequence_column or args.target_column or args.reference or args.drop_invalid):
+        args.usage_error("--sequence-column, --target-column, --reference and --drop-invalid need --data")
     if args.data is None and args.group_column not in (None, _GB1_GROUPS):
         args.usage_error(f"without --data, --group-column can only be {_GB1_GROUPS!r}")
     # Before the expensive part: all that can be known to fail.
     for module in _DEMO_EXTRAS:
         import_optional(module, "demo")
-    data = _read_csv_data(args) if args.data else _load_gb1(args)
+    data = _read_users_data(args) if args.data else _load_gb1(args)
     if args.rows is not None:
         data = data.subset(args.rows, args.seed)
     args.output.mkdir(parents=True, exist_ok=True)
 
     from skesm.benchmark import baseline_features, compare, default_regressors, esm2_features
+    from skesm.io import count_problems
 
     print(f"{data.title}: {len(data.sequences)} sequences, target {data.target}")
+    if data.dropped:
+        print(f"left out {len(data.dropped)} rows: {count_problems(data.dropped)}")
     print(f"model {args.model}, {args.folds} folds, seed {args.seed}")
     baselines, notes = baseline_features(data.sequences)
     memory = args.memory or args.output / "store"
@@ -196,14 +212,30 @@ def _load_gb1(args: argparse.Namespace) -> _Data:
     )
 
 
-def _read_csv_data(args: argparse.Namespace) -> _Data:
-    from skesm.benchmark import read_table
+def _read_users_data(args: argparse.Namespace) -> _Data:
+    from skesm import ESM2Embedder
+    from skesm.io import read_table
 
     target = args.target_column or _DEFAULT_TARGET_COLUMN
-    table = read_table(args.data, args.sequence_column or _DEFAULT_SEQUENCE_COLUMN, target, args.group_column)
-    groups = None if table.groups is None else np.array(table.groups)
+    table = read_table(
+        args.data,
+        args.sequence_column or _DEFAULT_SEQUENCE_COLUMN,
+        target,
+        group_column=args.group_column,
+        max_length=ESM2Embedder().max_length,
+        invalid="drop" if args.drop_invalid else "raise",
+    )
+    assert table.y is not None  # a target was asked for
     return _Data(
-        args.data.name, target, table.sequences, table.y, groups, table.lines, f"lines of {args.data}", args.reference
+        title=args.data.name,
+        target=target,
+        sequences=table.sequences,
+        y=table.y,
+        groups=None if table.groups is None else np.array(table.groups),
+        row_numbers=table.lines,
+        places=f"lines of {args.data}",
+        reference=args.reference,
+        dropped=table.dropped,
     )
 
 
@@ -228,6 +260,7 @@ def _demo_manifest(args: argparse.Namespace, data: _Data, features: Any, regress
         "group_column": args.group_column,
         "rows": args.rows,
         "folds": args.folds,
+        "dropped_lines": sorted(data.dropped),
         "seed": args.seed,
         "backend": args.backend,
     }

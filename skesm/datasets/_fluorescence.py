@@ -23,7 +23,7 @@ _CHECKSUMS = {
 }
 
 #: avGFP without its initiator methionine, the parent of all variants (the consensus of the validation split).
-_WILD_TYPE = (
+WILD_TYPE = (
     "SKGEELFTGVVPILVELDGDVNGHKFSVSGEGEGDATYGKLTLKFICTTGKLPVPWPTLVTTLSYGVQCFSRYPDHMKQHDFFKSAMPEGYVQERTIFFKDDGNYKTR"
     "AEVKFEGDTLVNRIELKGIDFKEDGNILGHKLEYNYNSHNVYIMADKQKNGIKVNFKIRHNIEDGSVQLADHYQQNTPIGDGPVLLPDNHYLSTQSALSKDPNEKRDH"
     "MVLLEFVTAAGITHGMDELYK"
@@ -107,6 +107,7 @@ def fetch_fluorescence(
 
     See Also
     --------
+    load_gfp_fluorescence : 300 of these rows, in the package.
     load_gb1_stability : A small set that needs no network.
 
     Notes
@@ -167,6 +168,6 @@ def fetch_fluorescence(
         return_X_y=return_X_y,
         as_frame=as_frame,
         split=string_array(split),
-        wild_type=_WILD_TYPE,
+        wild_type=WILD_TYPE,
         filenames=filenames,
     )

@@ -20,6 +20,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from skesm.esm2.names import explain_other_family, suggest_name
 from skesm.esm2.spec import DEMO_MODEL, ModelSpec, find_registered
 from skesm.esm2.weights.config import check_vocabulary, read_index, read_spec
 from skesm.esm2.weights.files import WeightsFiles
@@ -163,13 +164,20 @@ def _split_repository(name: str) -> tuple[str, str | None]:
     """("organisation/name", revision), checked before any request."""
     repository, _, revision = name.partition("@")
     if find_registered(repository) is None:
+        if reason := explain_other_family(repository):
+            raise CheckpointNotFoundError(f"model {name!r} is not supported: {reason}")
         parts = repository.split("/")
         if len(parts) != 2 or not all(part and part.strip(".") for part in parts) or "\\" in repository:
             raise CheckpointNotFoundError(
                 f"model {name!r} is not a known name, not a folder on this machine, and not a Hub repository "
-                "('organisation/name'). Run `skesm models` for the names that are known."
+                f"('organisation/name'){_suggestion(name)}. Run `skesm models` for the names that are known."
             )
     return repository, revision or None
+
+
+def _suggestion(name: str) -> str:
+    suggestion = suggest_name(name)
+    return f"; {suggestion}" if suggestion else ""
 
 
 def _fetch(repository: str, filename: str, revision: str | None) -> Path:
@@ -189,7 +197,9 @@ def _fetch(repository: str, filename: str, revision: str | None) -> Path:
         raise CheckpointNotFoundError(f"Hub repository {repository} has no file {filename}") from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         at = f" at revision {revision!r}" if revision else ""
-        raise CheckpointNotFoundError(f"Hub repository {repository}{at} does not exist or is not public") from error
+        raise CheckpointNotFoundError(
+            f"Hub repository {repository}{at} does not exist or is not public{_suggestion(repository)}"
+        ) from error
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         raise CheckpointNotFoundError(
             f"{_how_to_get(repository, filename, revision)} ({type(error).__name__})"

@@ -28,8 +28,6 @@ from skesm.backends import LocalBackend
 from skesm.datasets import fetch_fluorescence, load_gb1_stability
 from skesm.esm2.checkpoint import find_spec
 
-SHARED_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-
 #: Share of channels that carry outliers, and two at least: few, and the same ones in all layers, as in trained language
 #: models (Dettmers et al., "LLM.int8()", NeurIPS 2022), where they are about twenty times larger than the rest.
 OUTLIER_SHARE, OUTLIER_GAIN = 0.01, 20.0
@@ -96,7 +94,7 @@ def library_for(model: str, variants: Sequence[str], deep: int) -> Sequence[str]
     return variants[:deep] if find_spec(model).n_layers > 12 else variants
 
 
-def gfp_variants(data_home: Path, n: int, seed: int = 0) -> tuple[list[str], NDArray[np.float64], str]:
+def gfp_variants(data_home: Path | None, n: int, seed: int = 0) -> tuple[list[str], NDArray[np.float64], str]:
     """`n` distinct GFP variants, their log fluorescence, and the wild type."""
     gfp = fetch_fluorescence(subset="valid", data_home=data_home)
     _, first = np.unique(gfp.data.astype(str), return_index=True)
@@ -188,7 +186,7 @@ def main() -> None:
     parser.add_argument("--variants", type=int, default=300)
     parser.add_argument("--deep", type=int, default=100, help="variants for models of more than 12 layers")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--data-home", type=Path, default=SHARED_DATA, help="folder of fluorescence.valid.csv")
+    parser.add_argument("--data-home", type=Path, help="folder of fluorescence.valid.csv (default: fetched)")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 

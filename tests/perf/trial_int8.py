@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_fidelity import SHARED_DATA, Features, compute, fidelity, gfp_variants, library_for, weight_sets
+from bench_fidelity import Features, compute, fidelity, gfp_variants, library_for, weight_sets
 from common import random_sequences, write_results
 from torch.nn import functional
 
@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--variants", type=int, default=300)
     parser.add_argument("--deep", type=int, default=30, help="variants for models of more than 12 layers")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--data-home", type=Path, default=SHARED_DATA, help="folder of fluorescence.valid.csv")
+    parser.add_argument("--data-home", type=Path, help="folder of fluorescence.valid.csv (default: fetched)")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -25,6 +25,7 @@ from skesm.backends.biolm.sockets import Sockets
 from skesm.backends.biolm.throttle import Pace, Timing
 from skesm.backends.biolm.transport import Connection, check_base_url
 from skesm.backends.biolm.worker import Request
+from skesm.esm2.names import explain_other_family, suggest_name
 from skesm.esm2.spec import ModelSpec, find_registered
 from skesm.exceptions import (
     AuthenticationError,
@@ -127,9 +128,10 @@ class BioLMBackend(Backend):
         """
         spec = find_registered(model)
         if spec is None:
+            advice = explain_other_family(model) or suggest_name(model)
             raise ValueError(
                 f"model {model!r} is not one that a remote service has: use a name such as 'esm2_t33_650M_UR50D' or "
-                "'esm2-650m', or the local backend"
+                f"'esm2-650m', or the local backend{f'; {advice}' if advice else ''}"
             )
         return spec
 
