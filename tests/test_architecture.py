@@ -88,7 +88,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "_masked": {"numpy"},
     "_sequences": {"numpy"},
     "esm2": {"numpy", "threadpoolctl", "huggingface_hub", "torch"},
-    "cache": {"numpy", "joblib"},
+    "cache": {"numpy", "joblib", "filelock"},
     "_road": {"tqdm"},
     "datasets": {"numpy", "sklearn", "requests"},
 }

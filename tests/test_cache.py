@@ -584,7 +584,7 @@ def test_damaged_small_files_are_kept_aside(location, name, content):
             assert_right(store.get(["MKT"], [MEAN]), ["MKT"])
         recall_model(location, "toy", "fp32")
 
-    with pytest.warns(StoreWarning, match="is not a JSON object; it was renamed"):
+    with pytest.warns(StoreWarning, match="is not a JSON object. It was renamed"):
         use()
     remember_model(location, "toy", NAMESPACE)
     assert json.loads(path.read_text())

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from skesm._outputs import Namespace
-from skesm.cache._files import FORMAT, check_format, mutex, open_location, read_json, write_json
-from skesm.exceptions import StoreError
+from skesm.cache._files import FORMAT, check_format, open_location, read_json, write_json
+from skesm.cache._locks import mutex
 
 MODELS_FILE = "models.json"
 
@@ -107,17 +107,19 @@ def recall_model(location: Path, name: str, numerics: str) -> KnownModel | None:
 
 
 def _models(path: Path) -> dict[str, dict[str, Any]]:
-    found = read_json(path)
+    found = read_json(path, ("format", int))
     if found is None:
         return {}
-    check_format(found.get("format"), path)
-    models = found.get("models")
-    if not isinstance(models, dict) or not all(isinstance(entries, dict) for entries in models.values()):
-        raise StoreError(f"{path} is not a list of models: remove it")
-    return models
+    check_format(found["format"], path)  # another format may have no such field
+    found = read_json(path, ("models", dict))
+    if found is None:
+        return {}
+    models: dict[str, dict[str, Any]] = found["models"]
+    return {name: entries for name, entries in models.items() if isinstance(entries, dict)}
 
 
 def _entry(models: dict[str, dict[str, Any]], name: str, numerics: str) -> dict[str, Any] | None:
     entry = models.get(name, {}).get(numerics)
-    sound = isinstance(entry, dict) and {"fingerprint", "details", "last_seen"} <= entry.keys()
+    fields = {"fingerprint": str, "details": dict, "last_seen": str}
+    sound = isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in fields.items())
     return entry if sound else None
