@@ -152,7 +152,7 @@ def open_database(folder: Path, namespace: str) -> Handle:
         try:
             connection, writable = _open_existing_or_new(path, namespace)
         except sqlite3.DatabaseError as error:
-            if not is_damage(error):
+            if not is_damage(error) and not is_outdated(error):
                 raise
             set_aside(path, before, str(error))
             continue

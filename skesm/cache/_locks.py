@@ -43,7 +43,7 @@ class Lock:
 
         _make(self._path)
         # filelock sets the file's mode to what it is given; the file of a store that a group shares keeps its own.
-        mode = stat.S_IMODE(os.stat(self._path).st_mode)
+        mode = stat.S_IMODE(os.stat(self._path).st_mode) | stat.S_IRUSR | stat.S_IWUSR
         lock = FileLock(self._path, mode=mode, thread_local=False)
         try:
             lock.acquire(timeout=-1 if blocking else 0, poll_interval=_PAUSE)

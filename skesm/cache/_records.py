@@ -208,7 +208,7 @@ def stored(connection: sqlite3.Connection, digests: Iterable[bytes], outputs: It
         query = (
             f"SELECT sequence, output FROM record WHERE sequence IN ({_marks(chunk)}) AND output IN ({_marks(names)})"
         )
-        known.update(typed(connection, query, (*chunk, *names), bytes, str))  # type: ignore[arg-type]  # so typed
+        known.update(typed(connection, query, (*chunk, *names), bytes, str))
     return known
 
 
@@ -217,7 +217,7 @@ def claimed(connection: sqlite3.Connection, digests: list[bytes]) -> dict[bytes,
     tokens: dict[bytes, str] = {}
     for chunk in _chunks(digests):
         query = f"SELECT sequence, token FROM claim WHERE sequence IN ({_marks(chunk)})"
-        tokens.update(typed(connection, query, chunk, bytes, str))  # type: ignore[arg-type]  # so typed
+        tokens.update(typed(connection, query, chunk, bytes, str))
     return tokens
 
 

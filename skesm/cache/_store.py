@@ -261,9 +261,11 @@ class RecordStore:
         digests = {sequence_digest(sequence) for sequence in sequences}
         end = None if timeout is None else time.monotonic() + timeout
         pause, longest = _PAUSES
-        while (holders := self._session.read(lambda c: _records.holders(c, digests, names))) and self._all_alive(
-            holders
-        ):
+
+        def holders_now() -> set[str]:
+            return self._session.read(lambda c: _records.holders(c, digests, names)) or set()
+
+        while (holders := holders_now()) and self._all_alive(holders):
             # Until a holder ends, what it stores changes nothing for a caller that needs all of it.
             while self._all_alive(holders):
                 if end is not None and time.monotonic() >= end:
