@@ -5,17 +5,11 @@ and `recall_model` find records without weights; `info`, `verify`, `prune` and `
 docs/cache.md tells the rest.
 """
 
+from skesm.cache._export import export
 from skesm.cache._files import find_location, resolve_location
-from skesm.cache._maintenance import (
-    NamespaceInfo,
-    PruneReport,
-    VerifyReport,
-    export,
-    info,
-    prune,
-    verify,
-)
+from skesm.cache._maintenance import NamespaceInfo, VerifyReport, info, verify
 from skesm.cache._models import KnownModel, recall_model, remember_model
+from skesm.cache._prune import PruneReport, prune
 from skesm.cache._records import sequence_digest
 from skesm.cache._store import RecordStore
 

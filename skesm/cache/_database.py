@@ -82,6 +82,10 @@ class Foreign(Damaged):
     sqlite_errorcode = sqlite3.SQLITE_NOTADB
 
 
+class Stuck(StoreError):
+    """A damaged file that cannot be moved: in a read-only folder, or open in another process on Windows."""
+
+
 class Unmade(sqlite3.OperationalError):
     """The file holds nothing yet, and nothing can be written to it."""
 
@@ -192,10 +196,10 @@ def set_aside(path: Path, identity: tuple[int, int] | None, reason: str) -> None
         with mutex(path.parent):
             if _identity(path) == identity:
                 move_aside(path, reason)
-    except StoreError:
-        raise
+    except StoreError as error:
+        raise Stuck(str(error)) from error
     except OSError as error:
-        raise StoreError(f"{path} {reason}: remove it, or give memory another folder") from error
+        raise Stuck(f"{path} {reason}: remove it, or give memory another folder") from error
 
 
 def _open_existing_or_new(path: Path, namespace: str) -> tuple[sqlite3.Connection, bool]:

@@ -58,6 +58,7 @@ class Codec:
     """Arrays to bytes and back, with checksums that hold for one namespace, sequence, output and shape only."""
 
     def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
         self._namespace = hashlib.sha256(namespace.encode()).digest()
         self._starts: dict[tuple[int, str, str], int] = {}  # few: lengths times outputs
 

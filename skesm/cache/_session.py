@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from skesm._outputs import Namespace
-from skesm.cache._database import Handle, Unmade, is_outdated, open_database, set_aside
+from skesm.cache._database import Handle, Stuck, Unmade, is_outdated, open_database, set_aside
 from skesm.cache._files import (
     FORMAT,
     MANIFEST_FILE,
@@ -80,11 +80,13 @@ class Session:
                     return None
                 try:
                     return self._transact(operation, "BEGIN")
-                except Unmade as error:
+                except (Unmade, Stuck) as error:
                     self.warn_unwritable(error)
                     return None
                 except sqlite3.Error as error:
-                    self._recover(error)
+                    failure = error
+                if not self._recover(failure):
+                    return None
             raise self._hopeless()
 
     def write(self, operation: Callable[[sqlite3.Connection], T], *, durable: bool = True) -> T | None:
@@ -96,16 +98,18 @@ class Session:
                     # What a power failure takes back may be a claim, but not a record.
                     connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
                     return self._transact(operation, "BEGIN IMMEDIATE")
-                except StoreError:
-                    raise
                 except OSError as error:
+                    if isinstance(error, StoreError) and not isinstance(error, Stuck):
+                        raise
                     self.warn_unwritable(error)
                     return None
                 except sqlite3.Error as error:
                     if not self._may_recover(error) and isinstance(error, sqlite3.OperationalError):
                         self.warn_unwritable(error)
                         return None
-                    self._recover(error)
+                    failure = error
+                if not self._recover(failure):
+                    return None
             raise self._hopeless()
 
     def attempt(self, operation: Callable[[sqlite3.Connection], T]) -> T | None:
@@ -203,14 +207,22 @@ class Session:
         damaged = self._handle is not None and self._handle.is_damaged_by(error)
         return damaged or is_outdated(error)
 
-    def _recover(self, error: sqlite3.Error) -> None:
-        """Make the next attempt possible: move the file aside if it is damaged, or open it again."""
+    def _recover(self, error: sqlite3.Error) -> bool:
+        """Make the next attempt possible: move the file aside if it is damaged, or open it again.
+
+        Warns and returns False if that cannot be done.
+        """
         if self._handle is None or not self._may_recover(error):
             raise StoreError(f"the records in {self.folder} cannot be read: {error}") from error
         identity, damaged = self._handle.identity, self._handle.is_damaged_by(error)
         self.close()  # opening it again looks at the schema, which may be damaged
-        if damaged:
-            set_aside(self.folder / RECORD_FILE, identity, str(error))
+        try:
+            if damaged:
+                set_aside(self.folder / RECORD_FILE, identity, str(error))
+        except Stuck as stuck:
+            self.warn_unwritable(stuck)
+            return False
+        return True
 
     def _hopeless(self) -> StoreError:
         return StoreError(f"the records in {self.folder} were damaged again and again while they were used")
