@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-IMITATION = '''
+IMITATION = """
 import builtins, os, shutil, sys
 import filelock, joblib, numpy, sklearn.pipeline, threadpoolctl  # what others import is theirs
 
@@ -67,7 +67,7 @@ def open_file(path, *arguments, **options):
     return real_open(path, *arguments, **options)
 
 os.open = open_file
-'''
+"""
 
 USE = """
 import warnings

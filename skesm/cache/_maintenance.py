@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from skesm._outputs import FloatArray
+from skesm.cache._database import open_for_reading
 from skesm.cache._files import FORMAT_FILE, MANIFEST_FILE, RECORD_FILE, check_format, find_location
 from skesm.cache._records import Codec, read_block
 from skesm.exceptions import StoreError
@@ -158,7 +159,7 @@ def select(location: str | os.PathLike[str], model: str | None) -> list[Namespac
 def reading(folder: Path) -> Iterator[tuple[sqlite3.Connection, Codec]]:
     """Open the record file, read-only and on one state of it; what is wrong with it becomes a StoreError."""
     try:
-        connection, namespace = open_forreading(folder)
+        connection, namespace = open_for_reading(folder)
         try:
             connection.execute("BEGIN")
             yield connection, Codec(namespace)

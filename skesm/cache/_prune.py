@@ -291,9 +291,7 @@ def _bytes(value: str | int) -> int:
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?b?)\s*", value.lower())
         unit = "" if match is None else match[2].removesuffix("b")
         if match is None:
-            raise ValueError(
-                f"a size is a number of bytes, or one with KB, MB, GB or TB, such as '20GB', got {value!r}"
-            )
+            raise ValueError(f"a size is bytes, or a number with KB, MB, GB or TB, such as '20GB', got {value!r}")
         return int(float(match[1]) * _BYTES[f"{unit}b" if unit else ""])
     if value < 0:
         raise ValueError(f"a size cannot be negative, got {value!r}")
