@@ -7,6 +7,7 @@ docs/cache.md tells the rest.
 
 from skesm.cache._export import export
 from skesm.cache._files import find_location, resolve_location
+from skesm.cache._home import note_memory, warn_if_elsewhere
 from skesm.cache._maintenance import NamespaceInfo, VerifyReport, info, verify
 from skesm.cache._models import KnownModel, recall_model, remember_model
 from skesm.cache._prune import PruneReport, prune
@@ -22,10 +23,12 @@ __all__ = [
     "export",
     "find_location",
     "info",
+    "note_memory",
     "prune",
     "recall_model",
     "remember_model",
     "resolve_location",
     "sequence_digest",
     "verify",
+    "warn_if_elsewhere",
 ]
