@@ -9,6 +9,7 @@ from skesm.cache._export import export
 from skesm.cache._files import find_location, resolve_location
 from skesm.cache._home import note_memory, warn_if_elsewhere
 from skesm.cache._maintenance import NamespaceInfo, VerifyReport, info, verify
+from skesm.cache._merge import MergeReport, merge
 from skesm.cache._models import KnownModel, recall_model, remember_model
 from skesm.cache._prune import PruneReport, prune
 from skesm.cache._records import sequence_digest
@@ -16,6 +17,7 @@ from skesm.cache._store import RecordStore
 
 __all__ = [
     "KnownModel",
+    "MergeReport",
     "NamespaceInfo",
     "PruneReport",
     "RecordStore",
@@ -23,6 +25,7 @@ __all__ = [
     "export",
     "find_location",
     "info",
+    "merge",
     "note_memory",
     "prune",
     "recall_model",

@@ -68,6 +68,16 @@ def remember_model(location: Path, name: str, namespace: Namespace, details: Map
             write_json(path, {"format": FORMAT, "models": models})
 
 
+def copy_models(source: Path, target: Path) -> None:
+    """Remember at `target` the models that are known at `source` and not there."""
+    found, known = _models(source / MODELS_FILE), _models(target / MODELS_FILE)
+    for name, entries in found.items():
+        for numerics in entries:
+            entry = _entry(found, name, numerics)
+            if entry is not None and _entry(known, name, numerics) is None:
+                remember_model(target, name, Namespace(name, entry["fingerprint"], numerics), entry["details"])
+
+
 def recall_model(location: Path, name: str, numerics: str) -> KnownModel | None:
     """Which weights `name` meant when they were last there, or None if that was never.
 
