@@ -19,6 +19,7 @@ from skesm._road import RunInfo, TransformPlan, add_plans, survey
 from skesm._run import Journey, Run, last_runs, model_name
 from skesm._sequences import LONG_SEQUENCES, clean_sequences
 from skesm.backends.base import Backend, resolve_backend
+from skesm.cache import note_memory, warn_if_elsewhere
 from skesm.esm2.spec import ModelSpec
 
 
@@ -70,7 +71,11 @@ class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         self._windows()
         self._prefetched(spec)
         self._check(spec)
+        warn_if_elsewhere(self)
         return backend, spec
+
+    def __getstate__(self) -> dict[str, Any]:
+        return note_memory(super().__getstate__())
 
     def _clean(self, X: Any) -> list[str]:
         return clean_sequences(

@@ -43,7 +43,7 @@ ARROWS: dict[str, set[str]] = {
     "_road": {"_alphabet", "_derived", "_outputs", "_windows", "backends", "cache", "esm2", "exceptions"},
     "_run": {"_alphabet", "_outputs", "_road", "_windows", "backends", "esm2", "exceptions"},
     "_masked": {"_alphabet", "_outputs", "_run", "_variants"},
-    "_base": {"_alphabet", "_outputs", "_road", "_run", "_sequences", "backends", "esm2", "exceptions"},
+    "_base": {"_alphabet", "_outputs", "_road", "_run", "_sequences", "backends", "cache", "esm2", "exceptions"},
     "_embedder": {"_base", "_derived", "_outputs", "_reference", "_run", "_variants", "backends", "esm2"},
     "_logit_summarizer": {"_base", "_masked", "_outputs", "_run", "_summaries", "_variants", "backends", "esm2"},
     "_contact_summarizer": {"_base", "_contacts", "_outputs", "_run", "backends", "esm2"},
@@ -92,7 +92,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "_sequences": {"numpy"},
     "protocol": {"numpy"},
     "esm2": {"numpy", "threadpoolctl", "huggingface_hub", "torch"},
-    "cache": {"numpy", "joblib"},
+    "cache": {"numpy", "joblib", "filelock"},
     "_road": {"tqdm"},
     "io": {"numpy"},
     "datasets": {"numpy", "sklearn", "requests"},
@@ -229,7 +229,7 @@ def test_only_the_road_knows_backends_and_store() -> None:
             if any(unit_of(name) == part for name in all_imports(path) if name.startswith("skesm"))
         } - {part}
 
-    assert users_of("cache") <= {"_road", "cli"}
+    assert users_of("cache") <= {"_base", "_road", "cli"}  # the base knows where a relative memory lay, and no store
     assert users_of("_road") <= {"_base", "_run", "server"}
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
+import warnings
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,3 +109,49 @@ assert "torch" not in sys.modules
     command = [sys.executable, "-W", "error", "-c", code, str(folder), str(tmp_path / "store"), str(out), *data[0]]
     subprocess.run(command, check=True)
     np.testing.assert_array_equal(np.load(out), expected)
+
+
+class SlowBackend(LocalBackend):
+    """Its cost is a sleep, so that processes on a busy machine get the same share. Writes who computed what."""
+
+    def __init__(self, log: str = "", engine: str = "numpy", num_threads: int | None = 1) -> None:
+        super().__init__(engine=engine, num_threads=num_threads, tokens_per_batch=512)
+        self.log = log
+
+    def run(
+        self, model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec], *, n_jobs: int | None = None
+    ) -> Generator[Batch, None, None]:
+        for batch in super().run(model, sequences, outputs, n_jobs=n_jobs):
+            time.sleep(0.01 * len(batch.indices))
+            with Path(self.log).open("a") as file:
+                file.write("".join(f"{os.getpid()} {sequences[i]}\n" for i in batch.indices))
+            yield batch
+
+
+def test_two_processes_share_the_sequences_that_both_want(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    rng = np.random.default_rng(1)
+    X = ["".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), 120)) for _ in range(400)]
+    log = tmp_path / "log.txt"
+    embedder = ESM2Embedder(tiny_checkpoint, backend=SlowBackend(str(log)), memory=tmp_path / "store")
+    embedder.transform(X[:1])  # loads the model once, and makes the store
+    start, go = os.pipe()
+    children = []
+    for _ in range(2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns if there are other threads
+            child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                os.read(start, 1)
+                embedder.transform(X)
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(child)
+    os.write(go, b"..")
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    lines = [line.split() for line in log.read_text().splitlines()]
+    assert sorted(sequence for _, sequence in lines) == sorted(X)
+    counts = [sum(pid == str(child) for pid, _ in lines) for child in children]
+    assert min(counts) > 100, counts  # half would be 200

@@ -25,6 +25,7 @@ from skesm.esm2.checkpoint import Checkpoint, find_spec, locate, open_weights
 from skesm.esm2.numpy_engine import NumpyEngine, Tokens
 from skesm.esm2.processor import has_bfloat16
 from skesm.esm2.spec import DEMO_MODEL, ModelSpec
+from skesm.esm2.stopping import obey
 from skesm.esm2.threads import default_workers
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.weights.files import WeightsFiles
@@ -191,7 +192,8 @@ class LocalBackend(Backend):
             workers = stack.enter_context(engine.hold(n_threads))
             packs = plan_packs(lengths, *engine.sharing(sum(lengths), workers))
             batches = split_batches(packs, sizes, self.tokens_per_batch)
-            pool = stack.enter_context(ThreadPoolExecutor(workers, "skesm"))
+            stop = threading.Event()
+            pool = stack.enter_context(ThreadPoolExecutor(workers, "skesm", initializer=obey, initargs=(stop,)))
             helpers = None
             if len(packs) < workers:
                 helpers = stack.enter_context(ThreadPoolExecutor(workers, "skesm-helper"))
@@ -212,6 +214,7 @@ class LocalBackend(Backend):
                     del records
                     running = submit(following) if ahead is None else ahead
             finally:
+                stop.set()  # after Ctrl-C, or when nobody wants the rest: passes end after their current layer
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _load(self, checkpoint: Checkpoint) -> _Loaded:

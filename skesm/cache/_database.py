@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sqlite3
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
-from urllib.parse import quote
+from pathlib import Path, PurePath
+from typing import Any, TypeVar
 
-from skesm.cache._files import FORMAT, MANIFEST_FILE, RECORD_FILE, check_format, move_aside, mutex
+from skesm.cache._files import FORMAT, MANIFEST_FILE, RECORD_FILE, check_format, move_aside
+from skesm.cache._locks import mutex
 from skesm.exceptions import StoreError, StoreWarning
 
 #: "skes" in ASCII: tells our files from other SQLite files.
@@ -44,8 +45,15 @@ CREATE TABLE claim (sequence BLOB PRIMARY KEY, token TEXT NOT NULL) WITHOUT ROWI
 
 T = TypeVar("T")
 
-_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+#: What a sound file never gives: our transactions break no constraint, and no value of ours is too large.
+_DAMAGE = {
+    *(sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT),
+    *(sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG),
+}
 _UNWRITABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+
+#: How often a file is opened that is damaged, or replaced, each time.
+_ATTEMPTS = 5
 
 
 def is_damage(error: sqlite3.Error) -> bool:
@@ -53,27 +61,71 @@ def is_damage(error: sqlite3.Error) -> bool:
     return _code(error) in _DAMAGE
 
 
+def is_outdated(error: sqlite3.Error) -> bool:
+    """Whether the error may come from a schema that was changed or damaged while the file was open."""
+    return _code(error) in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA)
+
+
 def _code(error: sqlite3.Error) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-class Foreign(sqlite3.DatabaseError):
+class Damaged(sqlite3.DatabaseError):
+    """What SQLite reads without complaint cannot be what was stored."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
+class Foreign(Damaged):
     """A sound SQLite file, but not the one of this namespace."""
 
     sqlite_errorcode = sqlite3.SQLITE_NOTADB
 
 
+class Stuck(StoreError):
+    """A damaged file that cannot be moved: in a read-only folder, or open in another process on Windows."""
+
+
+class Unmade(sqlite3.OperationalError):
+    """The file holds nothing yet, and nothing can be written to it."""
+
+    sqlite_errorcode = sqlite3.SQLITE_FULL
+
+
+def typed(connection: sqlite3.Connection, query: str, values: Any, *types: type) -> Iterator[tuple[Any, ...]]:
+    """Rows of a query, each column of the type that we stored there.
+
+    Raises
+    ------
+    Damaged
+        If a row is of other types.
+    """
+    for row in connection.execute(query, values):
+        if tuple(map(type, row)) != types:
+            raise Damaged("a row does not have the types that were stored")
+        yield row
+
+
 @dataclass(frozen=True)
 class Handle:
-    """An open record file and which file that is."""
+    """An open record file and which file that is; `writable` says whether SQLite may write to it."""
 
     connection: sqlite3.Connection
     identity: tuple[int, int]
     path: Path
+    writable: bool
 
     def is_current(self) -> bool:
         """Whether the path still names the file that is open; it may have been removed or replaced."""
         return _identity(self.path) == self.identity
+
+    def is_damaged_by(self, error: sqlite3.Error) -> bool:
+        """Whether the error comes from the file's content.
+
+        Damage to the header can turn a file read-only that the user may write to.
+        """
+        turned = self.writable and getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY
+        return is_damage(error) or (turned and all(os.access(p, os.W_OK) for p in (self.path, self.path.parent)))
 
     def close(self) -> None:
         self.connection.close()
@@ -99,18 +151,19 @@ def open_database(folder: Path, namespace: str) -> Handle:
         If it cannot be reached.
     """
     path = folder / RECORD_FILE
-    while True:
+    for _ in range(_ATTEMPTS):
         before = _identity(path)
         try:
-            connection = _open_existing_or_new(path, namespace)
+            connection, writable = _open_existing_or_new(path, namespace)
         except sqlite3.DatabaseError as error:
-            if not is_damage(error):
+            if not is_damage(error) and not is_outdated(error):
                 raise
             set_aside(path, before, str(error))
             continue
         if before is not None and before == _identity(path):
-            return Handle(connection, before, path)
+            return Handle(connection, before, path, writable)
         connection.close()  # just made, or replaced meanwhile: once more, to be sure of which file is open
+    raise StoreError(f"{path} is damaged or replaced again and again: give memory another folder")
 
 
 def open_for_reading(folder: Path) -> tuple[sqlite3.Connection, str]:
@@ -143,26 +196,26 @@ def set_aside(path: Path, identity: tuple[int, int] | None, reason: str) -> None
         with mutex(path.parent):
             if _identity(path) == identity:
                 move_aside(path, reason)
-    except StoreError:
-        raise
+    except StoreError as error:
+        raise Stuck(str(error)) from error
     except OSError as error:
-        raise StoreError(f"{path} {reason}: remove it, or give memory another folder") from error
+        raise Stuck(f"{path} {reason}: remove it, or give memory another folder") from error
 
 
-def _open_existing_or_new(path: Path, namespace: str) -> sqlite3.Connection:
+def _open_existing_or_new(path: Path, namespace: str) -> tuple[sqlite3.Connection, bool]:
     existed = path.exists()
 
-    def opened(mode: str) -> sqlite3.Connection:
+    def opened(mode: str) -> tuple[sqlite3.Connection, bool]:
         connection = _connect(path, mode)
         try:
             if _pragma(connection, "user_version") == 0 and mode == "rwc":
                 _create(connection, path, namespace, emptied=existed)
             if _check(connection, path) != namespace:
-                raise Foreign("it holds the records of another model")
+                raise Foreign("it holds records of another model")
         except BaseException:
             connection.close()
             raise
-        return connection
+        return connection, mode == "rwc"
 
     return _with_fallback(path, "rwc", opened)
 
@@ -173,23 +226,47 @@ def _with_fallback(path: Path, mode: str, opened: Callable[[str], T]) -> T:
     except sqlite3.OperationalError as error:
         if _code(error) not in _UNWRITABLE or not path.is_file():
             raise
+        reason = error
     # In a read-only folder or on a full disk, SQLite cannot make the files through which it follows other processes.
     # Then the file is read as it is; what a crashed process left in the journal beside it counts as missing.
-    return opened("ro&immutable=1")
+    try:
+        return opened("ro&immutable=1")
+    except Unmade:
+        raise Unmade(str(reason)) from reason
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        f"file:{quote(str(path))}?mode={mode}",
+        f"{uri_of(path)}?mode={mode}",
         uri=True,
         timeout=BUSY_TIMEOUT,
         isolation_level=None,
         check_same_thread=False,
     )
+    # Text that is no longer UTF-8 is text that we did not store, and no error.
+    connection.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
     # A file is not trusted: neither its schema's code nor a mapping that a truncation would turn into a crash.
     connection.execute("PRAGMA trusted_schema=OFF")
     connection.execute("PRAGMA mmap_size=0")
     return connection
+
+
+def uri_of(path: PurePath) -> str:
+    """An absolute path as SQLite's URI.
+
+    Examples
+    --------
+    >>> from pathlib import PurePosixPath, PureWindowsPath
+    >>> uri_of(PurePosixPath("/a b/c?"))
+    'file:///a%20b/c%3F'
+    >>> uri_of(PureWindowsPath("C:/a b/c"))
+    'file:///C:/a%20b/c'
+    >>> uri_of(PureWindowsPath("//server/share/c"))
+    'file:////server/share/c'
+    """
+    uri = path.as_uri()
+    # SQLite takes no host names; Windows' network folders then stand in the path.
+    return uri if uri.startswith("file:///") else f"file://{uri.removeprefix('file:')}"
 
 
 def _create(connection: sqlite3.Connection, path: Path, namespace: str, *, emptied: bool) -> None:
@@ -205,30 +282,44 @@ def _create(connection: sqlite3.Connection, path: Path, namespace: str, *, empti
                 f"the file system of {path.parent} cannot hold a record store (no shared memory, as on network file "
                 "systems): give memory a folder on a local disk"
             )
-        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA}")
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.execute("INSERT INTO meta VALUES ('namespace', ?)", (namespace,))
         connection.execute(f"PRAGMA user_version={FORMAT}")
         connection.execute("COMMIT")
     if emptied and (path.parent / MANIFEST_FILE).exists():
-        warnings.warn(f"{path} was empty; what it held will be computed again", StoreWarning, stacklevel=2)
+        warnings.warn(f"{path} was empty. Its content will be computed again", StoreWarning, stacklevel=2)
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> str:
     """Return the namespace of a record file, once it has proved to be one."""
-    if _pragma(connection, "application_id") != APPLICATION_ID:
+    number, application = _pragma(connection, "user_version"), _pragma(connection, "application_id")
+    found = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall())
+    if not found and number == 0 and application in (0, APPLICATION_ID):
+        raise Unmade("it is empty")
+    if application != APPLICATION_ID:
         raise Foreign("it is another program's SQLite file")
-    check_format(_pragma(connection, "user_version"), path)
-    try:
-        row = connection.execute("SELECT value FROM meta WHERE key = 'namespace'").fetchone()
-        connection.execute("SELECT 1 FROM record, block, claim LIMIT 0")  # they exist
-    except sqlite3.OperationalError as error:
-        if _code(error) == sqlite3.SQLITE_ERROR:  # no such table
-            raise Foreign(str(error)) from error
-        raise
+    is_ours = found.items() >= _tables().items()
+    if number != FORMAT and is_ours:  # another format has other tables: its number is damaged
+        raise Damaged(f"its format cannot be {number}")
+    check_format(number, path)
+    if not is_ours:
+        raise Foreign("it does not have the tables of a record store")
+    row = connection.execute("SELECT value FROM meta WHERE key = 'namespace'").fetchone()
     if row is None:
-        raise Foreign("it does not say of which model its records are")
+        raise Foreign("it does not say which model its records belong to")
     return str(row[0])
+
+
+@functools.cache
+def _tables() -> dict[str, str]:
+    """The tables of SCHEMA, by name, as SQLite remembers them."""
+    connection = sqlite3.connect(":memory:")
+    try:
+        connection.executescript(SCHEMA)
+        return dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall())
+    finally:
+        connection.close()
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

@@ -1,17 +1,19 @@
-"""The files around the records: where a store lies, its format, JSON files, a lock, moving damaged files aside."""
+"""The files around the records: where a store lies, its format, JSON files, moving damaged files aside."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import secrets
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from skesm.cache._locks import mutex
 from skesm.exceptions import StoreError, StoreWarning
 
 #: Layout of the folder and of the record files. Raised when older versions would misread newer files.
@@ -20,9 +22,18 @@ FORMAT = 1
 #: Folder of the store inside the location of a `joblib.Memory`; `Memory.clear` removes the folders it finds there.
 FOLDER = "skesm"
 FORMAT_FILE = "store.json"
-LOCK_FILE = ".lock"
 RECORD_FILE = "records.sqlite"
 MANIFEST_FILE = "manifest.json"
+
+#: What the names of damaged files have in common.
+ASIDE = ".damaged-"
+
+#: Windows' errors for a file that another process has open, and how often and with which pause that is tried again.
+_IN_USE = (5, 32)
+_REPEATS = 50
+_PAUSE = 0.02
+
+T = TypeVar("T")
 
 
 def resolve_location(memory: object) -> Path | None:
@@ -100,8 +111,6 @@ def open_location(location: Path) -> None:
     OSError
         If the folder cannot be made.
     """
-    if os.name == "nt":
-        raise StoreError("the record store needs POSIX file locks, which Windows lacks: use WSL, or memory=None")
     path = location / FORMAT_FILE
     if not check_location(location):
         try:
@@ -109,15 +118,15 @@ def open_location(location: Path) -> None:
         except (NotADirectoryError, FileExistsError) as error:
             raise StoreError(f"memory must be a folder, but a file is in the way of {location}") from error
         with mutex(location):
-            if read_json(path) is None:
+            if read_json(path, ("format", int)) is None:
                 write_json(path, {"format": FORMAT, "written_by": "skesm"})
 
 
 def check_location(location: Path) -> bool:
     """Whether there is a store, after a look at its format."""
-    found = read_json(location / FORMAT_FILE)
+    found = read_json(location / FORMAT_FILE, ("format", int))
     if found is not None:
-        check_format(found.get("format"), location)
+        check_format(found["format"], location)
     return found is not None
 
 
@@ -129,20 +138,6 @@ def check_format(number: object, path: Path) -> None:
         )
 
 
-@contextmanager
-def mutex(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock: one process and thread at a time. It is free as soon as its holder is gone."""
-    import fcntl
-
-    fd = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough if the process was forked meanwhile
-        os.close(fd)
-
-
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a JSON file so that it is there whole, or not at all, even after a power failure."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
@@ -152,23 +147,43 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        _patiently(lambda: os.replace(temporary, path))
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the object in a JSON file, or None if there is none; a damaged file is moved aside with a warning."""
+def read_json(path: Path, *fields: tuple[str, type]) -> dict[str, Any] | None:
+    """Return the object in a JSON file, or None if there is none.
+
+    A file that holds no object, or one whose `fields` are not there or of another type, is moved aside with a warning.
+    """
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(_patiently(path.read_bytes))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
-    if isinstance(found, dict):
-        return found
-    move_aside(path, "is not a JSON object")
-    return None
+    if not isinstance(found, dict):
+        move_aside(path, "is not a JSON object")
+        return None
+    for name, kind in fields:
+        if type(found.get(name)) is not kind:
+            move_aside(path, f"has no valid {name!r}")
+            return None
+    return found
+
+
+def _patiently(operation: Callable[[], T]) -> T:
+    """Repeat what fails on Windows while another process has the file open, which it has for a moment only."""
+    for _ in range(_REPEATS):
+        try:
+            return operation()
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in _IN_USE:
+                raise
+            time.sleep(_PAUSE)
+    return operation()
 
 
 def move_aside(path: Path, reason: str) -> None:
@@ -179,17 +194,17 @@ def move_aside(path: Path, reason: str) -> None:
     StoreError
         If it cannot be renamed.
     """
-    suffix = f".damaged-{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(2)}"
+    suffix = f"{ASIDE}{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(2)}"
     try:
         for extra in ("-wal", "-shm", "-journal", ""):  # the file itself last: until then others find it damaged too
             with suppress(FileNotFoundError):
-                os.rename(f"{path}{extra}", f"{path}{suffix}{extra}")
+                _patiently(functools.partial(os.rename, f"{path}{extra}", f"{path}{suffix}{extra}"))
     except OSError as error:
         raise StoreError(
             f"{path} {reason}, and cannot be renamed ({error.strerror}): remove it, or give memory another folder"
         ) from error
     warnings.warn(
-        f"{path} {reason}; it was renamed to {path.name}{suffix}, and what it held will be computed again",
+        f"{path} {reason}. It was renamed to {path.name}{suffix}, and its content will be computed again",
         StoreWarning,
         stacklevel=2,
     )

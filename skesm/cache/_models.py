@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from skesm._outputs import Namespace
-from skesm.cache._files import FORMAT, check_format, mutex, open_location, read_json, write_json
-from skesm.exceptions import StoreError
+from skesm.cache._files import FORMAT, check_format, open_location, read_json, write_json
+from skesm.cache._locks import mutex
 
 MODELS_FILE = "models.json"
 
@@ -68,6 +68,16 @@ def remember_model(location: Path, name: str, namespace: Namespace, details: Map
             write_json(path, {"format": FORMAT, "models": models})
 
 
+def copy_models(source: Path, target: Path) -> None:
+    """Remember at `target` the models that are known at `source` and not there."""
+    found, known = _models(source / MODELS_FILE), _models(target / MODELS_FILE)
+    for name, entries in found.items():
+        for numerics in entries:
+            entry = _entry(found, name, numerics)
+            if entry is not None and _entry(known, name, numerics) is None:
+                remember_model(target, name, Namespace(name, entry["fingerprint"], numerics), entry["details"])
+
+
 def recall_model(location: Path, name: str, numerics: str) -> KnownModel | None:
     """Which weights `name` meant when they were last there, or None if that was never.
 
@@ -107,17 +117,19 @@ def recall_model(location: Path, name: str, numerics: str) -> KnownModel | None:
 
 
 def _models(path: Path) -> dict[str, dict[str, Any]]:
-    found = read_json(path)
+    found = read_json(path, ("format", int))
     if found is None:
         return {}
-    check_format(found.get("format"), path)
-    models = found.get("models")
-    if not isinstance(models, dict) or not all(isinstance(entries, dict) for entries in models.values()):
-        raise StoreError(f"{path} is not a list of models: remove it")
-    return models
+    check_format(found["format"], path)  # another format may have no such field
+    found = read_json(path, ("models", dict))
+    if found is None:
+        return {}
+    models: dict[str, dict[str, Any]] = found["models"]
+    return {name: entries for name, entries in models.items() if isinstance(entries, dict)}
 
 
 def _entry(models: dict[str, dict[str, Any]], name: str, numerics: str) -> dict[str, Any] | None:
     entry = models.get(name, {}).get(numerics)
-    sound = isinstance(entry, dict) and {"fingerprint", "details", "last_seen"} <= entry.keys()
+    fields = {"fingerprint": str, "details": dict, "last_seen": str}
+    sound = isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in fields.items())
     return entry if sound else None

@@ -13,7 +13,8 @@ from typing import TypeVar
 import numpy as np
 
 from skesm._outputs import FloatArray, Namespace, OutputSpec
-from skesm.cache._database import BLOCK_BYTES
+from skesm.cache import _usage
+from skesm.cache._database import BLOCK_BYTES, Damaged, typed
 
 _DIGEST_BYTES = 16
 _STORED = np.dtype("<f4")
@@ -23,6 +24,12 @@ _CHUNK = 500
 
 #: Keys whose values are read in the order in which they lie in the file.
 _GROUP = 20_000
+
+#: More blocks than any disk holds.
+_MOST_BLOCKS = 1 << 48
+
+#: Stands for whichever output is looked up by its name alone.
+_ANY = OutputSpec("logits")
 
 T = TypeVar("T")
 #: Digest of a sequence and its length.
@@ -51,6 +58,7 @@ class Codec:
     """Arrays to bytes and back, with checksums that hold for one namespace, sequence, output and shape only."""
 
     def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
         self._namespace = hashlib.sha256(namespace.encode()).digest()
         self._starts: dict[tuple[int, str, str], int] = {}  # few: lengths times outputs
 
@@ -76,25 +84,35 @@ def _dimensions(shape: str) -> tuple[int, ...]:
 
 
 def load(
-    connection: sqlite3.Connection, codec: Codec, keys: Iterable[Key], names: Mapping[str, OutputSpec]
+    connection: sqlite3.Connection,
+    codec: Codec,
+    keys: Iterable[Key],
+    names: Mapping[str, OutputSpec],
+    blocks: set[int] | None = None,
 ) -> tuple[dict[Key, dict[OutputSpec, FloatArray]], list[Place]]:
-    """Read the records that hold all outputs `names`, and the places of the damaged values met on the way."""
+    """Read the records that hold all outputs `names`, and the places of the damaged values met on the way.
+
+    The numbers of the blocks that were read go to `blocks`.
+    """
     found: dict[Key, dict[OutputSpec, FloatArray]] = {}
     damaged: list[Place] = []
     for group in _chunks(list(keys), _GROUP):
         lengths = dict(group)
         rows: list[tuple[int, int, int, bytes, str, str, int]] = []
         for chunk in _chunks(list(lengths)):
-            rows += connection.execute(
+            query = (
                 "SELECT block, start, size, sequence, output, shape, checksum FROM record"
-                f" WHERE sequence IN ({_marks(chunk)}) AND output IN ({_marks(names)})",
-                (*chunk, *names),
+                f" WHERE sequence IN ({_marks(chunk)}) AND output IN ({_marks(names)})"
             )
+            rows += typed(connection, query, (*chunk, *names), int, int, int, bytes, str, str, int)
         held, block = -1, b""
         for number, start, size, digest, output, shape, checksum in sorted(rows):
+            if digest not in lengths or output not in names:
+                raise Damaged("a look-up found another key")
             if number != held:
-                row = connection.execute("SELECT value FROM block WHERE id = ?", (number,)).fetchone()
-                held, block = number, row[0] if row else b""
+                held, block = number, read_block(connection, number)
+                if blocks is not None:
+                    blocks.add(number)
             key = (digest, lengths[digest])
             array = codec.decode(key, output, shape, block[start : start + size], checksum)
             if array is None:
@@ -104,19 +122,31 @@ def load(
     return {key: record for key, record in found.items() if len(record) == len(names)}, damaged
 
 
+def read_block(connection: sqlite3.Connection, number: int) -> bytes:
+    """Return a block; one that is not there, or not a block, is empty, so that no checksum agrees."""
+    row = connection.execute("SELECT value FROM block WHERE id = ?", (number,)).fetchone()
+    return row[0] if row is not None and isinstance(row[0], bytes) else b""
+
+
 def forget(connection: sqlite3.Connection, places: Sequence[Place]) -> None:
     """Delete damaged rows, by place as well as by key: another process may have stored a sound value since."""
     connection.executemany("DELETE FROM record WHERE sequence = ? AND output = ? AND block = ? AND start = ?", places)
 
 
 def save(connection: sqlite3.Connection, codec: Codec, values: Mapping[tuple[str, Key], FloatArray]) -> None:
-    """Store values by output and sequence; what is there already stays."""
+    """Store values by output and sequence; what is there already stays.
+
+    Raises
+    ------
+    Damaged
+        If the file takes the values and does not give them back.
+    """
     # Output by output: who reads one of many prefetched outputs then finds it in few blocks.
     order = sorted(values.items(), key=lambda item: item[0][0])
-    known = stored(connection, {key[0] for _, key in values}, {output for output, _ in values})
+    known = _sound(connection, codec, values)
     blocks: list[bytearray] = []
     rows = []
-    (first,) = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM block").fetchone()
+    first = _first_free(connection)
     for (output, key), value in order:
         if (key[0], output) in known:
             continue
@@ -129,7 +159,46 @@ def save(connection: sqlite3.Connection, codec: Codec, values: Mapping[tuple[str
         rows.append((key[0], output, key[1], shape, *place, checksum))
         blocks[-1] += data
     connection.executemany("INSERT INTO block VALUES (?, ?)", enumerate(blocks, first))
+    _usage.begin(connection, range(first, first + len(blocks)))
     connection.executemany("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    _look_again(connection, {(row[0], row[1]) for row in rows}, dict(enumerate(map(len, blocks), first)))
+
+
+def _sound(
+    connection: sqlite3.Connection, codec: Codec, values: Mapping[tuple[str, Key], FloatArray]
+) -> set[tuple[bytes, str]]:
+    """Which of these are stored; rows whose values are damaged are deleted."""
+    lengths = {key[0]: key for _, key in values}
+    known = stored(connection, lengths, {output for output, _ in values}) & {(key[0], o) for o, key in values}
+    sound: set[tuple[bytes, str]] = set()
+    for output in {name for _, name in known}:
+        keys = [lengths[digest] for digest, name in known if name == output]
+        found, damaged = load(connection, codec, keys, {output: _ANY})
+        forget(connection, damaged)
+        sound.update((digest, output) for digest, _ in found)
+    return sound
+
+
+def _first_free(connection: sqlite3.Connection) -> int:
+    """The number of the next block."""
+    ((number,),) = typed(connection, "SELECT coalesce(max(id), 0) + 1 FROM block", (), int)
+    if not 0 < number < _MOST_BLOCKS:
+        raise Damaged("the number of a block is out of range")
+    return int(number)
+
+
+def _look_again(connection: sqlite3.Connection, keys: set[tuple[bytes, str]], sizes: Mapping[int, int]) -> None:
+    """See that what was written can be found: in a damaged tree it may lie where no look-up comes."""
+    found = stored(connection, {digest for digest, _ in keys}, {output for _, output in keys})
+    lengths = {
+        number: size
+        for chunk in _chunks(list(sizes))
+        for number, size in connection.execute(
+            f"SELECT id, length(value) FROM block WHERE id IN ({_marks(chunk)})", chunk
+        )
+    }
+    if not keys <= found or lengths != sizes:
+        raise Damaged("new values cannot be found again")
 
 
 def stored(connection: sqlite3.Connection, digests: Iterable[bytes], outputs: Iterable[str]) -> set[tuple[bytes, str]]:
@@ -137,13 +206,10 @@ def stored(connection: sqlite3.Connection, digests: Iterable[bytes], outputs: It
     known: set[tuple[bytes, str]] = set()
     names = list(outputs)
     for chunk in _chunks(list(digests)):
-        known.update(
-            connection.execute(
-                "SELECT sequence, output FROM record"
-                f" WHERE sequence IN ({_marks(chunk)}) AND output IN ({_marks(names)})",
-                (*chunk, *names),
-            )
+        query = (
+            f"SELECT sequence, output FROM record WHERE sequence IN ({_marks(chunk)}) AND output IN ({_marks(names)})"
         )
+        known.update(typed(connection, query, (*chunk, *names), bytes, str))
     return known
 
 
@@ -151,9 +217,8 @@ def claimed(connection: sqlite3.Connection, digests: list[bytes]) -> dict[bytes,
     """Find the tokens that claim these sequences."""
     tokens: dict[bytes, str] = {}
     for chunk in _chunks(digests):
-        tokens.update(
-            connection.execute(f"SELECT sequence, token FROM claim WHERE sequence IN ({_marks(chunk)})", chunk)
-        )
+        query = f"SELECT sequence, token FROM claim WHERE sequence IN ({_marks(chunk)})"
+        tokens.update(typed(connection, query, chunk, bytes, str))
     return tokens
 
 

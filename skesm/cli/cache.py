@@ -24,8 +24,12 @@ def add_cache(commands: Any) -> None:
 
     add("info", _cache_info, "what is stored, by model")
     add("verify", _cache_verify, "compare every value with its checksum; exit status 1 if one is damaged")
-    prune = add("prune", _cache_prune, "remove everything that is stored for a model")
-    prune.add_argument("--model", required=True, help="a name or fingerprint that `skesm cache info` shows")
+    prune = add("prune", _cache_prune, "remove a model, or the values that were least recently used")
+    prune.add_argument("--model", help="a name or fingerprint that `skesm cache info` shows; alone: all of its values")
+    prune.add_argument("--older-than", metavar="AGE", help="remove what was not used for so long, such as 90d or 12w")
+    prune.add_argument("--max-size", metavar="SIZE", help="remove the least recently used until this is left: 20GB")
+    merge = add("merge", _cache_merge, "add all records of other stores to a store")
+    merge.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help="a store to read")
     export = add("export", _cache_export, "write what is stored for a model to a .npz or .parquet file")
     export.add_argument("file", type=Path, metavar="FILE", help="the file to write; its ending says which kind")
     export.add_argument("--model", help="a name or fingerprint; needed if the store holds several")
@@ -61,8 +65,15 @@ def _cache_verify(args: argparse.Namespace) -> None:
 def _cache_prune(args: argparse.Namespace) -> None:
     from skesm.cache import prune
 
-    report = prune(args.path, model=args.model)
-    print(f"removed {args.model}: {size(report.freed_bytes)} freed")
+    report = prune(args.path, model=args.model, older_than=args.older_than, max_size=args.max_size)
+    print(f"removed {report.values:,} values: {size(report.freed_bytes)} freed")
+
+
+def _cache_merge(args: argparse.Namespace) -> None:
+    from skesm.cache import merge
+
+    report = merge(args.path, *args.sources)
+    print(f"added {report.added:,} values; {report.known:,} were there, {report.damaged:,} damaged ones were left out")
 
 
 def _cache_export(args: argparse.Namespace) -> None:

@@ -31,6 +31,7 @@ from skesm.esm2.attention import AttentionReader
 from skesm.esm2.batching import most_together, share_evenly
 from skesm.esm2.plain_attention import Read, Rotary, distinct_rows, do_in_turn, mix, rotary_tables
 from skesm.esm2.spec import ModelSpec
+from skesm.esm2.stopping import check_stop
 from skesm.esm2.threads import limit_own_thread, one_blas_thread
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK
 from skesm.esm2.weights.parameters import Affine, Block, Parameters
@@ -224,6 +225,7 @@ class NumpyEngine:
         tables = [rotary_tables(frequencies, bounds, rows) for frequencies in self._frequencies]
         with np.errstate(over="ignore", under="ignore"):  # tanh and exp2 saturate as they should
             for i, block in enumerate(self._blocks[:last]):
+                check_stop()
                 keep(i, x)
                 read = partial(reader.read, i + 1) if reader.wants(i + 1) else None
                 self._attention(block, x, bounds, tables[self._rotary_of_layer[i]], read, helpers)

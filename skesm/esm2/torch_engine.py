@@ -28,6 +28,7 @@ from skesm.esm2.batching import most_together, share_evenly
 from skesm.esm2.centring import CALIBRATION_SEQUENCE, centre
 from skesm.esm2.numpy_engine import TRAINED_MASK_RATIO, Tokens
 from skesm.esm2.spec import ModelSpec
+from skesm.esm2.stopping import check_stop
 from skesm.esm2.threads import limit_own_thread, one_blas_thread, one_torch_thread
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK, tokenize
 from skesm.esm2.torch_attention import Mix, Read, choose_attention, split_runs
@@ -323,6 +324,7 @@ class TorchEngine:
         x = self._embed(sequences)
         mix = self._attention.of(shapes)
         for i, block in enumerate(self._blocks[:last]):
+            check_stop()
             keep(i, x)
             self._add_attention(block, x, mix, partial(reader.read, i + 1) if reader.wants(i + 1) else None)
             self._add_feed_forward(block, x)

@@ -1,10 +1,14 @@
 """The record store beside `joblib.Memory`, under kills, and with a million records.
 
-    python tests/perf/bench_store.py [--json results.json] [--only warm cold kills million] [--folder /on/the/disk]
+    python tests/perf/bench_store.py [--json results.json] [--only warm cold kills million share share-numpy]
+                                     [--folder /on/the/disk]
 
 `warm`: 100,000 rows of 1,280 float32 read back, per row, beside a `joblib.Memory` of one function call per sequence.
 `cold`: claiming, storing and looking up, beside the compute time of the 8M model on the NumPy engine.
 `kills`: 50 rounds of SIGKILL at a random moment, then a run to the end.
+`share`: one and two processes, cold, that want the same 1,000 sequences of 237 residues, with a backend whose cost is a
+sleep of 1/6000 s a residue: how well the work is shared, whatever else the machine does.
+`share-numpy`: the same with the 8M model on the NumPy engine, one thread a process; needs two idle cores.
 `million`: opening, 10,000 random look-ups and memory, with 1,000,000 records of 320 float32.
 """
 
@@ -111,8 +115,7 @@ def cold(folder: Path, n: int = 256) -> dict[str, float]:
         start = time.perf_counter()
         with RecordStore(folder / f"cold{turn}", namespace) as store:
             store.get(sequences, [MEAN])
-            with store.claim(sequences, [MEAN]) as mine:
-                assert len(mine) == n
+            with store.claim(sequences, [MEAN]):  # a portion, here of all that is stored in the block
                 for batch in batches:
                     store.put([sequences[i] for i in batch.indices], batch.records)
         overhead.append(time.perf_counter() - start)
@@ -132,11 +135,14 @@ def drive(location: Path, log: Path, n: int, batch: int) -> None:
     sequences = numbered_sequences(n)
     with RecordStore(location, NAMESPACE) as store, open(log, "ab", buffering=0) as file:
         missing = [i for i, record in enumerate(store.get(sequences, [MEAN])) if record is None]
-        with store.claim([sequences[i] for i in missing], [MEAN]) as mine:
-            for start in range(0, len(mine), batch):
-                part = [missing[i] for i in mine[start : start + batch]]
-                file.write("".join(f"{i}\n" for i in part).encode())
-                store.put([sequences[i] for i in part], [{MEAN: fake(sequences[i])} for i in part])
+        while missing:
+            with store.claim([sequences[i] for i in missing], [MEAN]) as mine:
+                claimed = [missing[i] for i in mine]
+                for start in range(0, len(claimed), batch):
+                    part = claimed[start : start + batch]
+                    file.write("".join(f"{i}\n" for i in part).encode())
+                    store.put([sequences[i] for i in part], [{MEAN: fake(sequences[i])} for i in part])
+            missing = sorted({*missing} - {*claimed})
 
 
 def kills(folder: Path, rounds: int = 50, n: int = 4000, batch: int = 16) -> dict[str, float]:
@@ -186,6 +192,67 @@ def million(folder: Path, n: int = 1_000_000, width: int = 320) -> dict[str, flo
     return {"write_us_per_row": write / n * 1e6, "disk_over_raw": size / (n * width * 4), **result}
 
 
+def share_part(location: Path, model: Path, log: Path, residues_per_s: float) -> None:
+    """One of the processes that want the same sequences; its backend sleeps if it is given a speed."""
+    from skesm import ESM2Embedder
+    from skesm.backends.base import Batch
+    from skesm.backends.local import LocalBackend
+
+    class Logged(LocalBackend):
+        def run(self, model, sequences, outputs, *, n_jobs=None):
+            if residues_per_s:
+                batches = self.slept(sequences, outputs)
+            else:
+                batches = super().run(model, sequences, outputs, n_jobs=n_jobs)
+            for batch in batches:
+                with open(log, "ab", buffering=0) as file:
+                    file.write("".join(f"{os.getpid()} {sequences[i]}\n" for i in batch.indices).encode())
+                yield batch
+
+        def slept(self, sequences, outputs):
+            for start in range(0, len(sequences), 34):  # 8,192 tokens
+                part = range(start, min(start + 34, len(sequences)))
+                time.sleep(sum(len(sequences[i]) for i in part) / residues_per_s)
+                yield Batch(list(part), [{output: np.ones(320, np.float32) for output in outputs} for _ in part])
+
+    embedder = ESM2Embedder(str(model), backend=Logged(engine="numpy", num_threads=1), memory=location)
+    sequences = numbered_sequences(1000, 237)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    start = time.perf_counter()
+    embedder.transform(sequences)
+    print(time.perf_counter() - start, flush=True)
+
+
+def share(folder: Path, residues_per_s: float = 6000.0, turns: int = 2) -> dict[str, float]:
+    model = random_checkpoint(folder, "esm2_t6_8M_UR50D")
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    passes = []
+    for turn in range(turns):
+        for n in (1, 2):  # in turn, so that a change of the machine's load meets both
+            log = folder / f"log{turn}{n}"
+            arguments = [folder / f"store{turn}{n}", model, log, residues_per_s]
+            command = [sys.executable, __file__, "--share", *map(str, arguments)]
+            processes = [
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(n)
+            ]
+            for process in processes:
+                process.stdout.readline()
+            for process in processes:
+                process.stdin.write("go\n")
+                process.stdin.flush()
+            seconds[n].append(max(float(process.communicate()[0]) for process in processes))
+            lines = log.read_text().split("\n")[:-1]
+            passes.append(len(lines))
+            assert len({line.split()[1] for line in lines}) == 1000
+    one, two = statistics.median(seconds[1]), statistics.median(seconds[2])
+    return {"one_s": one, "two_s": two, "times_one": one / two, "most_passes": max(passes)}
+
+
+def share_numpy(folder: Path) -> dict[str, float]:
+    return share(folder, residues_per_s=0.0)
+
+
 def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -204,18 +271,23 @@ def look_up(location: Path, n: int, width: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parts = {"warm": warm, "cold": cold, "kills": kills, "million": million}
+    parts = {"warm": warm, "cold": cold, "kills": kills, "million": million, "share": share}
+    parts["share-numpy"] = share_numpy
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--folder", type=Path, help="where the files are made; a temporary folder by default")
     parser.add_argument("--drive", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--share", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--look-up", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.drive:
         print("ready", flush=True)
         location, log, n, batch = arguments.drive
         drive(Path(location), Path(log), int(n), int(batch))
+    elif arguments.share:
+        location, model, log, speed = arguments.share
+        share_part(Path(location), Path(model), Path(log), float(speed))
     elif arguments.look_up:
         location, n, width = arguments.look_up
         print(json.dumps(look_up(Path(location), int(n), int(width))))
