@@ -1,4 +1,4 @@
-"""Checkpoints on this machine: convert, fetch, find and verify them. ``skesm models`` is the same on the command line."""
+"""Checkpoints on this machine: fetch, find, verify and convert them, as ``skesm models`` does on the command line."""
 
 from __future__ import annotations
 

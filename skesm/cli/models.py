@@ -38,9 +38,7 @@ def add_models(commands: Any) -> None:
 
     add("list", _list, "list the checkpoints known by name", "list")
     add_named("download", _download, "fetch a checkpoint from the Hub, and print its folder")
-    add_named(
-        "verify", _verify, "compare a checkpoint's files with their digests, and run one peptide through the model"
-    )
+    add_named("verify", _verify, "compare a checkpoint's files with their digests, and run one peptide")
     add_named("where", _where, "print the folder of a checkpoint on this machine; nothing is fetched")
     text = "convert a .bin, .pt, .pth or .ckpt checkpoint to a folder with safetensors (needs torch 2.6 or later)"
     convert = add("convert", _convert, text, "convert my_model/pytorch_model.bin my_model_safe")
@@ -90,7 +88,7 @@ def _convert(args: argparse.Namespace) -> None:
     from skesm.models import convert
 
     done = convert(args.source, args.folder)
-    print(f"read {done.naming}'s names in {args.source}")
+    print(f"read {args.source}, which uses the names of {done.naming}")
     if done.prefixes:
         print(f"took off the prefixes {', '.join(done.prefixes)}")
     for there, head in ((done.has_head, "language-model head: no logits"), (done.has_contact_head, "contact head")):

@@ -194,11 +194,12 @@ class Repository:
 
         option = f" --revision {self.revision}" if self.revision else ""
         offline = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
+        # of two names or more, hf takes each as a pattern
         files, then = f"{CONFIG} {SINGLE}", "give it as the model"
         if filename.startswith("pytorch_model") or self.name in _PICKLED_ONLY:
-            files, then = "--include config.json 'pytorch_model*'", "run `skesm models convert FOLDER NEW_FOLDER`"
+            files, then = f"{CONFIG} 'pytorch_model*'", "run `skesm models convert FOLDER NEW_FOLDER`"
         elif filename not in (CONFIG, SINGLE):
-            files = "--include config.json 'model*.safetensors*'"
+            files = f"{CONFIG} 'model*.safetensors*'"
         return (
             f"{filename} of {self.name} is not on this machine and could not be fetched{offline}. On a machine with "
             f"internet run `skesm models download {shlex.quote(self.model)}`, copy the folder that it prints "
