@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 
 class Hub:
@@ -32,6 +35,15 @@ class Hub:
 
             def answer(self, with_body: bool) -> None:
                 hub.requests.append(f"{self.command} {self.path}")
+                listing = hub._listing(self.path.partition("?")[0])
+                if listing is not None:
+                    body = json.dumps(listing).encode()
+                    self.send_response(200)
+                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+                    return
                 repository, _, rest = self.path.lstrip("/").partition("/resolve/")
                 revision, _, name = rest.partition("/")
                 folder, commit = hub._files.get((repository, revision), (None, ""))
@@ -60,6 +72,17 @@ class Hub:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
+
+    def _listing(self, path: str) -> Any:
+        """What ``hf download`` asks for: the commit of a revision, and its files; None for any other path."""
+        match = re.fullmatch(r"/api/models/(.+/.+)/(revision|tree)/(.+)", path)
+        if match is None or (match[1], match[3]) not in self._files:
+            return None
+        folder, commit = self._files[match[1], match[3]]
+        files = sorted(file for file in folder.iterdir() if file.is_file())
+        if match[2] == "tree":
+            return [{"type": "file", "path": f.name, "size": f.stat().st_size, "oid": commit} for f in files]
+        return {"id": match[1], "sha": commit, "siblings": [{"rfilename": f.name} for f in files]}
 
     def _tags(self, name: str, body: bytes) -> dict[str, str]:
         sha256 = hashlib.sha256(body).hexdigest()
