@@ -22,7 +22,7 @@ from transformers import EsmForMaskedLM, EsmForSequenceClassification, EsmModel
 
 from skesm._outputs import OutputSpec
 from skesm.backends import LocalBackend
-from skesm.esm2.checkpoint import locate
+from skesm.esm2.checkpoint import find_spec, locate
 from skesm.esm2.tokenizer import tokenize
 from skesm.exceptions import CheckpointError, CheckpointNotFoundError
 from skesm.models import convert, verify
@@ -429,6 +429,8 @@ def test_a_file_as_the_model_is_told_that_it_is_one(tiny_checkpoint: Path) -> No
     for name in (SINGLE, CONFIG):
         with pytest.raises(CheckpointError, match=rf"is a file\. Give the folder.*{tiny_checkpoint.name}"):
             locate(tiny_checkpoint / name)
+        with pytest.raises(CheckpointError, match=r"is a file\."):
+            find_spec(tiny_checkpoint / name)
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"])
@@ -437,8 +439,9 @@ def test_adapters_are_refused(name: str, beside_a_model: bool, tiny_checkpoint: 
     folder = tmp_path / "adapter"
     shutil.copytree(tiny_checkpoint, folder) if beside_a_model else folder.mkdir()
     (folder / name).write_bytes(b"{}")
-    with pytest.raises(CheckpointError, match="merge_and_unload"):
-        locate(folder)
+    for find in (locate, find_spec):
+        with pytest.raises(CheckpointError, match="merge_and_unload"):
+            find(folder)
 
 
 # torch ----------------------------------------------------------------------------------------------------------------

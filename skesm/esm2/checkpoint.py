@@ -67,6 +67,7 @@ def find_spec(model: str | os.PathLike[str]) -> ModelSpec:
     if registered is not None:
         return registered
     if _is_folder(name):
+        refuse_adapter(Path(name))
         return _read_spec(name, Path(name) / CONFIG)
     repository, revision = _split_repository(name)
     return replace(_read_spec(name, Repository(repository, revision, name).config()), repository=repository)

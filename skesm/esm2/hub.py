@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import shlex
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -136,15 +137,13 @@ class Repository:
             If torch 2.6 or later is not installed: nothing is fetched then.
         CheckpointNotFoundError, CheckpointError
         """
-        from filelock import FileLock
-
         target = self.converted(commit)
         if not self.download:
             raise self._not_here("a conversion to safetensors")
         shards = self._fetch_pickles(commit)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{target}.lock"):
+            with _one_at_a_time(f"{target}.lock"):
                 if not target.is_dir():  # another process may have converted it meanwhile
                     _refuse_damaged(shards)
                     logger.warning(
@@ -156,6 +155,8 @@ class Repository:
         except OSError as error:
             if isinstance(error, CheckpointError):
                 raise
+            if target.is_dir():  # without locks, another process was faster
+                return target
             raise CheckpointError(
                 f"the converted weights of {self.name} cannot be written to {target}: {error.strerror}. "
                 "Set HF_ASSETS_CACHE to another folder"
@@ -207,6 +208,20 @@ class Repository:
             f"--local-dir FOLDER` there, copy the folder, and {then}. To try skesm without a download use "
             f"model={DEMO_MODEL!r}."
         )
+
+
+@contextmanager
+def _one_at_a_time(path: str) -> Iterator[None]:
+    """Hold a lock between processes, where the file system has locks: those of some clusters have none."""
+    from filelock import FileLock
+
+    lock = FileLock(path)
+    with suppress(NotImplementedError):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _refuse_damaged(files: Iterable[Path]) -> None:
