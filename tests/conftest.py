@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -24,6 +25,56 @@ from skesm.datasets import load_gfp_fluorescence
 from skesm.exceptions import BackendError, PartialResultError
 
 MakeCheckpoint = Callable[..., Path]
+
+
+@pytest.fixture
+def hub() -> Iterator[Any]:
+    """A Hub of models on this machine, `stub_hub.Hub`."""
+    spec = importlib.util.spec_from_file_location("stub_hub", Path(__file__).with_name("stub_hub.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    hub = module.Hub()
+    yield hub
+    hub.close()
+
+
+@pytest.fixture
+def hub_environment(hub: Any, tmp_path: Path) -> dict[str, str]:
+    """Environment of a process that knows no other Hub and has an empty cache.
+
+    A process of its own is needed, because huggingface_hub reads its settings when it is imported.
+    """
+    kept = {n: v for n, v in os.environ.items() if not n.startswith("HF_") and "proxy" not in n.lower()}
+    settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    return {**kept, **settings, "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+@pytest.fixture
+def pickled() -> Callable[..., Path]:
+    """Turns a checkpoint's folder into one with pickles: ``pickled(folder, target, shards=1)``."""
+
+    def write(folder: Path, target: Path, shards: int = 1) -> Path:
+        import json
+
+        import torch
+        from safetensors.torch import load_file
+
+        target.mkdir()
+        (target / "config.json").write_bytes((folder / "config.json").read_bytes())
+        tensors = load_file(folder / "model.safetensors")
+        if shards == 1:
+            torch.save(tensors, target / "pytorch_model.bin")
+            return target
+        weight_map = {n: f"pytorch_model-{i % shards + 1:05}-of-{shards:05}.bin" for i, n in enumerate(tensors)}
+        for file in set(weight_map.values()):
+            torch.save({n: t for n, t in tensors.items() if weight_map[n] == file}, target / file)
+        index = {"metadata": {}, "weight_map": weight_map}
+        (target / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+        return target
+
+    return write
 
 
 @pytest.fixture(scope="session")

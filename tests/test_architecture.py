@@ -61,8 +61,10 @@ ARROWS: dict[str, set[str]] = {
     "datasets": {"_optional", "exceptions"},
     "benchmark": {"__init__", "_optional", "backends", "exceptions"},
     "server": {"__init__", "_alphabet", "_optional", "_outputs", "_road", "backends", "esm2", "exceptions", "protocol"},
+    "models": {"_outputs", "backends", "esm2", "exceptions"},
     "cli": {
-        *("__init__", "_optional", "backends", "benchmark", "cache", "datasets", "esm2", "exceptions", "io", "server"),
+        *("__init__", "_optional", "backends", "benchmark", "cache", "datasets", "esm2", "exceptions", "io", "models"),
+        "server",
     },
     "__main__": {"cli"},
 }
@@ -91,7 +93,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "_masked": {"numpy"},
     "_sequences": {"numpy"},
     "protocol": {"numpy"},
-    "esm2": {"numpy", "threadpoolctl", "huggingface_hub", "torch"},
+    "esm2": {"numpy", "threadpoolctl", "huggingface_hub", "filelock", "torch"},
     "cache": {"numpy", "joblib", "filelock"},
     "_road": {"tqdm"},
     "io": {"numpy"},
@@ -103,6 +105,8 @@ COMES_WITH = {"urllib3": "requests"}
 
 #: Not imported by `import skesm`, nor by a transform on this machine. (sklearn brings pandas in by itself.)
 HEAVY = ("torch", "requests", "xgboost", "huggingface_hub", "matplotlib", "transformers", "starlette", "uvicorn")
+#: The only module that may read torch's pickles.
+READS_PICKLES = "skesm.esm2.pickled"
 LATER_PARTS = (
     "skesm.server",
     "skesm.backends.biolm",
@@ -357,8 +361,25 @@ def test_nothing_is_printed_outside_the_command_line(path: Path) -> None:
 def test_no_pickle_is_loaded(path: Path) -> None:
     assert not {name.partition(".")[0] for name in all_imports(path)} & {"pickle", "cloudpickle", "dill", "shelve"}
     for call in calls_in(path):
-        assert ast.unparse(call.func) not in {"torch.load", "joblib.load", "pandas.read_pickle", "pd.read_pickle"}
+        loads = {"joblib.load", "pandas.read_pickle", "pd.read_pickle"}
+        if name_of(path) != READS_PICKLES:
+            loads.add("torch.load")
+        assert ast.unparse(call.func) not in loads
         assert not [k for k in call.keywords if k.arg == "allow_pickle" and ast.unparse(k.value) != "False"]
+
+
+def test_torch_loads_weights_only_and_only_if_it_is_new_enough() -> None:
+    """Before 2.6, ``weights_only=True`` could be led to run code (CVE-2025-32434)."""
+    from skesm.esm2 import pickled
+
+    assert pickled.SAFE_SINCE == (2, 6)
+    (path,) = (path for path in MODULES if name_of(path) == READS_PICKLES)
+    loads = [call for call in calls_in(path) if ast.unparse(call.func).endswith("torch.load")]
+    assert len(loads) == 1
+    assert [ast.unparse(k.value) for k in loads[0].keywords if k.arg == "weights_only"] == ["True"]
+    (reader,) = (n for n in ast.walk(tree_of(path)) if isinstance(n, ast.FunctionDef) and loads[0] in ast.walk(n))
+    first = next(node for node in reader.body if not isinstance(node, ast.Expr))  # after the docstring
+    assert ast.unparse(first) == "torch = import_safe_torch()"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

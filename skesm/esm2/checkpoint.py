@@ -7,28 +7,23 @@ A model is named by
 - a Hub repository id (``"facebook/esm2_t6_8M_UR50D"``).
 
 Hub names may end in ``@revision`` (a branch, tag or commit). What the Hub's cache on this machine holds is used
-without asking the network: weights do not change under a user who did not ask for it. Only safetensors are read,
-never pickles.
+without asking the network: weights do not change under a user who did not ask for it. Only safetensors are read:
+pickles are converted first, by `skesm.esm2.convert`, and those of the Hub at their first use.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
+from skesm.esm2.hub import CONFIG, INDEX, SINGLE, Repository
 from skesm.esm2.names import explain_other_family, suggest_name
+from skesm.esm2.sources import how_to_convert, is_pickle, pickles_in, refuse_adapter
 from skesm.esm2.spec import DEMO_MODEL, ModelSpec, find_registered
 from skesm.esm2.weights.config import check_vocabulary, read_index, read_spec
 from skesm.esm2.weights.files import WeightsFiles
 from skesm.exceptions import CheckpointError, CheckpointNotFoundError
-
-CONFIG = "config.json"
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 
 _BUNDLED = Path(__file__).parent / "weights" / DEMO_MODEL
 
@@ -41,7 +36,7 @@ class Checkpoint:
     ----------
     spec : ModelSpec
     files : tuple of Path
-        The safetensors files.
+        The safetensors files, in one folder.
     revision : str or None
         The revision that was asked for; None for folders and the bundled model.
     commit : str or None
@@ -78,13 +73,14 @@ def find_spec(model: str | os.PathLike[str]) -> ModelSpec:
     if registered is not None:
         return registered
     if _is_folder(name):
+        refuse_adapter(Path(name))
         return read_spec(name, Path(name) / CONFIG)
     repository, revision = _split_repository(name)
-    return replace(read_spec(name, _fetch(repository, CONFIG, revision)), repository=repository)
+    return replace(read_spec(name, Repository(repository, revision, name).config()), repository=repository)
 
 
-def locate(model: str | os.PathLike[str]) -> Checkpoint:
-    """The files of a model, fetched from the Hub if they are not on this machine.
+def locate(model: str | os.PathLike[str], *, download: bool = True) -> Checkpoint:
+    """The files of a model, fetched from the Hub if they are not on this machine and `download` allows it.
 
     Raises
     ------
@@ -92,6 +88,8 @@ def locate(model: str | os.PathLike[str]) -> Checkpoint:
         If a file is neither here nor can be fetched; the message says how to get it and where to put it.
     CheckpointError
         If what is there is not an ESM-2 checkpoint in safetensors format.
+    MissingDependencyError
+        If the Hub has torch's pickles only, and torch 2.6 or later is not installed.
     """
     name = os.fspath(model)
     registered = find_registered(name.partition("@")[0])
@@ -101,10 +99,11 @@ def locate(model: str | os.PathLike[str]) -> Checkpoint:
         return Checkpoint(registered, (_BUNDLED / SINGLE,))
     if registered is None and _is_folder(name):
         folder = Path(name)
+        refuse_adapter(folder)
         spec = read_spec(name, folder / CONFIG)
         check_vocabulary(name, folder)
         return Checkpoint(spec, _files_in(folder))
-    return _locate_on_hub(name, registered)
+    return _locate_on_hub(name, registered, download)
 
 
 def open_weights(checkpoint: Checkpoint) -> WeightsFiles:
@@ -119,7 +118,21 @@ def open_weights(checkpoint: Checkpoint) -> WeightsFiles:
 
 
 def _is_folder(name: str) -> bool:
-    return os.path.isdir(name)
+    """Whether a name is that of a folder here.
+
+    Raises
+    ------
+    CheckpointError
+        If it is that of a file; the message says how to use it.
+    """
+    path = Path(name)
+    if not path.is_file():
+        return os.path.isdir(name)
+    if is_pickle(path):
+        raise CheckpointError(f"model {name!r} is a file, and a pickle, which is never loaded. {how_to_convert(path)}")
+    raise CheckpointError(
+        f"model {name!r} is a file. Give the folder that holds {CONFIG} and {SINGLE}, for example {str(path.parent)!r}"
+    )
 
 
 def _files_in(folder: Path) -> tuple[Path, ...]:
@@ -131,33 +144,39 @@ def _files_in(folder: Path) -> tuple[Path, ...]:
         if missing:
             raise CheckpointNotFoundError(f"{folder}: {INDEX} names files that are not there: {', '.join(missing)}")
         return shards
-    pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt"))
+    pickles = pickles_in(folder)
     if pickles:
         raise CheckpointError(
-            f"{folder} holds {pickles[0]}, a pickle, which skesm never loads because it can run code. Save the model "
-            "as safetensors: transformers.EsmForMaskedLM.from_pretrained(...).save_pretrained(folder)"
+            f"{folder} holds {pickles[0].name}, a pickle, which is never loaded because it can run code. "
+            f"{how_to_convert(folder)}"
         )
     raise CheckpointNotFoundError(f"{folder} holds neither {SINGLE} nor {INDEX}")
 
 
-def _locate_on_hub(name: str, registered: ModelSpec | None) -> Checkpoint:
+def _locate_on_hub(name: str, registered: ModelSpec | None, download: bool) -> Checkpoint:
     repository, revision = _split_repository(name)
     if registered is not None and registered.repository is not None:
         repository = registered.repository
-    config = _fetch(repository, CONFIG, revision)
+    hub = Repository(repository, revision, name, download)
+    config = hub.config()
     spec = replace(read_spec(registered.name if registered else name, config), repository=repository)
     if registered is not None and spec != registered:
         raise CheckpointError(f"{repository}: config.json does not describe {registered.name}: {spec}")
+    refuse_adapter(config.parent)
     commit = config.parent.name  # the Hub's cache keeps one folder for each commit
-    try:
-        files: tuple[Path, ...] = (_fetch(repository, SINGLE, commit),)
-    except CheckpointNotFoundError as no_single:
-        try:
-            index = _fetch(repository, INDEX, commit)
-        except CheckpointNotFoundError:
-            raise no_single from None
-        files = tuple(_fetch(repository, shard, commit) for shard in _shards(index))
-    return Checkpoint(spec, files, revision=revision or "main", commit=commit)
+    return Checkpoint(spec, _files_on_hub(hub, commit), revision=revision or "main", commit=commit)
+
+
+def _files_on_hub(hub: Repository, commit: str) -> tuple[Path, ...]:
+    if hub.converted(commit).is_dir():
+        return _files_in(hub.converted(commit))
+    single = hub.find(SINGLE, commit)
+    if single is not None:
+        return (single,)
+    index = hub.find(INDEX, commit)
+    if index is not None:
+        return tuple(hub.fetch(shard, commit) for shard in _shards(index))
+    return _files_in(hub.fetch_and_convert(commit))
 
 
 def _split_repository(name: str) -> tuple[str, str | None]:
@@ -178,54 +197,6 @@ def _split_repository(name: str) -> tuple[str, str | None]:
 def _suggestion(name: str) -> str:
     suggestion = suggest_name(name)
     return f"; {suggestion}" if suggestion else ""
-
-
-def _fetch(repository: str, filename: str, revision: str | None) -> Path:
-    """Path of a Hub file in the Hub's cache, downloaded first if it is not there."""
-    import huggingface_hub as hub
-    from huggingface_hub import errors
-
-    try:
-        cached = hub.try_to_load_from_cache(repository, filename, revision=revision)
-        if isinstance(cached, str):
-            return Path(cached)
-        _look_up_hub()
-        return Path(hub.hf_hub_download(repository, filename, revision=revision))
-    except errors.LocalEntryNotFoundError as error:
-        raise CheckpointNotFoundError(_how_to_get(repository, filename, revision)) from error
-    except errors.EntryNotFoundError as error:
-        raise CheckpointNotFoundError(f"Hub repository {repository} has no file {filename}") from error
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        at = f" at revision {revision!r}" if revision else ""
-        raise CheckpointNotFoundError(
-            f"Hub repository {repository}{at} does not exist or is not public{_suggestion(repository)}"
-        ) from error
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-        raise CheckpointNotFoundError(
-            f"{_how_to_get(repository, filename, revision)} ({type(error).__name__})"
-        ) from error
-
-
-def _look_up_hub() -> None:
-    """Raise OSError if the Hub's name is unknown here, as without internet: its client would try for half a minute."""
-    from huggingface_hub import constants
-
-    host = urlsplit(constants.ENDPOINT).hostname
-    if host and not constants.HF_HUB_OFFLINE and not getproxies():
-        socket.getaddrinfo(host, None)
-
-
-def _how_to_get(repository: str, filename: str, revision: str | None) -> str:
-    from huggingface_hub import constants
-
-    option = f" --revision {revision}" if revision else ""
-    offline = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
-    return (
-        f"{filename} of {repository} is not on this machine and could not be fetched{offline}. On a machine with "
-        f"internet run `hf download {repository} {CONFIG} {SINGLE}{option}` and copy its cache to "
-        f"{constants.HF_HUB_CACHE} here (or set HF_HUB_CACHE); or add `--local-dir FOLDER` and give that folder as the "
-        f"model. To try skesm without a download use model={DEMO_MODEL!r}."
-    )
 
 
 def _shards(index: Path) -> list[str]:

@@ -1,0 +1,172 @@
+"""Checkpoints on this machine: fetch, find, verify and convert them, as ``skesm models`` does on the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from skesm._outputs import OutputSpec
+from skesm.backends import LocalBackend
+from skesm.esm2.checkpoint import Checkpoint, locate
+from skesm.esm2.convert import Conversion, convert
+from skesm.esm2.digests import RECORD, differs, read_record, told_by_hub, write_record
+from skesm.esm2.hub import CONFIG, Repository
+from skesm.exceptions import CheckpointError
+
+__all__ = ["Conversion", "Verification", "convert", "download", "verify", "where"]
+
+_PEPTIDE = "MKTAYIAKQR"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was compared.
+
+    Attributes
+    ----------
+    folder : Path
+    files : mapping of str to str
+        For each file, whose digest it has: ``"hub"``, ``"record"`` (written when the file was fetched or converted), or
+        ``"none"`` if there is none to compare with.
+    """
+
+    folder: Path
+    files: Mapping[str, str]
+
+
+def download(model: str | os.PathLike[str]) -> Path:
+    """Fetch a model's files from the Hub, and convert them if the Hub has pickles only; gives their folder.
+
+    What is on this machine already is not fetched again.
+
+    Parameters
+    ----------
+    model : str or path
+        A name that an estimator takes as `model`.
+
+    Returns
+    -------
+    folder : Path
+        Copy it with its links followed (``cp -rL``) to use the model on a machine without internet.
+
+    Raises
+    ------
+    CheckpointNotFoundError
+        If a file cannot be fetched.
+    CheckpointError
+        If the files are not those of an ESM-2 model.
+    MissingDependencyError
+        If the Hub has pickles only and torch 2.6 or later is not installed.
+
+    Examples
+    --------
+    >>> from skesm.models import download
+    >>> download("skesm-mini").name
+    'skesm-mini'
+    """
+    checkpoint = locate(model)
+    record = _record(checkpoint)
+    unknown = [path for path in _files(checkpoint) if told_by_hub(path) is None]
+    if record is not None and unknown and not record.exists():
+        record.parent.mkdir(parents=True, exist_ok=True)
+        write_record(record, unknown)
+    return _folder(checkpoint)
+
+
+def where(model: str | os.PathLike[str]) -> Path:
+    """Folder of a model's files on this machine; nothing is fetched.
+
+    Parameters
+    ----------
+    model : str or path
+        A name that an estimator takes as `model`.
+
+    Returns
+    -------
+    folder : Path
+
+    Raises
+    ------
+    CheckpointNotFoundError
+        If a file is not on this machine.
+
+    Examples
+    --------
+    >>> from skesm.models import where
+    >>> where("skesm-mini").name
+    'skesm-mini'
+    """
+    return _folder(locate(model, download=False))
+
+
+def verify(model: str | os.PathLike[str]) -> Verification:
+    """Compare a model's files on this machine with their digests, and run one peptide through the model.
+
+    Parameters
+    ----------
+    model : str or path
+        A name that an estimator takes as `model`.
+
+    Returns
+    -------
+    verification : Verification
+
+    Raises
+    ------
+    CheckpointNotFoundError
+        If a file is not on this machine; nothing is fetched.
+    CheckpointError
+        If a file is not the one that was fetched or converted, or the model gives no finite numbers.
+
+    Examples
+    --------
+    >>> from skesm.models import verify
+    >>> verify("skesm-mini").files
+    {'config.json': 'none', 'model.safetensors': 'none'}
+    """
+    checkpoint = locate(model, download=False)
+    record = _record(checkpoint)
+    recorded = read_record(record) if record is not None else read_record(_folder(checkpoint) / RECORD)
+    found, wrong = {}, []
+    for path in sorted(_files(checkpoint), key=lambda path: path.name):
+        told = told_by_hub(path)
+        digest = told or recorded.get(path.name)
+        found[path.name] = "none" if digest is None else "hub" if told else "record"
+        if digest is not None and differs(path, digest):
+            wrong.append(path.name)
+    if wrong:
+        raise CheckpointError(
+            f"{_folder(checkpoint)}: {', '.join(wrong)} changed since it was fetched or converted. Delete and fetch it "
+            "again, or convert it again"
+        )
+    _run_once(model, checkpoint)
+    return Verification(_folder(checkpoint), found)
+
+
+def _folder(checkpoint: Checkpoint) -> Path:
+    return checkpoint.files[0].parent
+
+
+def _files(checkpoint: Checkpoint) -> list[Path]:
+    return [*checkpoint.files, _folder(checkpoint) / CONFIG]
+
+
+def _record(checkpoint: Checkpoint) -> Path | None:
+    """Where digests of a fetched model's files are recorded; None if the files were not fetched as they are."""
+    repository, commit = checkpoint.spec.repository, checkpoint.commit
+    if repository is None or commit is None:
+        return None
+    hub = Repository(repository, commit, repository)
+    return None if _folder(checkpoint) == hub.converted(commit) else hub.record(commit)
+
+
+def _run_once(model: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
+    last = OutputSpec("mean", checkpoint.spec.n_layers)
+    for batch in LocalBackend().run(model, [_PEPTIDE], [last]):
+        for record in batch.records:
+            if not np.isfinite(record[last]).all():
+                raise CheckpointError(f"{_folder(checkpoint)}: the model gives numbers that are not finite")
