@@ -470,6 +470,6 @@ def test_torch_that_is_old_or_absent(version: str | None, message: str, save, tm
     assert done.returncode == 1
     assert message in done.stderr
     assert "pip install" in done.stderr
-    assert "'skesm[torch]'" in done.stderr
+    assert "'torch>=2.6'" in done.stderr
     assert not (tmp_path / "loaded").exists()
     nothing_is_left(tmp_path / "new")

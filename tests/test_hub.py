@@ -194,7 +194,7 @@ def test_without_a_safe_torch_nothing_large_is_fetched(
     path = os.pathsep.join([str(package.parent), str(Path(__file__).parents[1])])
     (answer,) = ask("lab/large", PYTHONPATH=path)
     assert answer["error"] == "MissingDependencyError"
-    assert "'skesm[torch]'" in answer["message"]
+    assert "'torch>=2.6'" in answer["message"]
     assert not any(request.startswith("GET") and request.endswith(".bin") for request in hub.requests)
 
 

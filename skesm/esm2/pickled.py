@@ -35,7 +35,7 @@ def import_safe_torch() -> ModuleType:
     if numbers is None or (int(numbers[1]), int(numbers[2])) < SAFE_SINCE:
         raise MissingDependencyError(
             f"torch {torch.__version__} cannot read .bin and .pt files safely (CVE-2025-32434). "
-            "Install torch 2.6 or later: pip install --upgrade 'skesm[torch]' 'torch>=2.6'",
+            "Install torch 2.6 or later: pip install --upgrade 'torch>=2.6'",
             name="torch",
         )
     return torch
