@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from skesm._outputs import OutputSpec
 from skesm.backends import Batch, LocalBackend
 from skesm.exceptions import BackendError, PartialResultError
+from skesm.outputs.spec import OutputSpec
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from skesm._outputs import ATTENTION_KINDS, FloatArray, OutputSpec, validate_record
 from skesm.backends import LocalBackend
 from skesm.esm2.tokenizer import tokenize
 from skesm.exceptions import BackendError
+from skesm.outputs.spec import ATTENTION_KINDS, FloatArray, OutputSpec, validate_record
 
 TOLERANCE = 1e-5
 CONTACTS = OutputSpec("contacts")

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skesm._alphabet import AMINO_ACIDS
-from skesm._outputs import OutputSpec, parse_outputs, validate_record
 from skesm.backends import biolm_errors as errors
 from skesm.backends import biolm_wire as wire
 from skesm.backends.biolm_limits import Limits, read_limits
 from skesm.esm2.spec import find_registered
 from skesm.exceptions import InvalidAnswerError
+from skesm.outputs.spec import OutputSpec, parse_outputs, validate_record
+from skesm.sequences.alphabet import AMINO_ACIDS
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "data" / "biolm_golden"
 SPEC = find_registered("esm2-8m")

@@ -30,7 +30,6 @@ import joblib
 import numpy as np
 import pytest
 
-from skesm._outputs import Namespace, OutputSpec, Windows, parse_outputs
 from skesm.cache import (
     RecordStore,
     export,
@@ -45,6 +44,7 @@ from skesm.cache import (
 )
 from skesm.esm2.spec import find_registered
 from skesm.exceptions import StoreError, StoreWarning
+from skesm.outputs.spec import Namespace, OutputSpec, Windows, parse_outputs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -861,7 +861,7 @@ def test_forks_beside_a_busy_store_do_not_hang(tmp_path: Path) -> None:
 import os, sys, threading
 import numpy as np
 from pathlib import Path
-from skesm._outputs import Namespace, OutputSpec
+from skesm.outputs.spec import Namespace, OutputSpec
 from skesm.cache import RecordStore
 output, done = OutputSpec("mean", 1), threading.Event()
 def work():

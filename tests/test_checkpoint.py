@@ -18,7 +18,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from skesm._outputs import OutputSpec
 from skesm.backends import LocalBackend
 from skesm.esm2.checkpoint import CONFIG, INDEX, SINGLE, find_spec, locate
 from skesm.esm2.parameters import read_parameters
@@ -26,6 +25,7 @@ from skesm.esm2.tokenizer import VOCABULARY
 from skesm.esm2.torch_engine import TorchEngine
 from skesm.esm2.weights_file import WeightsFiles
 from skesm.exceptions import BackendError, CheckpointError, CheckpointNotFoundError
+from skesm.outputs.spec import OutputSpec
 
 SEQUENCES = ["MKTAYIAKQR", "GS<mask>XB"]
 OUTPUTS = [OutputSpec("mean", 2), OutputSpec("residues", 1), OutputSpec("logits")]

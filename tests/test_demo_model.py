@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import skesm
-from skesm._alphabet import AMINO_ACIDS
-from skesm._outputs import OutputSpec
-from skesm._road import keep, travel
 from skesm.backends import LocalBackend
 from skesm.datasets import load_gb1_stability
 from skesm.esm2.spec import REGISTRY, find_registered, spec_from_config
+from skesm.fetch.records import keep, travel
+from skesm.outputs.spec import OutputSpec
+from skesm.sequences.alphabet import AMINO_ACIDS
 
 FOLDER = Path(skesm.__file__).parent / "esm2" / "weights" / "skesm-mini"
 

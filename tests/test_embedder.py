@@ -29,10 +29,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_html_repr, get_tags
 
 from skesm import ESM2AttentionSummarizer, ESM2ContactSummarizer, ESM2Embedder, ESM2LogitSummarizer
-from skesm._alphabet import MASK_SYMBOL
-from skesm._outputs import POOLINGS
 from skesm.backends import LocalBackend
 from skesm.exceptions import CheckpointNotFoundError, InvalidSequenceError, TruncationWarning
+from skesm.outputs.spec import POOLINGS
+from skesm.sequences.alphabet import MASK_SYMBOL
 
 WIDTH, N_LAYERS = 40, 2  # of tiny_checkpoint
 KINDS = [ESM2Embedder, ESM2LogitSummarizer, ESM2ContactSummarizer, ESM2AttentionSummarizer]

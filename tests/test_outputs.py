@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skesm._outputs import (
+from skesm.outputs.spec import (
     ATTENTION_KINDS,
     CONTACT_PROFILE,
     CONTACTS,

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-from skesm._alphabet import AMINO_ACIDS
-from skesm._outputs import LAYER_KINDS, FloatArray, OutputSpec
 from skesm.backends import LocalBackend
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, VOCABULARY, tokenize
+from skesm.outputs.spec import LAYER_KINDS, FloatArray, OutputSpec
+from skesm.sequences.alphabet import AMINO_ACIDS
 
 TOLERANCE = 1e-5
 ENGINES = ("numpy", "torch")

@@ -7,8 +7,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from skesm._outputs import POOLINGS, FloatArray
-from skesm._pooling import pool
+from skesm.outputs.pooling import pool
+from skesm.outputs.spec import POOLINGS, FloatArray
 
 
 def tokens(length: int, width: int = 5, seed: int = 0) -> FloatArray:

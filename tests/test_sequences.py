@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from skesm import ESM2AttentionSummarizer, ESM2ContactSummarizer, ESM2Embedder, ESM2VariantScorer
-from skesm._alphabet import AMBIGUOUS, AMINO_ACIDS, count_residues
-from skesm._sequences import clean_sequences
 from skesm.exceptions import InvalidSequenceError, TruncationWarning
+from skesm.sequences.alphabet import AMBIGUOUS, AMINO_ACIDS, count_residues
+from skesm.sequences.clean import clean_sequences
 
 #: Good rows among the bad ones; no error message may show a part of it.
 CANARY = "WCHWMYFQKWNCHHWY"

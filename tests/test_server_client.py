@@ -22,7 +22,6 @@ from skesm import (
     ESM2ResidueEmbedder,
     ESM2VariantScorer,
 )
-from skesm._outputs import OutputSpec, Record, parse_outputs
 from skesm.backends import LocalBackend
 from skesm.backends.biolm import BioLMBackend
 from skesm.exceptions import (
@@ -32,6 +31,7 @@ from skesm.exceptions import (
     PartialResultError,
     RequestRejectedError,
 )
+from skesm.outputs.spec import OutputSpec, Record, parse_outputs
 
 pytest.importorskip("starlette", reason="needs the extra 'server'")
 pytest.importorskip("uvicorn", reason="needs the extra 'server'")

@@ -17,14 +17,14 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from skesm import ESM2Embedder, ESM2LogitSummarizer
-from skesm._alphabet import AMINO_ACIDS
-from skesm._derived import derive
-from skesm._masked import known_positions, masked_rows
-from skesm._outputs import OutputSpec
-from skesm._summaries import LOGITS, MASKED, STATISTICS, Predictions, log_likelihood
-from skesm._variants import mask_each, own_columns
 from skesm.backends import Batch, LocalBackend
 from skesm.exceptions import BackendError, InvalidSequenceError, PartialResultError, PartialResultWarning
+from skesm.features.masked import known_positions, masked_rows
+from skesm.features.summaries import LOGITS, MASKED, STATISTICS, Predictions, log_likelihood
+from skesm.outputs.derived import derive
+from skesm.outputs.spec import OutputSpec
+from skesm.sequences.alphabet import AMINO_ACIDS
+from skesm.sequences.variants import mask_each, own_columns
 
 ONE_PASS = [name for name, statistic in STATISTICS.items() if statistic.output == LOGITS]
 PSEUDO = [name for name, statistic in STATISTICS.items() if statistic.output == MASKED]
@@ -302,7 +302,7 @@ def test_many_masked_copies_travel_in_parts(
     summarizer = ESM2LogitSummarizer(tiny_checkpoint, statistics="pseudo_perplexity", backend=counting)
     whole = summarizer.transform(SEQUENCES)
     counting.calls.clear()
-    monkeypatch.setattr("skesm._masked._COPIES", 12)
+    monkeypatch.setattr("skesm.features.masked._COPIES", 12)
     np.testing.assert_array_equal(summarizer.transform(SEQUENCES), whole)
     assert [len(sequences) for sequences, _ in counting.calls] == [11, 5, 60]
 

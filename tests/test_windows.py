@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skesm import ESM2Embedder, ESM2LogitSummarizer, ESM2VariantScorer
-from skesm._outputs import FloatArray, OutputSpec, Windows
-from skesm._windows import bounds, cut, merge, run_windows
 from skesm.backends import LocalBackend
 from skesm.backends.base import Batch
 from skesm.exceptions import BackendError, InvalidSequenceError, PartialResultError, PartialResultWarning
+from skesm.fetch.windows import bounds, cut, merge, run_windows
+from skesm.outputs.spec import FloatArray, OutputSpec, Windows
 
 SIZE, OVERLAP = 20, 6
 WINDOWS = Windows(SIZE, OVERLAP)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from skesm.backends.base import Backend, Batch, RequestPlan, resolve_backend
+from skesm.backends.base import Backend, Batch, RequestPlan
 from skesm.backends.local import LocalBackend
+from skesm.backends.resolve import resolve_backend
 
 if TYPE_CHECKING:
     from skesm.backends.biolm import BioLMBackend

@@ -1,4 +1,4 @@
-"""What the road needs of a backend, and the short names of the backends.
+"""What the record store and the estimators need of a backend.
 
 A backend is a scikit-learn estimator (its parameters can be set and searched), keeps no weights, clients or files as
 attributes, and may be used by several threads at once.
@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 
 from sklearn.base import BaseEstimator
 
-from skesm._outputs import Namespace, OutputSpec, Record
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import BackendError
+from skesm.outputs.spec import Namespace, OutputSpec, Record
 
 
 @dataclass(frozen=True)
@@ -108,31 +108,3 @@ def answers(batch: Batch, unanswered: set[int]) -> Iterator[tuple[int, Record]]:
             raise BackendError("the backend answered a sequence twice, or one that it was not asked for")
         unanswered.remove(place)
         yield place, record
-
-
-def resolve_backend(backend: str | Backend) -> Backend:
-    """The backend that a parameter value names.
-
-    Parameters
-    ----------
-    backend : {"local", "numpy", "torch", "biolm"} or Backend
-        ``"local"`` takes the default engine.
-
-    Examples
-    --------
-    >>> resolve_backend("numpy")
-    LocalBackend(engine='numpy')
-    """
-    from skesm.backends.local import LocalBackend
-
-    if isinstance(backend, Backend):
-        return backend
-    if backend == "local":
-        return LocalBackend()
-    if backend in ("numpy", "torch"):
-        return LocalBackend(engine=backend)
-    if backend == "biolm":
-        from skesm.backends.biolm import BioLMBackend  # brings in requests
-
-        return BioLMBackend()
-    raise ValueError(f"unknown backend {backend!r}: use 'local', 'numpy', 'torch', 'biolm', or a backend object")

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skesm._outputs import Namespace, OutputSpec
 from skesm.backends import biolm_wire as wire
 from skesm.backends.base import Backend, Batch, RequestPlan
 from skesm.backends.biolm_auth import HOSTED_ORIGIN, Auth, origin_of
@@ -31,6 +30,7 @@ from skesm.exceptions import (
     RequestRejectedError,
     ServiceUnavailableError,
 )
+from skesm.outputs.spec import Namespace, OutputSpec
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from skesm._outputs import Record
 from skesm.backends.base import Batch
 from skesm.backends.biolm_auth import Auth
 from skesm.backends.biolm_sockets import Sockets
@@ -18,6 +17,7 @@ from skesm.backends.biolm_throttle import Pace, Timing
 from skesm.backends.biolm_transport import Connection
 from skesm.backends.biolm_worker import Request, Task, Worker
 from skesm.exceptions import BackendError
+from skesm.outputs.spec import Record
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -27,10 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from skesm._alphabet import AMINO_ACIDS
-from skesm._outputs import CONTACTS, LAYER_KINDS, FloatArray, OutputSpec, Record
 from skesm.esm2.spec import ALIASES, ModelSpec
 from skesm.exceptions import InvalidAnswerError
+from skesm.outputs.spec import CONTACTS, LAYER_KINDS, FloatArray, OutputSpec, Record
+from skesm.sequences.alphabet import AMINO_ACIDS
 
 DIALECTS = ("v1", "v2", "v3", "hub")
 

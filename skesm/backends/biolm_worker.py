@@ -25,7 +25,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from skesm._outputs import OutputSpec, Record
 from skesm.backends.biolm_auth import Auth
 from skesm.backends.biolm_errors import Refusal, carries_error, decode_error, scrub
 from skesm.backends.biolm_throttle import Pace, Timing
@@ -46,6 +45,7 @@ from skesm.exceptions import (
     RequestRejectedError,
     ServiceUnavailableError,
 )
+from skesm.outputs.spec import OutputSpec, Record
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -19,7 +19,6 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from joblib import effective_n_jobs
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skesm._outputs import CONTACTS, HEAD_KINDS, FloatArray, Namespace, OutputSpec
 from skesm.backends.base import Backend, Batch
 from skesm.esm2.batching import plan_packs, split_batches
 from skesm.esm2.checkpoint import Checkpoint, find_spec, locate
@@ -30,6 +29,7 @@ from skesm.esm2.threads import default_workers
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.weights_file import WeightsFiles
 from skesm.exceptions import BackendError, DemoModelWarning
+from skesm.outputs.spec import CONTACTS, HEAD_KINDS, FloatArray, Namespace, OutputSpec
 
 T = TypeVar("T")
 

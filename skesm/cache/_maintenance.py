@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from skesm._optional import import_optional
-from skesm._outputs import MASK_LOGITS, MUTATED, POOLINGS, RESIDUE_KINDS, FloatArray
 from skesm.cache import _claims
 from skesm.cache._database import open_for_reading
 from skesm.cache._files import FORMAT_FILE, MANIFEST_FILE, RECORD_FILE, check_format, find_location
 from skesm.cache._records import Codec
 from skesm.exceptions import StoreError
+from skesm.outputs.spec import MASK_LOGITS, MUTATED, POOLINGS, RESIDUE_KINDS, FloatArray
 
 _PARQUET_ROWS = 4096
 

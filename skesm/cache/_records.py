@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from skesm._outputs import FloatArray, Namespace, OutputSpec
 from skesm.cache._database import BLOCK_BYTES
+from skesm.outputs.spec import FloatArray, Namespace, OutputSpec
 
 _DIGEST_BYTES = 16
 _STORED = np.dtype("<f4")

@@ -22,7 +22,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from skesm._outputs import FloatArray, Namespace, OutputSpec, Record
 from skesm.cache import _claims, _records
 from skesm.cache._database import Handle, is_damage, open_database, set_aside
 from skesm.cache._files import (
@@ -37,6 +36,7 @@ from skesm.cache._files import (
 )
 from skesm.cache._records import Codec, Key, identity, sequence_digest
 from skesm.exceptions import StoreError, StoreWarning
+from skesm.outputs.spec import FloatArray, Namespace, OutputSpec, Record
 
 _PAUSES = (0.005, 0.2)  # seconds between two looks at others' claims: at first, and at most
 
@@ -73,7 +73,7 @@ class RecordStore:
     --------
     >>> import tempfile
     >>> import numpy as np
-    >>> from skesm._outputs import Namespace, OutputSpec
+    >>> from skesm.outputs.spec import Namespace, OutputSpec
     >>> from skesm.cache import RecordStore, resolve_location
     >>> namespace = Namespace("toy", fingerprint="sha256:00", numerics="fp32")
     >>> mean = OutputSpec("mean", 1)

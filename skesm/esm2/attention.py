@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from skesm._outputs import ATTENTION_KINDS, ATTENTION_STATISTICS, CONTACTS, FloatArray, OutputSpec
 from skesm.esm2.parameters import Affine
+from skesm.outputs.spec import ATTENTION_KINDS, ATTENTION_STATISTICS, CONTACTS, FloatArray, OutputSpec
 
 _SMALLEST = float(np.finfo(np.float32).tiny)  # the logarithm of 0 times 0 is 0
 

@@ -25,8 +25,6 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from skesm._outputs import HEAD_KINDS, LAYER_KINDS, FloatArray, OutputSpec
-from skesm._pooling import pool
 from skesm.esm2.attention import AttentionReader
 from skesm.esm2.batching import most_together, share_evenly
 from skesm.esm2.parameters import Affine, Block, Parameters
@@ -35,6 +33,8 @@ from skesm.esm2.spec import ModelSpec
 from skesm.esm2.threads import limit_own_thread, one_blas_thread
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK
 from skesm.esm2.workspace import Workspace
+from skesm.outputs.pooling import pool
+from skesm.outputs.spec import HEAD_KINDS, LAYER_KINDS, FloatArray, OutputSpec
 
 Tokens = NDArray[np.uint8]
 

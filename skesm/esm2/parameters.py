@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skesm._outputs import FloatArray
 from skesm.esm2.spec import VOCABULARY_SIZE, ModelSpec
 from skesm.esm2.weights_file import WeightsFiles
 from skesm.exceptions import CheckpointError
+from skesm.outputs.spec import FloatArray
 
 
 class Affine(NamedTuple):

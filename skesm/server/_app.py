@@ -21,10 +21,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import skesm
-from skesm._outputs import OutputSpec
-from skesm._road import keep, travel
 from skesm.backends.biolm_wire import action_path, schema_path
 from skesm.esm2.threads import default_workers
+from skesm.fetch.records import keep, travel
+from skesm.outputs.spec import OutputSpec
 from skesm.server._answers import encode_body, to_json
 from skesm.server._auth import LOGIN_PATH, REFRESH_PATH
 from skesm.server._batcher import Batcher, Computed

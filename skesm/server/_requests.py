@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from skesm._alphabet import MASK_SYMBOL, count_residues
-from skesm._outputs import CONTACTS, LAYER_KINDS, OutputSpec, resolve_layer
 from skesm.backends.biolm_wire import ACCEPTED_RESIDUES, MAX_ITEMS, MAX_LENGTH
 from skesm.esm2.spec import ModelSpec
+from skesm.outputs.spec import CONTACTS, LAYER_KINDS, OutputSpec, resolve_layer
+from skesm.sequences.alphabet import MASK_SYMBOL, count_residues
 from skesm.server._problems import Problem, refusal, refusal_of
 
 #: What each dialect can be asked to do.

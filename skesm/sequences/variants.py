@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from skesm._alphabet import AMINO_ACIDS, MASK_SYMBOL, count_residues, split_residues
 from skesm.exceptions import InvalidSequenceError
+from skesm.sequences.alphabet import AMINO_ACIDS, MASK_SYMBOL, count_residues, split_residues
 
 #: How a reference is learnt from the sequences that are fitted, in place of one that is given; None is the consensus.
 MOST_COMMON, FIRST = "most_common", "first"

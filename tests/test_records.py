@@ -17,10 +17,6 @@ import pytest
 from sklearn.pipeline import FeatureUnion
 
 from skesm import ESM2Embedder, ESM2LogitSummarizer
-from skesm._alphabet import count_residues
-from skesm._derived import derive
-from skesm._outputs import FloatArray, Namespace, OutputSpec, Record, parse_outputs
-from skesm._road import RunInfo, TransformPlan, keep, survey, travel
 from skesm.backends.base import Backend, Batch
 from skesm.cache import RecordStore
 from skesm.esm2.spec import ModelSpec
@@ -32,6 +28,10 @@ from skesm.exceptions import (
     PartialResultWarning,
     StoreWarning,
 )
+from skesm.fetch.records import RunInfo, TransformPlan, keep, survey, travel
+from skesm.outputs.derived import derive
+from skesm.outputs.spec import FloatArray, Namespace, OutputSpec, Record, parse_outputs
+from skesm.sequences.alphabet import count_residues
 
 MEAN = OutputSpec("mean", 2)
 SPEC = ModelSpec("toy", n_layers=2, width=4, n_heads=1, ffn_width=16)
@@ -160,7 +160,7 @@ def test_the_store_is_read_in_portions(tmp_path: Path, monkeypatch: pytest.Monke
     ask(ToyBackend(), memory=tmp_path)
     backend, reads = ToyBackend(), []
     get = RecordStore.get
-    monkeypatch.setattr("skesm._road._VALUES_READ", 2 * SPEC.width)
+    monkeypatch.setattr("skesm.fetch.records._VALUES_READ", 2 * SPEC.width)
     monkeypatch.setattr(RecordStore, "get", lambda self, *args: reads.append(len(args[0])) or get(self, *args))
     np.testing.assert_array_equal(ask(backend, memory=tmp_path), expected(ROWS))
     assert max(reads) == 2

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from skesm._alphabet import AMINO_ACIDS
-from skesm._outputs import MASK_LOGITS, FloatArray, OutputSpec, Record
-from skesm._run import Journey, Run
-from skesm._variants import is_mask, mask_each, own_columns
+from skesm.fetch.run import Journey, Run
+from skesm.outputs.spec import MASK_LOGITS, FloatArray, OutputSpec, Record
+from skesm.sequences.alphabet import AMINO_ACIDS
+from skesm.sequences.variants import is_mask, mask_each, own_columns
 
 _MASKED = OutputSpec(MASK_LOGITS)
 

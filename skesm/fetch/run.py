@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from skesm._alphabet import count_residues
-from skesm._outputs import OutputSpec, Record, Windows
-from skesm._road import RunInfo, keep, partial_result, travel
-from skesm._windows import refuse_pairwise
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import BackendError, PartialResultError, PartialResultWarning
+from skesm.fetch.records import RunInfo, keep, partial_result, travel
+from skesm.fetch.windows import refuse_pairwise
+from skesm.outputs.spec import OutputSpec, Record, Windows
+from skesm.sequences.alphabet import count_residues
 
 T = TypeVar("T")
 

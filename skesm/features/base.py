@@ -13,13 +13,14 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skesm._alphabet import count_residues
-from skesm._outputs import FloatArray, OutputSpec, Windows, parse_outputs, resolve_layer
-from skesm._road import RunInfo, TransformPlan, add_plans, survey
-from skesm._run import Journey, Run, last_runs, model_name
-from skesm._sequences import LONG_SEQUENCES, clean_sequences
-from skesm.backends.base import Backend, resolve_backend
+from skesm.backends.base import Backend
+from skesm.backends.resolve import resolve_backend
 from skesm.esm2.spec import ModelSpec
+from skesm.fetch.records import RunInfo, TransformPlan, add_plans, survey
+from skesm.fetch.run import Journey, Run, last_runs, model_name
+from skesm.outputs.spec import FloatArray, OutputSpec, Windows, parse_outputs, resolve_layer
+from skesm.sequences.alphabet import count_residues
+from skesm.sequences.clean import LONG_SEQUENCES, clean_sequences
 
 
 class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is untyped

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
-from skesm._base import _ESM2Transformer, as_tuple, several_layers, several_of
-from skesm._derived import compared_positions, mean_rows, source
-from skesm._outputs import MUTATED, POOLINGS, FloatArray, OutputSpec, Record
-from skesm._reference import ReferenceMixin
-from skesm._run import Journey, Run
-from skesm._variants import check_lengths
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
+from skesm.features.base import _ESM2Transformer, as_tuple, several_layers, several_of
+from skesm.features.reference import ReferenceMixin
+from skesm.fetch.run import Journey, Run
+from skesm.outputs.derived import compared_positions, mean_rows, source
+from skesm.outputs.spec import MUTATED, POOLINGS, FloatArray, OutputSpec, Record
+from skesm.sequences.variants import check_lengths
 
 _REMEDY = "remove these rows, or choose another pooling than 'mutated'"
 

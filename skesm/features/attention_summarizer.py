@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from scipy.special import entr
 from sklearn.utils._param_validation import StrOptions
 
-from skesm._base import _WholeSequenceTransformer, several_layers, several_of
-from skesm._outputs import ATTENTION_STATISTICS, FloatArray, OutputSpec, Record
-from skesm._run import Journey, Run
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
+from skesm.features.base import _WholeSequenceTransformer, several_layers, several_of
+from skesm.fetch.run import Journey, Run
+from skesm.outputs.spec import ATTENTION_STATISTICS, FloatArray, OutputSpec, Record
 
 
 def received_entropy(received: NDArray[np.float64]) -> float:

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skesm._alphabet import AMINO_ACIDS
-from skesm._outputs import MASK_LOGITS, FloatArray, OutputSpec
-from skesm._variants import own_columns
+from skesm.outputs.spec import MASK_LOGITS, FloatArray, OutputSpec
+from skesm.sequences.alphabet import AMINO_ACIDS
+from skesm.sequences.variants import own_columns
 
 LOGIT_MEANS, LOGITS, MASKED = OutputSpec("logit_means"), OutputSpec("logits"), OutputSpec(MASK_LOGITS)
 

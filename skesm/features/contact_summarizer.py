@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
-from skesm._base import _WholeSequenceTransformer, several_of
-from skesm._contacts import STATISTICS
-from skesm._outputs import CONTACT_PROFILE, FloatArray, OutputSpec, Record
-from skesm._run import Journey, Run
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
+from skesm.features.base import _WholeSequenceTransformer, several_of
+from skesm.fetch.run import Journey, Run
+from skesm.outputs.contacts import STATISTICS
+from skesm.outputs.spec import CONTACT_PROFILE, FloatArray, OutputSpec, Record
 
 _PROFILE = OutputSpec(CONTACT_PROFILE)
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from skesm._alphabet import AMBIGUOUS, AMINO_ACIDS, MASK_SYMBOL, count_residues, split_residues
 from skesm.exceptions import InvalidSequenceError, TruncationWarning
+from skesm.sequences.alphabet import AMBIGUOUS, AMINO_ACIDS, MASK_SYMBOL, count_residues, split_residues
 
 _CLEAN = re.compile(f"(?:[{AMINO_ACIDS}{AMBIGUOUS}]|{MASK_SYMBOL})+")
 _ROWS_SHOWN = 5

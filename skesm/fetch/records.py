@@ -15,14 +15,14 @@ from typing import Any, Generic, TypeVar
 
 from tqdm import tqdm
 
-from skesm._alphabet import count_residues
-from skesm._derived import derive, source
-from skesm._outputs import Namespace, OutputSpec, Record, validate_record
-from skesm._windows import cut, run_windows
 from skesm.backends.base import Backend, Batch, RequestPlan, answers
 from skesm.cache import RecordStore, recall_model, remember_model, resolve_location
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import BackendError, CheckpointNotFoundError, PartialResultError
+from skesm.fetch.windows import cut, run_windows
+from skesm.outputs.derived import derive, source
+from skesm.outputs.spec import Namespace, OutputSpec, Record, validate_record
+from skesm.sequences.alphabet import count_residues
 
 T = TypeVar("T")
 

@@ -11,15 +11,15 @@ from sklearn.base import RegressorMixin
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skesm._alphabet import AMINO_ACIDS, count_residues
-from skesm._base import _ESM2Estimator
-from skesm._masked import known_positions, masked_journey, masked_logits, masked_rows
-from skesm._outputs import FloatArray
-from skesm._reference import ReferenceMixin
-from skesm._run import Journey, Run
-from skesm._summaries import LOGITS, Predictions
-from skesm._variants import check_lengths, check_scorable, differences, distinct_rows, own_columns
 from skesm.backends.base import Backend
+from skesm.features.base import _ESM2Estimator
+from skesm.features.masked import known_positions, masked_journey, masked_logits, masked_rows
+from skesm.features.reference import ReferenceMixin
+from skesm.features.summaries import LOGITS, Predictions
+from skesm.fetch.run import Journey, Run
+from skesm.outputs.spec import FloatArray
+from skesm.sequences.alphabet import AMINO_ACIDS, count_residues
+from skesm.sequences.variants import check_lengths, check_scorable, differences, distinct_rows, own_columns
 
 STRATEGIES = ("wt_marginal", "masked_marginal", "mutant_marginal", "pll_ratio")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from skesm._outputs import FloatArray
+from skesm.outputs.spec import FloatArray
 
 
 def pool(tokens: FloatArray, kind: str) -> FloatArray:

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
-from skesm._base import _ESM2Transformer, as_tuple
-from skesm._masked import masked_journeys, masked_logits
-from skesm._outputs import FloatArray, Record
-from skesm._run import Journey, Run
-from skesm._summaries import MASKED, STATISTICS, Predictions, Statistic, custom_statistic
-from skesm._variants import check_residues, distinct_rows, own_columns
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
+from skesm.features.base import _ESM2Transformer, as_tuple
+from skesm.features.masked import masked_journeys, masked_logits
+from skesm.features.summaries import MASKED, STATISTICS, Predictions, Statistic, custom_statistic
+from skesm.fetch.run import Journey, Run
+from skesm.outputs.spec import FloatArray, Record
+from skesm.sequences.variants import check_residues, distinct_rows, own_columns
 
 
 class ESM2LogitSummarizer(_ESM2Transformer):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from skesm._sequences import clean_reference
-from skesm._variants import LEARNT, learn_reference
+from skesm.sequences.clean import clean_reference
+from skesm.sequences.variants import LEARNT, learn_reference
 
 
 class ReferenceMixin:

@@ -13,10 +13,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from skesm._alphabet import count_residues
-from skesm._contacts import contact_profile
-from skesm._outputs import CONTACT_PROFILE, CONTACTS, MASK_LOGITS, MUTATED, FloatArray, OutputSpec, Record
-from skesm._variants import differences, is_mask
+from skesm.outputs.contacts import contact_profile
+from skesm.outputs.spec import CONTACT_PROFILE, CONTACTS, MASK_LOGITS, MUTATED, FloatArray, OutputSpec, Record
+from skesm.sequences.alphabet import count_residues
+from skesm.sequences.variants import differences, is_mask
 
 
 def source(output: OutputSpec) -> OutputSpec:

@@ -26,13 +26,13 @@ and those of the attention weights of layer l, 1 … n, which the softmax of eac
 Layer 0 is the embedding, layer n that after the last block and the final LayerNorm. L counts residues: start and end
 tokens are part of no output but ``cls``, ``eos``, and the attention weights, which sum to one only with them.
 
-Three more are not asked of a backend but derived from what it answers (`skesm._derived`), and stored in its place:
+Three more are not asked of a backend. They are derived from its answer (`skesm.outputs.derived`) and stored:
 
 ===================  ===============  =====================================================================
 ``mutated@l:r``      (d,)             mean over the residues that differ from a reference of digest r
 ``mask_logits``      (masks, 20)      the rows of ``logits`` at the sequence's ``<mask>``
 ``contact_profile``  (2, L)           sums of ``contacts``: of the pairs that are k residues apart, k from 0;
-                                      and of each residue's pairs (`skesm._contacts.contact_profile`)
+                                      and of each residue's pairs (`skesm.outputs.contacts.contact_profile`)
 ===================  ===============  =====================================================================
 """
 
@@ -47,7 +47,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from skesm._alphabet import AMINO_ACIDS
+from skesm.sequences.alphabet import AMINO_ACIDS
 
 #: Vector summaries of a layer.
 POOLINGS = ("mean", "max", "cls", "eos")
@@ -93,7 +93,7 @@ class OutputSpec:
     """One output of the model: a kind and, for representations and attention, the layer (0 … n).
 
     `reference` is the clean sequence with which ``mutated`` compares. With `windows` the output is that of a sequence
-    which was computed in windows (`skesm._windows`).
+    which was computed in windows (`skesm.fetch.windows`).
     """
 
     kind: str

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skesm._alphabet import AMINO_ACIDS
-from skesm._base import _ESM2Transformer, as_tuple, refuse_repeats
-from skesm._outputs import RESIDUE_KINDS, FloatArray, OutputSpec, Record, parse_outputs
-from skesm._run import Journey, Run
-from skesm._variants import most_common_length, refuse_other_lengths
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
+from skesm.features.base import _ESM2Transformer, as_tuple, refuse_repeats
+from skesm.fetch.run import Journey, Run
+from skesm.outputs.spec import RESIDUE_KINDS, FloatArray, OutputSpec, Record, parse_outputs
+from skesm.sequences.alphabet import AMINO_ACIDS
+from skesm.sequences.variants import most_common_length, refuse_other_lengths
 
 _REMEDY = "remove these rows, or use ESM2Embedder, whose features do not depend on the length"
 

@@ -8,11 +8,11 @@ from typing import Any, cast
 
 from sklearn.utils._param_validation import validate_parameter_constraints
 
-from skesm._base import _ESM2Estimator, as_tuple
-from skesm._outputs import FloatArray, Record, parse_outputs
-from skesm._run import Journey, Run
-from skesm._variants import distinct_rows
 from skesm.backends.base import Backend
+from skesm.features.base import _ESM2Estimator, as_tuple
+from skesm.fetch.run import Journey, Run
+from skesm.outputs.spec import FloatArray, Record, parse_outputs
+from skesm.sequences.variants import distinct_rows
 
 
 def compute_outputs(

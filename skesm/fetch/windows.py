@@ -15,8 +15,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from skesm._alphabet import count_residues, split_residues
-from skesm._outputs import (
+from skesm.backends.base import Backend, Batch, answers
+from skesm.esm2.spec import ModelSpec
+from skesm.exceptions import BackendError, InvalidSequenceError, PartialResultError
+from skesm.outputs.spec import (
     ATTENTION_KINDS,
     CONTACT_PROFILE,
     CONTACTS,
@@ -26,9 +28,7 @@ from skesm._outputs import (
     Windows,
     validate_record,
 )
-from skesm.backends.base import Backend, Batch, answers
-from skesm.esm2.spec import ModelSpec
-from skesm.exceptions import BackendError, InvalidSequenceError, PartialResultError
+from skesm.sequences.alphabet import count_residues, split_residues
 
 #: What pairs of residues have: a pair that no window holds has no value.
 PAIRWISE = (CONTACTS, CONTACT_PROFILE, *ATTENTION_KINDS)
