@@ -44,7 +44,8 @@ from skesm.cache import (
 )
 from skesm.esm2.spec import find_registered
 from skesm.exceptions import StoreError, StoreWarning
-from skesm.outputs.spec import Namespace, OutputSpec, Windows, parse_outputs
+from skesm.outputs.spec import Namespace, OutputSpec, parse_outputs
+from skesm.outputs.types import Windows
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -31,7 +31,7 @@ from sklearn.utils import estimator_html_repr, get_tags
 from skesm import ESM2AttentionSummarizer, ESM2ContactSummarizer, ESM2Embedder, ESM2LogitSummarizer
 from skesm.backends import LocalBackend
 from skesm.exceptions import CheckpointNotFoundError, InvalidSequenceError, TruncationWarning
-from skesm.outputs.spec import POOLINGS
+from skesm.outputs.kinds import POOLINGS
 from skesm.sequences.alphabet import MASK_SYMBOL
 
 WIDTH, N_LAYERS = 40, 2  # of tiny_checkpoint

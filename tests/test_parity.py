@@ -18,7 +18,9 @@ import torch
 
 from skesm.backends import LocalBackend
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, VOCABULARY, tokenize
-from skesm.outputs.spec import LAYER_KINDS, FloatArray, OutputSpec
+from skesm.outputs.kinds import LAYER_KINDS
+from skesm.outputs.spec import OutputSpec
+from skesm.outputs.types import FloatArray
 from skesm.sequences.alphabet import AMINO_ACIDS
 
 TOLERANCE = 1e-5

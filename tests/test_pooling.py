@@ -7,8 +7,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from skesm.outputs.kinds import POOLINGS
 from skesm.outputs.pooling import pool
-from skesm.outputs.spec import POOLINGS, FloatArray
+from skesm.outputs.types import FloatArray
 
 
 def tokens(length: int, width: int = 5, seed: int = 0) -> FloatArray:

@@ -30,7 +30,8 @@ from skesm.exceptions import (
 )
 from skesm.fetch.records import RunInfo, TransformPlan, keep, survey, travel
 from skesm.outputs.derived import derive
-from skesm.outputs.spec import FloatArray, Namespace, OutputSpec, Record, parse_outputs
+from skesm.outputs.spec import Namespace, OutputSpec, Record, parse_outputs
+from skesm.outputs.types import FloatArray
 from skesm.sequences.alphabet import count_residues
 
 MEAN = OutputSpec("mean", 2)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from skesm.esm2.spec import find_registered
 from skesm.exceptions import InvalidSequenceError
-from skesm.outputs.derived import compared_positions, derive, source
+from skesm.outputs.derived import derive, source
+from skesm.outputs.pooling import compared_positions
 from skesm.outputs.spec import OutputSpec, parse_outputs
 from skesm.sequences.alphabet import AMBIGUOUS, AMINO_ACIDS, MASK_SYMBOL
 from skesm.sequences.variants import (
@@ -139,7 +140,7 @@ def test_names_of_derived_outputs() -> None:
     ("fields", "message"),
     [
         (("mutated", 2), "needs a reference"),
-        (("mean", 2, "MKT"), "needs a reference"),
+        (("mean", 2, "MKT"), "has no reference"),
         (("mutated", None, "MKT"), "needs a layer"),
         (("mask_logits", 2), "has no layer"),
     ],

@@ -29,7 +29,9 @@ import numpy as np
 
 from skesm.esm2.spec import ALIASES, ModelSpec
 from skesm.exceptions import InvalidAnswerError
-from skesm.outputs.spec import CONTACTS, LAYER_KINDS, FloatArray, OutputSpec, Record
+from skesm.outputs.kinds import CONTACTS, LAYER_KINDS
+from skesm.outputs.spec import OutputSpec, Record
+from skesm.outputs.types import FloatArray
 from skesm.sequences.alphabet import AMINO_ACIDS
 
 DIALECTS = ("v1", "v2", "v3", "hub")

@@ -29,7 +29,9 @@ from skesm.esm2.threads import default_workers
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.weights_file import WeightsFiles
 from skesm.exceptions import BackendError, DemoModelWarning
-from skesm.outputs.spec import CONTACTS, HEAD_KINDS, FloatArray, Namespace, OutputSpec
+from skesm.outputs.kinds import CONTACTS, HEAD_KINDS
+from skesm.outputs.spec import Namespace, OutputSpec
+from skesm.outputs.types import FloatArray
 
 T = TypeVar("T")
 

@@ -13,7 +13,8 @@ from typing import TypeVar
 import numpy as np
 
 from skesm.cache._database import BLOCK_BYTES
-from skesm.outputs.spec import FloatArray, Namespace, OutputSpec
+from skesm.outputs.spec import Namespace, OutputSpec
+from skesm.outputs.types import FloatArray
 
 _DIGEST_BYTES = 16
 _STORED = np.dtype("<f4")

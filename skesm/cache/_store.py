@@ -36,7 +36,8 @@ from skesm.cache._files import (
 )
 from skesm.cache._records import Codec, Key, identity, sequence_digest
 from skesm.exceptions import StoreError, StoreWarning
-from skesm.outputs.spec import FloatArray, Namespace, OutputSpec, Record
+from skesm.outputs.spec import Namespace, OutputSpec, Record
+from skesm.outputs.types import FloatArray
 
 _PAUSES = (0.005, 0.2)  # seconds between two looks at others' claims: at first, and at most
 

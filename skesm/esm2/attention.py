@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from skesm.esm2.parameters import Affine
-from skesm.outputs.spec import ATTENTION_KINDS, ATTENTION_STATISTICS, CONTACTS, FloatArray, OutputSpec
+from skesm.outputs.kinds import ATTENTION_KINDS, ATTENTION_STATISTICS, CONTACTS
+from skesm.outputs.spec import OutputSpec
+from skesm.outputs.types import FloatArray
 
 _SMALLEST = float(np.finfo(np.float32).tiny)  # the logarithm of 0 times 0 is 0
 

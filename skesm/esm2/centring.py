@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from skesm.esm2.parameters import Affine, Block
-from skesm.outputs.spec import FloatArray
+from skesm.outputs.types import FloatArray
 
 Tensor = Any  # torch is imported at use, and untyped here
 Placed = Any  # a `skesm.esm2.torch_engine.PlacedBlock`

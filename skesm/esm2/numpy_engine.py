@@ -33,8 +33,10 @@ from skesm.esm2.spec import ModelSpec
 from skesm.esm2.threads import limit_own_thread, one_blas_thread
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK
 from skesm.esm2.workspace import Workspace
+from skesm.outputs.kinds import HEAD_KINDS, LAYER_KINDS
 from skesm.outputs.pooling import pool
-from skesm.outputs.spec import HEAD_KINDS, LAYER_KINDS, FloatArray, OutputSpec
+from skesm.outputs.spec import OutputSpec
+from skesm.outputs.types import FloatArray
 
 Tokens = NDArray[np.uint8]
 

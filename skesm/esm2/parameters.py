@@ -11,7 +11,7 @@ import numpy as np
 from skesm.esm2.spec import VOCABULARY_SIZE, ModelSpec
 from skesm.esm2.weights_file import WeightsFiles
 from skesm.exceptions import CheckpointError
-from skesm.outputs.spec import FloatArray
+from skesm.outputs.types import FloatArray
 
 
 class Affine(NamedTuple):

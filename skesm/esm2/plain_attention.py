@@ -17,7 +17,7 @@ import numpy as np
 
 from skesm.esm2.threads import has_small_products
 from skesm.esm2.workspace import Workspace
-from skesm.outputs.spec import FloatArray
+from skesm.outputs.types import FloatArray
 
 #: Does tasks that do not depend on each other.
 Do = Callable[[Iterable[Callable[[], object]]], None]

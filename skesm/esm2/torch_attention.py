@@ -16,7 +16,7 @@ from skesm.esm2.parameters import Affine, Block
 from skesm.esm2.plain_attention import mix, rotary_tables
 from skesm.esm2.torch_linear import PlainLinear
 from skesm.esm2.workspace import Workspace
-from skesm.outputs.spec import FloatArray
+from skesm.outputs.types import FloatArray
 
 Tensor = Any  # torch is imported at use, and untyped here
 Shapes = Sequence[tuple[int, int]]

@@ -33,7 +33,9 @@ from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK, tokenize
 from skesm.esm2.torch_attention import Mix, Read, choose_attention, split_runs
 from skesm.esm2.torch_linear import Linear, choose_linear
 from skesm.exceptions import BackendError
-from skesm.outputs.spec import HEAD_KINDS, LAYER_KINDS, FloatArray, OutputSpec
+from skesm.outputs.kinds import HEAD_KINDS, LAYER_KINDS
+from skesm.outputs.spec import OutputSpec
+from skesm.outputs.types import FloatArray
 
 #: Least tokens to aim at in a shared pack on a CPU: fewer make products slower by more than an idle worker costs.
 MIN_PACK_TOKENS = 128

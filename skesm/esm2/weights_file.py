@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skesm.exceptions import CheckpointError
-from skesm.outputs.spec import FloatArray
+from skesm.outputs.types import FloatArray
 
 _HEADER_LIMIT = 100_000_000  # bytes; the limit of the safetensors library
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8}

@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 
-from skesm.outputs.spec import FloatArray
+from skesm.outputs.types import FloatArray
 
 
 class Workspace(threading.local):

@@ -15,7 +15,9 @@ from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _WholeSequenceTransformer, several_layers, several_of
 from skesm.fetch.run import Journey, Run
-from skesm.outputs.spec import ATTENTION_STATISTICS, FloatArray, OutputSpec, Record
+from skesm.outputs.kinds import ATTENTION_STATISTICS
+from skesm.outputs.spec import OutputSpec, Record
+from skesm.outputs.types import FloatArray
 
 
 def received_entropy(received: NDArray[np.float64]) -> float:

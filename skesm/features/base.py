@@ -18,7 +18,8 @@ from skesm.backends.resolve import resolve_backend
 from skesm.esm2.spec import ModelSpec
 from skesm.fetch.records import RunInfo, TransformPlan, add_plans, survey
 from skesm.fetch.run import Journey, Run, last_runs, model_name
-from skesm.outputs.spec import FloatArray, OutputSpec, Windows, parse_outputs, resolve_layer
+from skesm.outputs.spec import OutputSpec, parse_outputs, resolve_layer
+from skesm.outputs.types import FloatArray, Windows
 from skesm.sequences.alphabet import count_residues
 from skesm.sequences.clean import LONG_SEQUENCES, clean_sequences
 

@@ -11,7 +11,8 @@ from sklearn.utils._param_validation import validate_parameter_constraints
 from skesm.backends.base import Backend
 from skesm.features.base import _ESM2Estimator, as_tuple
 from skesm.fetch.run import Journey, Run
-from skesm.outputs.spec import FloatArray, Record, parse_outputs
+from skesm.outputs.spec import Record, parse_outputs
+from skesm.outputs.types import FloatArray
 from skesm.sequences.variants import distinct_rows
 
 

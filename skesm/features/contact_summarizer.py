@@ -13,7 +13,9 @@ from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _WholeSequenceTransformer, several_of
 from skesm.fetch.run import Journey, Run
 from skesm.outputs.contacts import STATISTICS
-from skesm.outputs.spec import CONTACT_PROFILE, FloatArray, OutputSpec, Record
+from skesm.outputs.kinds import CONTACT_PROFILE
+from skesm.outputs.spec import OutputSpec, Record
+from skesm.outputs.types import FloatArray
 
 _PROFILE = OutputSpec(CONTACT_PROFILE)
 

@@ -14,8 +14,10 @@ from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _ESM2Transformer, as_tuple, several_layers, several_of
 from skesm.features.reference import ReferenceMixin
 from skesm.fetch.run import Journey, Run
-from skesm.outputs.derived import compared_positions, mean_rows, source
-from skesm.outputs.spec import MUTATED, POOLINGS, FloatArray, OutputSpec, Record
+from skesm.outputs.derived import derive, source
+from skesm.outputs.kinds import MUTATED, POOLINGS
+from skesm.outputs.spec import OutputSpec, Record
+from skesm.outputs.types import FloatArray
 from skesm.sequences.variants import check_lengths
 
 _REMEDY = "remove these rows, or choose another pooling than 'mutated'"
@@ -215,7 +217,8 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
             for output in journey.outputs:
                 parts.append(record[output])
                 if output.reference is not None:
-                    parts.append(mean_rows(home[source(output)], compared_positions(sequence, output.reference)))
+                    # the same positions of the reference's own residues
+                    parts.append(derive(home, [output], sequence)[output])
             return np.concatenate(parts)
 
         return self._stack(run, run.travel(journey, columns))

@@ -14,7 +14,8 @@ from skesm.features.base import _ESM2Transformer, as_tuple
 from skesm.features.masked import masked_journeys, masked_logits
 from skesm.features.summaries import MASKED, STATISTICS, Predictions, Statistic, custom_statistic
 from skesm.fetch.run import Journey, Run
-from skesm.outputs.spec import FloatArray, Record
+from skesm.outputs.spec import Record
+from skesm.outputs.types import FloatArray
 from skesm.sequences.variants import check_residues, distinct_rows, own_columns
 
 

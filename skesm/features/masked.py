@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from skesm.fetch.run import Journey, Run
-from skesm.outputs.spec import MASK_LOGITS, FloatArray, OutputSpec, Record
+from skesm.outputs.kinds import MASK_LOGITS
+from skesm.outputs.spec import OutputSpec, Record
+from skesm.outputs.types import FloatArray
 from skesm.sequences.alphabet import AMINO_ACIDS
 from skesm.sequences.variants import is_mask, mask_each, own_columns
 

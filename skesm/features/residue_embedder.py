@@ -13,8 +13,9 @@ from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _ESM2Transformer, as_tuple, refuse_repeats
 from skesm.fetch.run import Journey, Run
-from skesm.outputs.spec import RESIDUE_KINDS, FloatArray, OutputSpec, Record, parse_outputs
-from skesm.sequences.alphabet import AMINO_ACIDS
+from skesm.outputs.kinds import KINDS, RESIDUE_KINDS
+from skesm.outputs.spec import OutputSpec, Record, parse_outputs
+from skesm.outputs.types import FloatArray
 from skesm.sequences.variants import most_common_length, refuse_other_lengths
 
 _REMEDY = "remove these rows, or use ESM2Embedder, whose features do not depend on the length"
@@ -188,12 +189,11 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
 
     def _column_names(self, spec: ModelSpec) -> list[str]:
         outputs = self._outputs(spec)
-        labels = {"residues": [f"_{i}" for i in range(spec.width)], "logits": [f"_{a}" for a in AMINO_ACIDS]}
         return [
             f"{str(output).replace('@', '_l')}_p{position}{label}"
             for position in self._positions()
             for output in outputs
-            for label in labels.get(output.kind, [""])
+            for label in KINDS[output.kind].label(spec)
         ]
 
     def _journeys(self, spec: ModelSpec, sequences: Sequence[str]) -> list[Journey]:

@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skesm.outputs.spec import MASK_LOGITS, FloatArray, OutputSpec
+from skesm.outputs.kinds import MASK_LOGITS
+from skesm.outputs.spec import OutputSpec
+from skesm.outputs.types import FloatArray
 from skesm.sequences.alphabet import AMINO_ACIDS
 from skesm.sequences.variants import own_columns
 

@@ -17,7 +17,7 @@ from skesm.features.masked import known_positions, masked_journey, masked_logits
 from skesm.features.reference import ReferenceMixin
 from skesm.features.summaries import LOGITS, Predictions
 from skesm.fetch.run import Journey, Run
-from skesm.outputs.spec import FloatArray
+from skesm.outputs.types import FloatArray
 from skesm.sequences.alphabet import AMINO_ACIDS, count_residues
 from skesm.sequences.variants import check_lengths, check_scorable, differences, distinct_rows, own_columns
 

@@ -6,7 +6,7 @@ Only this module knows the backend and the store at the same time.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -19,9 +19,10 @@ from skesm.backends.base import Backend, Batch, RequestPlan, answers
 from skesm.cache import RecordStore, recall_model, remember_model, resolve_location
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import BackendError, CheckpointNotFoundError, PartialResultError
-from skesm.fetch.windows import cut, run_windows
-from skesm.outputs.derived import derive, source
+from skesm.fetch.windows import run_windows
+from skesm.outputs.derived import derive, sources
 from skesm.outputs.spec import Namespace, OutputSpec, Record, validate_record
+from skesm.outputs.windows import cut
 from skesm.sequences.alphabet import count_residues
 
 T = TypeVar("T")
@@ -136,7 +137,7 @@ class _Passes:
         """Records of some distinct sequences, by index, as they finish; what cannot be had goes to `failed`."""
         unanswered = set(range(len(indices)))  # the backend counts the sequences that it is handed
         sequences = [self.distinct[i] for i in indices]
-        asked = _sources(outputs)
+        asked = sources(outputs)
         try:
             # Closed here, not when the garbage collector finds it: a backend's workers and requests end with it.
             with closing(self._ask(sequences, asked)) as batches:
@@ -209,7 +210,7 @@ class _Passes:
         self, store: RecordStore, indices: Sequence[int], outputs: Sequence[OutputSpec]
     ) -> Iterator[dict[int, Record]]:
         """What the store has of some distinct sequences, by index: the outputs, or what they are derived from."""
-        asked = _sources(outputs)
+        asked = sources(outputs)
         are_derived = not set(outputs) <= set(asked)
         for some in self._portions(indices, asked):
             found = self._stored(store, some, outputs)
@@ -343,7 +344,7 @@ def survey(
             known = {i for found in passes.look_up(store, range(len(distinct)), outputs) for i in found}
         missing = [sequence for i, sequence in enumerate(distinct) if i not in known]
         outputs = sorted({*outputs, *prefetch}, key=str)
-    asked = _sources(outputs)
+    asked = sources(outputs)
     windows = next((output.windows for output in asked if output.windows), None)
     passing = list(dict.fromkeys(w for sequence in missing for w in cut(sequence, windows))) if windows else missing
     return TransformPlan(
@@ -407,8 +408,3 @@ def _through_store(
             if not claimed:
                 store.wait(sequences, outputs)
             missing = [i for i in missing if i not in claimed]
-
-
-def _sources(outputs: Iterable[OutputSpec]) -> list[OutputSpec]:
-    """What a backend is asked for."""
-    return sorted({source(output) for output in outputs}, key=str)

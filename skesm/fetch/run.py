@@ -13,7 +13,8 @@ from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import BackendError, PartialResultError, PartialResultWarning
 from skesm.fetch.records import RunInfo, keep, partial_result, travel
 from skesm.fetch.windows import refuse_pairwise
-from skesm.outputs.spec import OutputSpec, Record, Windows
+from skesm.outputs.spec import OutputSpec, Record
+from skesm.outputs.types import Windows
 from skesm.sequences.alphabet import count_residues
 
 T = TypeVar("T")

@@ -1,11 +1,4 @@
-"""Sequences that are too long for one pass: cut into windows that overlap, and put together again.
-
-Each window goes through the model as a sequence of its own, with a start and an end token, which no residue's row
-contains. A residue in several windows gets the mean of its rows, each weighted by the residue's distance to the
-nearer end of that window (1 for a residue at the end): near an end a window sees least of a residue's surroundings.
-Means and maxima over the sequence are over these merged rows. What start and end tokens represent is averaged over the
-windows.
-"""
+"""Sequences that are too long for one pass go through the model in windows (`skesm.outputs.windows`)."""
 
 from __future__ import annotations
 
@@ -13,30 +6,19 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-import numpy as np
-
 from skesm.backends.base import Backend, Batch, answers
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import BackendError, InvalidSequenceError, PartialResultError
-from skesm.outputs.spec import (
-    ATTENTION_KINDS,
-    CONTACT_PROFILE,
-    CONTACTS,
-    FloatArray,
-    OutputSpec,
-    Record,
-    Windows,
-    validate_record,
-)
-from skesm.sequences.alphabet import count_residues, split_residues
-
-#: What pairs of residues have: a pair that no window holds has no value.
-PAIRWISE = (CONTACTS, CONTACT_PROFILE, *ATTENTION_KINDS)
+from skesm.outputs.kinds import KINDS
+from skesm.outputs.spec import OutputSpec, Record, validate_record
+from skesm.outputs.types import FloatArray, Windows
+from skesm.outputs.windows import cut
+from skesm.sequences.alphabet import count_residues
 
 
 def refuse_pairwise(outputs: Sequence[OutputSpec], windows: Windows, rows: Sequence[int]) -> None:
     """Raise for outputs of pairs of residues; `rows` are those that would be cut."""
-    kinds = sorted({output.kind for output in outputs if output.kind in PAIRWISE})
+    kinds = sorted({output.kind for output in outputs if KINDS[output.kind].windows is None})
     if kinds:
         raise InvalidSequenceError(
             f"{', '.join(kinds)}: not available for sequences in windows, which do not hold every pair of residues. "
@@ -44,47 +26,6 @@ def refuse_pairwise(outputs: Sequence[OutputSpec], windows: Windows, rows: Seque
             "remove them, or raise max_length",
             rows,
         )
-
-
-def bounds(length: int, windows: Windows) -> list[tuple[int, int]]:
-    """First and one past the last residue of each window: as few as there can be, evenly spaced.
-
-    Examples
-    --------
-    >>> bounds(10, Windows(size=6, overlap=2))
-    [(0, 6), (4, 10)]
-    >>> bounds(11, Windows(size=6, overlap=2))
-    [(0, 6), (2, 8), (5, 11)]
-    """
-    n_windows = 1 + max(0, -(-(length - windows.size) // (windows.size - windows.overlap)))
-    last = max(0, length - windows.size)
-    starts = [round(i * last / max(1, n_windows - 1)) for i in range(n_windows)]
-    return [(start, min(length, start + windows.size)) for start in starts]
-
-
-def cut(sequence: str, windows: Windows) -> list[str]:
-    """The windows of a sequence, in order.
-
-    Examples
-    --------
-    >>> cut("MKT<mask>YIAKQR", Windows(size=6, overlap=2))
-    ['MKT<mask>YI', 'YIAKQR']
-    """
-    residues = split_residues(sequence)
-    return ["".join(residues[begin:end]) for begin, end in bounds(len(residues), windows)]
-
-
-def merge(parts: Sequence[FloatArray], length: int, windows: Windows) -> FloatArray:
-    """Rows of windows, (residues, …) each, to rows of the whole sequence, (length, …)."""
-    total = np.zeros((length, *parts[0].shape[1:]))
-    weights = np.zeros(length)
-    for part, (begin, end) in zip(parts, bounds(length, windows), strict=True):
-        place = np.arange(end - begin)
-        weight = np.minimum(place + 1, place[::-1] + 1).astype(np.float64)
-        total[begin:end] += (weight * part.T).T
-        weights[begin:end] += weight
-    merged: FloatArray = (total.T / weights).T.astype(np.float32)
-    return merged
 
 
 def run_windows(
@@ -155,11 +96,9 @@ class _Work:
         parts = [self._kept[place] for place in self._needs[index]]
         record: dict[OutputSpec, FloatArray] = {}
         for output, plain in zip(self._outputs, self.plain, strict=True):
-            values = [part[plain] for part in parts]
-            if output.kind in ("cls", "eos"):
-                record[output] = np.stack(values).mean(axis=0, dtype=np.float64).astype(np.float32)
-            else:
-                record[output] = merge(values, self._lengths[index], self._windows)
+            join = KINDS[output.kind].windows
+            assert join is not None, "pairs of residues were refused"
+            record[output] = join([part[plain] for part in parts], self._lengths[index], self._windows)
         for place in set(self._needs[index]):
             self._waited_for[place] -= 1
             if not self._waited_for[place]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from skesm.outputs.spec import FloatArray
+from skesm.outputs.types import FloatArray
 
 #: Residues of a pair that counts are this far apart along the chain, at least.
 APART = 6

@@ -1,10 +1,50 @@
-"""Residue matrix to vector."""
+"""Residue matrix to vector.
+
+Sums are in float64: a sum of a thousand float32 rows, one by one, would lose a digit.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable, Mapping
 
-from skesm.outputs.spec import FloatArray
+import numpy as np
+from numpy.typing import NDArray
+
+from skesm.outputs.types import FloatArray
+from skesm.sequences.alphabet import count_residues
+from skesm.sequences.variants import differences
+
+
+def mean_rows(residues: FloatArray) -> FloatArray:
+    """Mean of the rows of a residue matrix, (d,)."""
+    mean: FloatArray = residues.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return mean
+
+
+def max_rows(residues: FloatArray) -> FloatArray:
+    """Maximum of the rows of a residue matrix, (d,)."""
+    largest: FloatArray = np.max(residues, axis=0)
+    return largest
+
+
+def compared_positions(sequence: str, reference: str) -> NDArray[np.intp]:
+    """Positions at which a sequence differs from its reference; all, if it differs nowhere.
+
+    The mean over no row is not defined. With all rows of both, the halves of the reference's own features are equal,
+    as "nothing changed" asks, and of the size of everyone's.
+    """
+    positions = differences(sequence, reference)
+    return positions if len(positions) else np.arange(count_residues(reference))
+
+
+#: From the rows of the start token, the residues and the end token; each result owns its memory.
+_OF_TOKENS: Mapping[str, Callable[[FloatArray], FloatArray]] = {
+    "mean": lambda tokens: mean_rows(tokens[1:-1]),
+    "max": lambda tokens: max_rows(tokens[1:-1]),
+    "cls": lambda tokens: tokens[0].copy(),
+    "eos": lambda tokens: tokens[-1].copy(),
+    "residues": lambda tokens: tokens[1:-1].copy(),
+}
 
 
 def pool(tokens: FloatArray, kind: str) -> FloatArray:
@@ -28,15 +68,4 @@ def pool(tokens: FloatArray, kind: str) -> FloatArray:
     >>> pool(rows, "mean").tolist(), pool(rows, "cls").tolist()
     ([2.0, 3.0], [9.0, 9.0])
     """
-    residues = tokens[1:-1]
-    value: FloatArray
-    if kind == "mean":
-        # float64: summing a thousand float32 rows one by one would lose a digit
-        value = residues.mean(axis=0, dtype=np.float64).astype(np.float32)
-    elif kind == "max":
-        value = np.max(residues, axis=0)
-    elif kind == "residues":
-        value = residues.copy()
-    else:
-        value = tokens[{"cls": 0, "eos": -1}[kind]].copy()
-    return value
+    return _OF_TOKENS[kind](tokens)

@@ -41,51 +41,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from skesm.sequences.alphabet import AMINO_ACIDS
-
-#: Vector summaries of a layer.
-POOLINGS = ("mean", "max", "cls", "eos")
-LAYER_KINDS = (*POOLINGS, "residues")
-#: What the language-model head gives.
-HEAD_KINDS = ("logits", "logit_means")
-#: What the contact head gives, from the attention of all layers.
-CONTACTS = "contacts"
-ATTENTION_KINDS = ("attentions", "attention_received", "attention_heads")
-#: What has one row, or one number, for each residue.
-RESIDUE_KINDS = ("residues", *HEAD_KINDS, "attention_received")
-#: Columns of ``attention_heads``: entropy of a row in nats, Σ weight × distance along the chain over the residues, and
-#: the weight given to the start and end tokens.
-ATTENTION_STATISTICS = ("entropy", "distance", "ends")
-#: What is derived from another output, the backend's: the residues of a layer, the logits, or the contacts.
-MUTATED, MASK_LOGITS, CONTACT_PROFILE = "mutated", "mask_logits", "contact_profile"
-
-FloatArray = NDArray[np.float32]
-
-
-class Dimensions(Protocol):
-    """What the shape of an output depends on, beside the sequence."""
-
-    @property
-    def width(self) -> int:
-        """Channels of a representation (d)."""
-
-    @property
-    def n_heads(self) -> int:
-        """Attention heads of a layer (h)."""
-
-
-@dataclass(frozen=True, order=True)
-class Windows:
-    """How sequences that are too long for one pass are cut: windows of `size` residues, `overlap` or more shared."""
-
-    size: int
-    overlap: int
+from skesm.outputs.kinds import KINDS
+from skesm.outputs.types import Dimensions, FloatArray, Windows
 
 
 @dataclass(frozen=True, order=True)
@@ -102,17 +63,19 @@ class OutputSpec:
     windows: Windows | None = None
 
     def __post_init__(self) -> None:
-        first = first_layer(self.kind)
-        if first is not None:
-            if self.layer is None or self.layer < first:
-                raise ValueError(f"output {self.kind!r} needs a layer from {first} up, got {self.layer!r}")
-        elif self.kind not in (*HEAD_KINDS, CONTACTS, CONTACT_PROFILE, MASK_LOGITS):
-            known = ", ".join((*LAYER_KINDS, *HEAD_KINDS, CONTACTS, CONTACT_PROFILE, *ATTENTION_KINDS))
+        kind = KINDS.get(self.kind)
+        if kind is None:
+            known = ", ".join(name for name, kind in KINDS.items() if kind.has_name)
             raise ValueError(f"unknown output {self.kind!r}; known: {known}")
-        elif self.layer is not None:
+        first = kind.first_layer
+        if first is None and self.layer is not None:
             raise ValueError(f"output {self.kind!r} has no layer, got {self.layer}")
-        if (self.reference is not None) != (self.kind == MUTATED):
-            raise ValueError("output 'mutated', and no other, needs a reference")
+        if first is not None and (self.layer is None or self.layer < first):
+            raise ValueError(f"output {self.kind!r} needs a layer from {first} up, got {self.layer!r}")
+        if kind.has_reference and self.reference is None:
+            raise ValueError(f"output {self.kind!r} needs a reference")
+        if self.reference is not None and not kind.has_reference:
+            raise ValueError(f"output {self.kind!r} has no reference")
 
     def __str__(self) -> str:
         name = self.kind if self.layer is None else f"{self.kind}@{self.layer}"
@@ -125,25 +88,17 @@ class OutputSpec:
 
         That of ``mask_logits`` depends on the sequence's masks, of which this knows nothing.
         """
-        if self.kind in (*POOLINGS, MUTATED):
-            return (model.width,)
-        if self.kind == MASK_LOGITS:
-            raise ValueError("the shape of 'mask_logits' is not a function of the length")
-        return {
-            "residues": (length, model.width),
-            "logits": (length, len(AMINO_ACIDS)),
-            "logit_means": (length,),
-            CONTACTS: (length, length),
-            CONTACT_PROFILE: (2, length),
-            "attentions": (model.n_heads, length + 2, length + 2),
-            "attention_received": (length,),
-            "attention_heads": (model.n_heads, len(ATTENTION_STATISTICS)),
-        }[self.kind]
+        shape = KINDS[self.kind].shape
+        if shape is None:
+            raise ValueError(f"the shape of {self.kind!r} is not a function of the length")
+        return shape(length, model)
 
     def size(self, length: int, model: Dimensions) -> int:
         """Numbers that it holds for `length` residues; for ``mask_logits`` those of as many masks."""
-        kind = "logits" if self.kind == MASK_LOGITS else self.kind
-        return math.prod(replace(self, kind=kind).shape(length, model))
+        kind = KINDS[self.kind]
+        shape = kind.shape or KINDS[kind.source or self.kind].shape
+        assert shape is not None, "a kind, or the one that it is derived from, has a shape"
+        return math.prod(shape(length, model))
 
 
 @dataclass(frozen=True)
@@ -177,9 +132,7 @@ def first_layer(kind: str) -> int | None:
     >>> first_layer("mean"), first_layer("attentions"), first_layer("logits")
     (0, 1, None)
     """
-    if kind in (*LAYER_KINDS, MUTATED):
-        return 0
-    return 1 if kind in ATTENTION_KINDS else None
+    return KINDS[kind].first_layer if kind in KINDS else None
 
 
 def resolve_layer(layer: int, n_layers: int) -> int:
@@ -229,8 +182,9 @@ def parse_outputs(names: Iterable[str], n_layers: int) -> tuple[OutputSpec, ...]
             except ValueError:
                 raise ValueError(f"{name!r}: the layer after '@' must be a whole number or '*'") from None
             specs.add(OutputSpec(kind, resolve_layer(number, n_layers)))
-    if OutputSpec(MASK_LOGITS) in specs:
-        raise ValueError(f"{MASK_LOGITS!r} cannot be asked for by name: estimators that mask residues ask for it")
+    for spec in specs:
+        if not KINDS[spec.kind].has_name:
+            raise ValueError(f"{spec.kind!r} cannot be asked for by name: estimators that mask residues ask for it")
     return tuple(sorted(specs, key=str))
 
 

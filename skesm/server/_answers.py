@@ -11,7 +11,8 @@ import orjson
 from numpy.typing import NDArray
 
 from skesm.backends.biolm_wire import encode_answer
-from skesm.outputs.spec import FloatArray, OutputSpec, Record
+from skesm.outputs.spec import OutputSpec, Record
+from skesm.outputs.types import FloatArray
 from skesm.sequences.alphabet import AMINO_ACIDS, split_residues
 from skesm.server._requests import Ask
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from skesm.backends.biolm_wire import ACCEPTED_RESIDUES, MAX_ITEMS, MAX_LENGTH
 from skesm.esm2.spec import ModelSpec
-from skesm.outputs.spec import CONTACTS, LAYER_KINDS, OutputSpec, resolve_layer
+from skesm.outputs.kinds import CONTACTS, LAYER_KINDS
+from skesm.outputs.spec import OutputSpec, resolve_layer
 from skesm.sequences.alphabet import MASK_SYMBOL, count_residues
 from skesm.server._problems import Problem, refusal, refusal_of
 
