@@ -11,7 +11,7 @@ import pytest
 import skesm
 from skesm.cache import export
 from skesm.outputs.derived import derive, source
-from skesm.outputs.kinds import KINDS
+from skesm.outputs.kinds import KINDS, POOLINGS
 from skesm.outputs.spec import OutputSpec
 
 SEQUENCES = ["MKTAYIAKQR", "MKTWYIAKQG"]
@@ -88,6 +88,23 @@ def test_a_record_that_is_not_derived_stays_itself() -> None:
     value = np.ones(3, dtype=np.float32)
     assert source(output) == output
     assert derive({output: value}, [output], "MKT")[output] is value
+
+
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+def test_what_is_prefetched_is_found(engine: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """A derived pooling too, by the embedder that asks for it."""
+    options = {"backend": engine, "memory": tmp_path}
+    poolings = [name for name in POOLINGS if name != "mean"]
+    skesm.ESM2Embedder(tiny_checkpoint, prefetch=[f"{p}@-1" for p in poolings], **options).transform(SEQUENCES)
+    for pooling in poolings:
+        embedder = skesm.ESM2Embedder(tiny_checkpoint, pooling=pooling, **options)
+        features = embedder.transform(SEQUENCES)
+        info = embedder.cache_info()
+        assert info is not None
+        assert (info.hits, info.computed) == (2, 0)
+        fresh = skesm.ESM2Embedder(tiny_checkpoint, pooling=pooling, backend=engine).transform(SEQUENCES)
+        np.testing.assert_array_equal(features, fresh)
+        assert embedder.get_feature_names_out()[0] == f"{pooling}_l2_0"
 
 
 #: Where a kind may be named: in its row, where an engine computes it, and where a protocol names it.

@@ -92,7 +92,7 @@ def test_features_are_those_of_the_local_backend(
     local = LocalBackend(num_threads=1)
     remote = BioLMBackend(url, dialect=dialect)
     layers = [-1] if dialect == "v1" else [-1, 2]
-    poolings = ["mean"] if dialect == "v1" else ["mean", "cls", "max"]
+    poolings = ["mean"] if dialect == "v1" else ["mean", "cls", "max", "std"]
     ours = ESM2Embedder(MODEL, layers=layers, pooling=poolings, backend=remote).transform(sequences)
     expected = ESM2Embedder(str(checkpoint_8m), layers=layers, pooling=poolings, backend=local).transform(sequences)
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)

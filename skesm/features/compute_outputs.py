@@ -88,6 +88,7 @@ def compute_outputs(
     ``logits``                (L, 20)             logits of the amino acids, in the order ``LAGVSERTIDPKQNFYMHWC``
     ``logit_means``           (L,)                mean of each residue's logits over the 33 tokens
     ``mean@l``, ``max@l``     (d,)                mean and maximum of the representations over the residues
+    ``std@l``                 (d,)                standard deviation of the representations over the residues
     ``cls@l``, ``eos@l``      (d,)                representation of the start and the end token
     ========================  ==================  ==================================================================
 

@@ -35,9 +35,9 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
     layers : int or sequence of int, default=-1
         Layers whose representations are used: 0 is the embedding, n (or -1) the last, after the final LayerNorm. The
         columns of several are laid side by side.
-    pooling : {"mean", "max", "cls", "eos", "mutated"} or sequence of these, default="mean"
-        How L residue vectors become one: their mean or maximum, or the vector of the start or end token. Start and end
-        are part of no mean or maximum. ``"mutated"`` is for libraries of variants, see Notes.
+    pooling : {"mean", "max", "std", "cls", "eos", "mutated"} or sequence of these, default="mean"
+        How L residue vectors become one: their mean, maximum or standard deviation, which leave out the start and end
+        tokens, or the vector of one of these tokens. ``"mutated"`` is for libraries of variants, see Notes.
     reference : str or None, default=None
         With what ``"mutated"`` compares: a sequence; or None, for which ``fit`` learns the consensus of its rows (at
         each position their most common amino acid), ``"most_common"``, for which it takes their most common sequence,

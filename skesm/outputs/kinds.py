@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from skesm.outputs.contacts import contact_profile
-from skesm.outputs.pooling import compared_positions, max_rows, mean_rows
+from skesm.outputs.pooling import compared_positions, max_rows, mean_rows, std_rows
 from skesm.outputs.types import Dimensions, FloatArray, Windows
 from skesm.outputs.windows import join_mean, join_rows
 from skesm.sequences.alphabet import AMINO_ACIDS
@@ -116,6 +116,7 @@ def _pooling(derive: Derive, *, pooled_by_engines: bool = False, has_reference: 
 KINDS: Mapping[str, Kind] = {
     "mean": _pooling(lambda residues, *_: mean_rows(residues), pooled_by_engines=True),
     "max": _pooling(lambda residues, *_: max_rows(residues), pooled_by_engines=True),
+    "std": _pooling(lambda residues, *_: std_rows(residues)),
     "cls": Kind(vector, first_layer=0, windows=join_mean, rows="", label=_channels),
     "eos": Kind(vector, first_layer=0, windows=join_mean, rows="", label=_channels),
     "residues": Kind(

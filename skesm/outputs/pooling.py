@@ -27,6 +27,12 @@ def max_rows(residues: FloatArray) -> FloatArray:
     return largest
 
 
+def std_rows(residues: FloatArray) -> FloatArray:
+    """Standard deviation of the rows of a residue matrix about their mean, (d,): 0 for a single residue."""
+    deviation: FloatArray = residues.std(axis=0, dtype=np.float64).astype(np.float32)
+    return deviation
+
+
 def compared_positions(sequence: str, reference: str) -> NDArray[np.intp]:
     """Positions at which a sequence differs from its reference; all, if it differs nowhere.
 

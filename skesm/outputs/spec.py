@@ -26,10 +26,11 @@ and those of the attention weights of layer l, 1 … n, which the softmax of eac
 Layer 0 is the embedding, layer n that after the last block and the final LayerNorm. L counts residues: start and end
 tokens are part of no output but ``cls``, ``eos``, and the attention weights, which sum to one only with them.
 
-Three more are not asked of a backend. They are derived from its answer (`skesm.outputs.derived`) and stored:
+Four more are not asked of a backend. They are derived from its answer (`skesm.outputs.derived`) and stored:
 
 ===================  ===============  =====================================================================
 ``mutated@l:r``      (d,)             mean over the residues that differ from a reference of digest r
+``std@l``            (d,)             standard deviation over the residues, about their mean
 ``mask_logits``      (masks, 20)      the rows of ``logits`` at the sequence's ``<mask>``
 ``contact_profile``  (2, L)           sums of ``contacts``: of the pairs that are k residues apart, k from 0;
                                       and of each residue's pairs (`skesm.outputs.contacts.contact_profile`)
