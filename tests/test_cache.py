@@ -1,4 +1,4 @@
-"""The record store, used as the road uses it: by many processes and threads, killed, damaged, full and read-only.
+"""The record store, used as `skesm.fetch` uses it: by many processes and threads, killed, damaged, full and read-only.
 
 Run as a script, this file is the process that the tests start, kill or crowd.
 """
@@ -95,7 +95,7 @@ def assert_right(records, sequences, outputs=(MEAN,)):
 
 
 def drive(location, sequences, log, *, batch=25, delay=0.0):
-    """The road in small: what is missing is claimed, computed batch by batch and stored; others' is awaited."""
+    """A fetch in small: what is missing is claimed, computed batch by batch and stored; others' is awaited."""
     with RecordStore(location, NAMESPACE) as store, open(log, "a", buffering=1) as file:
         while missing := [s for s, r in zip(sequences, store.get(sequences, [MEAN]), strict=True) if r is None]:
             with store.claim(missing, [MEAN]) as mine:

@@ -1,4 +1,4 @@
-"""The road from sequences to rows, with backends in memory that answer as told: rightly, wrongly, late, never."""
+"""From sequences to rows, with backends in memory that answer as told: rightly, wrongly, late, never."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ from skesm.exceptions import (
     PartialResultWarning,
     StoreWarning,
 )
-from skesm.fetch.records import RunInfo, TransformPlan, keep, survey, travel
+from skesm.fetch.costs import RunInfo, TransformPlan
+from skesm.fetch.records import estimate, fetch, keep
+from skesm.fetch.request import Request
 from skesm.outputs.derived import derive
 from skesm.outputs.spec import Namespace, OutputSpec, Record, parse_outputs
 from skesm.outputs.types import FloatArray
@@ -94,8 +96,8 @@ def expected(rows: Sequence[str], output: OutputSpec = MEAN) -> FloatArray:
 
 
 def ask(backend: Backend, rows: Sequence[str] = ROWS, memory: Any = None, **options: Any) -> FloatArray:
-    """Go down the road, and give the rows as an estimator would."""
-    answer = travel(rows, [MEAN], keep, backend=backend, model="toy", memory=memory, **options)
+    """Fetch, and give the rows as an estimator would."""
+    answer = fetch(Request(rows, [MEAN]), keep, model=backend.model("toy"), memory=memory, **options)
     return np.stack([record[MEAN] for record in answer.values])
 
 
@@ -151,7 +153,7 @@ def test_a_record_is_reduced_before_the_next_batch_is_asked_for(tmp_path: Path) 
 
     for memory in (None, tmp_path):
         events.clear()
-        answer = travel(ROWS, [MEAN], reduce, backend=Notes(2), model="toy", memory=memory)
+        answer = fetch(Request(ROWS, [MEAN]), reduce, model=Notes(2).model("toy"), memory=memory)
         assert answer.values == [row.lower() for row in ROWS]
         assert events[:6] == ["batch", "reduced", "reduced"] * 2
         assert events.count("reduced") == len(SEQUENCES)
@@ -161,7 +163,7 @@ def test_the_store_is_read_in_portions(tmp_path: Path, monkeypatch: pytest.Monke
     ask(ToyBackend(), memory=tmp_path)
     backend, reads = ToyBackend(), []
     get = RecordStore.get
-    monkeypatch.setattr("skesm.fetch.records._VALUES_READ", 2 * SPEC.width)
+    monkeypatch.setattr("skesm.fetch.lookup._VALUES_READ", 2 * SPEC.width)
     monkeypatch.setattr(RecordStore, "get", lambda self, *args: reads.append(len(args[0])) or get(self, *args))
     np.testing.assert_array_equal(ask(backend, memory=tmp_path), expected(ROWS))
     assert max(reads) == 2
@@ -173,11 +175,11 @@ def test_what_is_derived_is_found_in_what_is_stored(tmp_path: Path) -> None:
     residues, contacts = OutputSpec("residues", 2), OutputSpec("contacts")
     cut = OutputSpec("mutated", 2, "WCHWMY"), OutputSpec("contact_profile")
     backend, rows = ToyBackend(), ["WCHWMA", "ACHWMY", "WCHWMY"]
-    options = {"backend": backend, "model": "toy", "memory": tmp_path}
-    records = travel(rows, [residues, contacts], keep, **options).values
+    options = {"model": backend.model("toy"), "memory": tmp_path}
+    records = fetch(Request(rows, [residues, contacts]), keep, **options).values
     asked = len(backend.asked)
-    assert survey(rows, cut, **options).to_compute == 0
-    answer = travel(rows, cut, keep, **options)
+    assert estimate(Request(rows, cut), **options).to_compute == 0
+    answer = fetch(Request(rows, cut), keep, **options)
     assert (len(backend.asked), answer.info.hits) == (asked, 3)
     for row, record, source in zip(rows, answer.values, records, strict=True):
         expected = derive(source, cut, row)
@@ -190,7 +192,7 @@ def test_what_was_asked_for_is_stored_although_a_record_cannot_be_reduced(tmp_pa
 
     first, second = ToyBackend(1), ToyBackend(1)
     with pytest.raises(ZeroDivisionError):
-        travel(ROWS, [MEAN], fails, backend=first, model="toy", memory=tmp_path)
+        fetch(Request(ROWS, [MEAN]), fails, model=first.model("toy"), memory=tmp_path)
     assert sorted(first.asked) == sorted(SEQUENCES)
     np.testing.assert_array_equal(ask(second, memory=tmp_path), expected(ROWS))
     assert second.asked == [], "none is paid for twice"

@@ -250,7 +250,7 @@ def test_what_the_server_refuses_is_isolated(url: str, dialect: str) -> None:
     assert done == {0, 2}
 
 
-def test_what_is_derived_on_the_road_works_remotely_too(url: str, checkpoint_8m: Path) -> None:
+def test_derived_outputs_work_remotely_too(url: str, checkpoint_8m: Path) -> None:
     """A remote service answers residues and logits; what compares with a reference is made of them here."""
     reference, variants = "MKTAYIAKQR", ["MKTWYIAKQR", "AKTAYIAKQG", "MKTAYIAKQR"]
     remote, local = BioLMBackend(url), LocalBackend(num_threads=1)

@@ -296,7 +296,7 @@ def test_embedder_finds_what_was_prefetched(tiny_checkpoint: Path, counting: Cou
     assert len(counting.calls) == 2
 
 
-def test_many_masked_copies_travel_in_parts(
+def test_many_masked_copies_are_fetched_in_parts(
     tiny_checkpoint: Path, counting: CountingBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     summarizer = ESM2LogitSummarizer(tiny_checkpoint, statistics="pseudo_perplexity", backend=counting)

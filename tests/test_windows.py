@@ -15,7 +15,7 @@ from skesm import ESM2Embedder, ESM2LogitSummarizer, ESM2VariantScorer
 from skesm.backends import LocalBackend
 from skesm.backends.base import Batch
 from skesm.exceptions import BackendError, InvalidSequenceError, PartialResultError, PartialResultWarning
-from skesm.fetch.windows import run_windows
+from skesm.fetch.windows import WindowedModel
 from skesm.outputs.spec import OutputSpec
 from skesm.outputs.types import FloatArray, Windows
 from skesm.outputs.windows import bounds, cut, join_rows
@@ -238,5 +238,6 @@ def test_a_window_answered_twice_is_refused(tiny_checkpoint: Path) -> None:
                 yield batch
 
     output = OutputSpec("residues", 2, windows=WINDOWS)
+    model = WindowedModel(Stutters(engine="numpy").model(str(tiny_checkpoint)), WINDOWS)
     with pytest.raises(BackendError, match="answered a sequence twice"):
-        list(run_windows(Stutters(engine="numpy"), tiny_checkpoint, [LONG], [output], n_jobs=None))
+        list(model.run([LONG], [output]))

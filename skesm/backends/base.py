@@ -59,6 +59,42 @@ class RequestPlan:
     batch_size: int
 
 
+class Model(ABC):
+    """One model of a backend: its shape, the identity of its records, its forward passes, and their price.
+
+    Attributes
+    ----------
+    name : str
+        Name or path, as the user gave it.
+    """
+
+    name: str
+
+    @property
+    @abstractmethod
+    def numerics(self) -> str:
+        """Numerics of the records, see `Namespace`; known without the weights."""
+
+    @property
+    @abstractmethod
+    def spec(self) -> ModelSpec:
+        """Shape of the model, found without loading weights."""
+
+    @abstractmethod
+    def namespace(self) -> Namespace:
+        """What the values of the records depend on; may read the weights."""
+
+    @abstractmethod
+    def run(
+        self, sequences: Sequence[str], outputs: Sequence[OutputSpec], *, n_jobs: int | None = None
+    ) -> Generator[Batch, None, None]:
+        """Compute `outputs` for distinct, clean `sequences`; see `Backend.run`."""
+
+    @abstractmethod
+    def plan(self, sequences: Sequence[str], outputs: Sequence[OutputSpec]) -> RequestPlan | None:
+        """Count the requests of `run`; None if it sends nothing."""
+
+
 class Backend(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is untyped
     """Turns clean sequences into records."""
 
@@ -91,6 +127,42 @@ class Backend(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is unty
     def plan(self, model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec]) -> RequestPlan | None:
         """Count what `run` would send; None if it would send nothing anywhere, as on this machine."""
         return None
+
+    def model(self, name: str) -> Model:
+        """One model of this backend.
+
+        Examples
+        --------
+        >>> from skesm.backends import LocalBackend
+        >>> LocalBackend().model("skesm-mini").spec.width
+        192
+        """
+        return _BoundModel(self, name)
+
+
+@dataclass(frozen=True)
+class _BoundModel(Model):
+    backend: Backend
+    name: str
+
+    @property
+    def numerics(self) -> str:
+        return self.backend.numerics
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.backend.spec(self.name)
+
+    def namespace(self) -> Namespace:
+        return self.backend.namespace(self.name)
+
+    def run(
+        self, sequences: Sequence[str], outputs: Sequence[OutputSpec], *, n_jobs: int | None = None
+    ) -> Generator[Batch, None, None]:
+        return self.backend.run(self.name, sequences, outputs, n_jobs=n_jobs)
+
+    def plan(self, sequences: Sequence[str], outputs: Sequence[OutputSpec]) -> RequestPlan | None:
+        return self.backend.plan(self.name, sequences, outputs)
 
 
 def answers(batch: Batch, unanswered: set[int]) -> Iterator[tuple[int, Record]]:

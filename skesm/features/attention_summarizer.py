@@ -14,7 +14,8 @@ from sklearn.utils._param_validation import StrOptions
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _WholeSequenceTransformer, several_layers, several_of
-from skesm.fetch.run import Journey, Run
+from skesm.fetch.request import Request
+from skesm.fetch.run import Run
 from skesm.outputs.kinds import ATTENTION_STATISTICS
 from skesm.outputs.spec import OutputSpec, Record
 from skesm.outputs.types import FloatArray
@@ -170,18 +171,18 @@ class ESM2AttentionSummarizer(_WholeSequenceTransformer):
             names += [name] if statistic in _OF_RECEIVED else [f"{name}_h{head}" for head in range(spec.n_heads)]
         return names
 
-    def _journeys(self, spec: ModelSpec, sequences: Sequence[str]) -> list[Journey]:
+    def _requests(self, spec: ModelSpec, sequences: Sequence[str]) -> list[Request]:
         outputs = sorted({output for _, output in self._blocks(spec)}, key=str)
-        return [Journey(sequences, outputs, self._prefetched(spec))]
+        return [Request(sequences, outputs, self._prefetched(spec))]
 
     def _features(self, run: Run, sequences: Sequence[str]) -> FloatArray:
-        (journey,) = self._journeys(run.spec, sequences)
+        (request,) = self._requests(run.spec, sequences)
         blocks = self._blocks(run.spec)
 
         def columns(sequence: str, record: Record) -> FloatArray:
             return np.concatenate([_columns(statistic, record[output]) for statistic, output in blocks])
 
-        return self._stack(run, run.travel(journey, columns))
+        return self._stack(run, run.fetch(request, columns))
 
 
 def _kind(statistic: str) -> str:

@@ -13,19 +13,21 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skesm.backends.base import Backend
+from skesm.backends.base import Backend, Model
 from skesm.backends.resolve import resolve_backend
 from skesm.esm2.spec import ModelSpec
-from skesm.fetch.records import RunInfo, TransformPlan, add_plans, survey
-from skesm.fetch.run import Journey, Run, last_runs, model_name
+from skesm.fetch.costs import RunInfo, TransformPlan, add_plans
+from skesm.fetch.records import estimate
+from skesm.fetch.request import Request
+from skesm.fetch.run import Run, last_runs
+from skesm.fetch.windows import count_long
 from skesm.outputs.spec import OutputSpec, parse_outputs, resolve_layer
 from skesm.outputs.types import FloatArray, Windows
-from skesm.sequences.alphabet import count_residues
 from skesm.sequences.clean import LONG_SEQUENCES, clean_sequences
 
 
 class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is untyped
-    """An estimator of sequences: parameters, the road, and what it cost."""
+    """An estimator of sequences: parameters, what they fetch, and what it cost."""
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
         "model": [str, HasMethods("__fspath__")],
@@ -63,16 +65,17 @@ class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         """
         return last_runs.get(self)
 
-    def _prepare(self) -> tuple[Backend, ModelSpec]:
+    def _prepare(self) -> tuple[Model, ModelSpec]:
         """Validate every parameter; an estimator that learns nothing may never see ``fit``."""
         self._validate_params()
         backend = resolve_backend(self.backend)
         backend._validate_params()
-        spec = backend.spec(model_name(self.model))
+        model = backend.model(self.model if isinstance(self.model, str) else str(self.model.__fspath__()))
+        spec = model.spec
         self._windows()
         self._prefetched(spec)
         self._check(spec)
-        return backend, spec
+        return model, spec
 
     def _clean(self, X: Any) -> list[str]:
         return clean_sequences(
@@ -93,11 +96,6 @@ class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         if overlap >= self.max_length:
             raise ValueError(f"window_overlap={overlap} must be less than max_length={self.max_length}")
         return Windows(int(self.max_length), int(overlap))
-
-    def _count_long(self, sequences: Sequence[str]) -> int:
-        """Rows that are cut into windows."""
-        windows = self._windows()
-        return sum(count_residues(sequence) > windows.size for sequence in sequences) if windows is not None else 0
 
     def _check(self, spec: ModelSpec) -> None:
         """Validate what depends on the model's shape."""
@@ -124,7 +122,7 @@ class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc] 
         """Names of the columns, from parameters and the model's shape alone."""
 
     @abstractmethod
-    def _journeys(self, spec: ModelSpec, sequences: Sequence[str]) -> Iterable[Journey]:
+    def _requests(self, spec: ModelSpec, sequences: Sequence[str]) -> Iterable[Request]:
         """What `_features` will ask for, for `plan`."""
 
     @abstractmethod
@@ -236,33 +234,25 @@ class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc] 
         InvalidSequenceError
             If X is not a column of sequences.
         """
-        backend, spec = self._prepare()
+        model, spec = self._prepare()
         check_is_fitted(self)
-        sequences = self._clean(X)
+        sequences, windows = self._clean(X), self._windows()
         plans = [
-            survey(
-                journey.sequences,
-                journey.outputs,
-                backend=backend,
-                model=model_name(self.model),
-                memory=self.memory,
-                prefetch=journey.prefetch,
-            )
-            for whole in self._journeys(spec, sequences)
-            for _, journey in whole.parts(self._windows())
+            estimate(request, model=model, memory=self.memory, windows=windows)
+            for request in self._requests(spec, sequences)
         ]
-        return add_plans(len(sequences), plans, windowed=self._count_long(sequences))
+        return add_plans(len(sequences), plans, windowed=count_long(sequences, windows))
 
     def _transform(self, X: Any, *, learn: bool = False) -> FloatArray:
-        backend, spec = self._prepare()
+        model, _ = self._prepare()
         if not learn:
             check_is_fitted(self)
         sequences = self._clean(X)
         if learn:
             self._learn(sequences)
-        run = Run(self, backend, spec, self._windows())
+        run = Run(self, model, self._windows())
         features = self._features(run, sequences)
-        run.finish(features, windowed=self._count_long(sequences))
+        run.finish(features, sequences)
         return features
 
     def _stack(self, run: Run, rows: Sequence[FloatArray | None]) -> FloatArray:

@@ -10,7 +10,8 @@ from sklearn.utils._param_validation import validate_parameter_constraints
 
 from skesm.backends.base import Backend
 from skesm.features.base import _ESM2Estimator, as_tuple
-from skesm.fetch.run import Journey, Run
+from skesm.fetch.request import Request
+from skesm.fetch.run import Run
 from skesm.outputs.spec import Record, parse_outputs
 from skesm.outputs.types import FloatArray
 from skesm.sequences.variants import distinct_rows
@@ -118,7 +119,7 @@ def compute_outputs(
 
 
 class _OutputReader(_ESM2Estimator):
-    """`compute_outputs` as an estimator, with whose parameters the road is travelled."""
+    """`compute_outputs` as an estimator, whose parameters say how outputs are fetched."""
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
         **_ESM2Estimator._parameter_constraints,
@@ -156,17 +157,17 @@ class _OutputReader(_ESM2Estimator):
         validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), "compute_outputs")
 
     def compute(self, X: Any) -> list[dict[str, FloatArray]]:
-        backend, spec = self._prepare()
+        model, spec = self._prepare()
         outputs = parse_outputs(as_tuple(self.outputs), spec.n_layers)
         if not outputs:
             raise ValueError("outputs must name one output or several, such as 'contacts'")
         sequences = self._clean(X)
-        run = Run(self, backend, spec, self._windows())
-        records = run.travel(Journey(sequences, outputs), _by_name)
+        run = Run(self, model, self._windows())
+        records = run.fetch(Request(sequences, outputs), _by_name)
         for _, *repeats in distinct_rows(sequences).values():
             for row in repeats:
                 records[row] = deepcopy(records[row])  # the caller may write into one
-        run.finish(records, windowed=self._count_long(sequences))  # raises if a row failed, so that none is None now
+        run.finish(records, sequences)  # raises if a row failed, so that none is None now
         return cast("list[dict[str, FloatArray]]", records)
 
 

@@ -11,7 +11,8 @@ from sklearn.utils._param_validation import StrOptions
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _WholeSequenceTransformer, several_of
-from skesm.fetch.run import Journey, Run
+from skesm.fetch.request import Request
+from skesm.fetch.run import Run
 from skesm.outputs.contacts import STATISTICS
 from skesm.outputs.kinds import CONTACT_PROFILE
 from skesm.outputs.spec import OutputSpec, Record
@@ -133,15 +134,15 @@ class ESM2ContactSummarizer(_WholeSequenceTransformer):
     def _column_names(self, spec: ModelSpec) -> list[str]:
         return list(several_of("statistics", self.statistics, STATISTICS))
 
-    def _journeys(self, spec: ModelSpec, sequences: Sequence[str]) -> list[Journey]:
-        return [Journey(sequences, [_PROFILE], self._prefetched(spec))]
+    def _requests(self, spec: ModelSpec, sequences: Sequence[str]) -> list[Request]:
+        return [Request(sequences, [_PROFILE], self._prefetched(spec))]
 
     def _features(self, run: Run, sequences: Sequence[str]) -> FloatArray:
-        (journey,) = self._journeys(run.spec, sequences)
+        (request,) = self._requests(run.spec, sequences)
         functions = [STATISTICS[name] for name in self._column_names(run.spec)]
 
         def columns(sequence: str, record: Record) -> FloatArray:
             profile = record[_PROFILE].astype(np.float64)
             return np.array([function(profile) for function in functions], dtype=np.float32)
 
-        return self._stack(run, run.travel(journey, columns))
+        return self._stack(run, run.fetch(request, columns))

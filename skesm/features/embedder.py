@@ -13,7 +13,8 @@ from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _ESM2Transformer, as_tuple, several_layers, several_of
 from skesm.features.reference import ReferenceMixin
-from skesm.fetch.run import Journey, Run
+from skesm.fetch.request import Request
+from skesm.fetch.run import Run
 from skesm.outputs.derived import derive, source
 from skesm.outputs.kinds import MUTATED, POOLINGS
 from skesm.outputs.spec import OutputSpec, Record
@@ -195,30 +196,30 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
     def _outputs(self, spec: ModelSpec, reference: str | None) -> list[OutputSpec]:
         return [OutputSpec(kind, layer, reference if kind == MUTATED else None) for kind, layer in self._blocks(spec)]
 
-    def _journeys(self, spec: ModelSpec, sequences: Sequence[str]) -> list[Journey]:
+    def _requests(self, spec: ModelSpec, sequences: Sequence[str]) -> list[Request]:
         reference, prefetch = self._known(), self._prefetched(spec)
         outputs = self._outputs(spec, reference)
-        journeys = [Journey(sequences, outputs, prefetch)]
+        requests = [Request(sequences, outputs, prefetch)]
         if reference is not None:
             check_lengths(sequences, reference, _REMEDY)
             residues = sorted({source(output) for output in outputs if output.reference}, key=str)
             # the reference is often a row of X too: one pass for both, if there is a store
-            journeys.insert(0, Journey([reference], residues, (*outputs, *prefetch)))
-        return journeys
+            requests.insert(0, Request([reference], residues, (*outputs, *prefetch)))
+        return requests
 
     def _features(self, run: Run, sequences: Sequence[str]) -> FloatArray:
-        *first, journey = self._journeys(run.spec, sequences)
+        *first, request = self._requests(run.spec, sequences)
         home: Record = {}
         for of_reference in first:
-            (home,) = run.travel_reference(of_reference)
+            (home,) = run.fetch_reference(of_reference)
 
         def columns(sequence: str, record: Record) -> FloatArray:
             parts = []
-            for output in journey.outputs:
+            for output in request.outputs:
                 parts.append(record[output])
                 if output.reference is not None:
                     # the same positions of the reference's own residues
                     parts.append(derive(home, [output], sequence)[output])
             return np.concatenate(parts)
 
-        return self._stack(run, run.travel(journey, columns))
+        return self._stack(run, run.fetch(request, columns))

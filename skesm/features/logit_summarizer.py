@@ -11,9 +11,10 @@ from sklearn.utils._param_validation import StrOptions
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _ESM2Transformer, as_tuple
-from skesm.features.masked import masked_journeys, masked_logits
+from skesm.features.masked import masked_logits, masked_requests
 from skesm.features.summaries import MASKED, STATISTICS, Predictions, Statistic, custom_statistic
-from skesm.fetch.run import Journey, Run
+from skesm.fetch.request import Request
+from skesm.fetch.run import Run
 from skesm.outputs.spec import Record
 from skesm.outputs.types import FloatArray
 from skesm.sequences.variants import check_residues, distinct_rows, own_columns
@@ -172,20 +173,20 @@ class ESM2LogitSummarizer(_ESM2Transformer):
     def _column_names(self, spec: ModelSpec) -> list[str]:
         return [column for statistic in self._chosen() for column in statistic.columns]
 
-    def _of_sequences(self, spec: ModelSpec, sequences: Sequence[str]) -> Journey | None:
+    def _of_sequences(self, spec: ModelSpec, sequences: Sequence[str]) -> Request | None:
         """The passes of the sequences as they are; None if no statistic needs them."""
         outputs = sorted({s.output for s in self._chosen()} - {MASKED}, key=str)
-        return Journey(sequences, outputs, self._prefetched(spec)) if outputs else None
+        return Request(sequences, outputs, self._prefetched(spec)) if outputs else None
 
     def _needs_masked(self) -> bool:
         return any(s.output == MASKED for s in self._chosen())
 
-    def _journeys(self, spec: ModelSpec, sequences: Sequence[str]) -> Iterator[Journey]:
-        journey = self._of_sequences(spec, sequences)
-        if journey is not None:
-            yield journey
+    def _requests(self, spec: ModelSpec, sequences: Sequence[str]) -> Iterator[Request]:
+        request = self._of_sequences(spec, sequences)
+        if request is not None:
+            yield request
         if self._needs_masked():
-            yield from (masked for _, masked in masked_journeys(list(distinct_rows(sequences))))
+            yield from (masked for _, masked in masked_requests(list(distinct_rows(sequences))))
 
     def _features(self, run: Run, sequences: Sequence[str]) -> FloatArray:
         chosen = self._chosen()
@@ -199,9 +200,9 @@ class ESM2LogitSummarizer(_ESM2Transformer):
 
         rows = distinct_rows(sequences)
         found: list[dict[Statistic, Any]] = [{} for _ in rows]
-        journey = self._of_sequences(run.spec, sequences)
-        if journey is not None:
-            measured = run.travel(journey, measure)
+        request = self._of_sequences(run.spec, sequences)
+        if request is not None:
+            measured = run.fetch(request, measure)
             for of, places in zip(found, rows.values(), strict=True):
                 of.update(measured[places[0]] or {})
         if self._needs_masked():

@@ -1,16 +1,19 @@
 """What the model predicts for residues that it cannot see: one pass for each copy with one residue masked.
 
-A masked copy is a sequence as any other: it travels the road, is computed once, and is found again in the store, by
-whatever statistic or score needs it.
+A masked copy is a sequence as any other: it is computed once, and found again in the store by every statistic or score
+that needs it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from skesm.fetch.run import Journey, Run
+from skesm.fetch.records import keep
+from skesm.fetch.request import Request
+from skesm.fetch.run import Run
 from skesm.outputs.kinds import MASK_LOGITS
 from skesm.outputs.spec import OutputSpec, Record
 from skesm.outputs.types import FloatArray
@@ -19,7 +22,7 @@ from skesm.sequences.variants import is_mask, mask_each, own_columns
 
 _MASKED = OutputSpec(MASK_LOGITS)
 
-#: Copies that travel together: what is held in memory at a time.
+#: Copies in one request: what is held in memory at a time.
 _COPIES = 4096
 
 
@@ -29,24 +32,24 @@ def known_positions(sequence: str) -> list[int]:
     return positions
 
 
-def masked_journey(sequence: str, positions: Sequence[int]) -> Journey:
+def masked_request(sequence: str, positions: Sequence[int]) -> Request:
     """Passes of a sequence with each of some residues masked; what is masked already stays."""
-    return Journey(mask_each(sequence, positions), [_MASKED])
+    return Request(mask_each(sequence, positions), [_MASKED])
 
 
-def masked_journeys(sequences: Sequence[str]) -> Iterator[tuple[list[str], Journey]]:
+def masked_requests(sequences: Sequence[str]) -> Iterator[tuple[list[str], Request]]:
     """Passes of sequences with each of their amino acids masked: some sequences at a time, with all of their copies."""
     some: list[str] = []
     copies: list[str] = []
     for sequence in sequences:
         more = mask_each(sequence, known_positions(sequence))
         if some and len(copies) + len(more) > _COPIES:
-            yield some, Journey(copies, [_MASKED])
+            yield some, Request(copies, [_MASKED])
             some, copies = [], []
         some.append(sequence)
         copies += more
     if some:
-        yield some, Journey(copies, [_MASKED])
+        yield some, Request(copies, [_MASKED])
 
 
 def masked_rows(records: Sequence[Record], sequence: str, positions: Sequence[int]) -> FloatArray:
@@ -73,9 +76,9 @@ def masked_logits(run: Run, rows: dict[str, list[int]]) -> Iterator[FloatArray |
     logits : ndarray of shape (C, 20), float32, or None
         For each sequence, in order; None if the backend failed on any of its copies.
     """
-    for some, journey in masked_journeys(list(rows)):
+    for some, request in masked_requests(list(rows)):
         needed_by = [rows[sequence] for sequence in some for _ in known_positions(sequence)]
-        found_of = iter(run.travel(journey, lambda _, record: record, needed_by))
+        found_of = iter(run.fetch(replace(request, rows=needed_by), keep))
         for sequence in some:
             positions = known_positions(sequence)
             records = [next(found_of) for _ in positions]

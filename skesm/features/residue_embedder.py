@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _ESM2Transformer, as_tuple, refuse_repeats
-from skesm.fetch.run import Journey, Run
+from skesm.fetch.request import Request
+from skesm.fetch.run import Run
 from skesm.outputs.kinds import KINDS, RESIDUE_KINDS
 from skesm.outputs.spec import OutputSpec, Record, parse_outputs
 from skesm.outputs.types import FloatArray
@@ -196,22 +197,22 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
             for label in KINDS[output.kind].label(spec)
         ]
 
-    def _journeys(self, spec: ModelSpec, sequences: Sequence[str]) -> list[Journey]:
+    def _requests(self, spec: ModelSpec, sequences: Sequence[str]) -> list[Request]:
         refuse_other_lengths(
             sequences, self.length_, f"the {self.length_} residues of those that were fitted; {_REMEDY}"
         )
         self._check_positions(self.length_)
-        return [Journey(sequences, self._outputs(spec), self._prefetched(spec))]
+        return [Request(sequences, self._outputs(spec), self._prefetched(spec))]
 
     def _features(self, run: Run, sequences: Sequence[str]) -> FloatArray:
-        (journey,) = self._journeys(run.spec, sequences)
+        (request,) = self._requests(run.spec, sequences)
         rows = np.array(self._positions()) - 1
 
         def columns(sequence: str, record: Record) -> FloatArray:
-            values = [record[output][rows].reshape(len(rows), -1) for output in journey.outputs]
+            values = [record[output][rows].reshape(len(rows), -1) for output in request.outputs]
             return np.concatenate(values, axis=1).ravel()
 
-        return self._stack(run, run.travel(journey, columns))
+        return self._stack(run, run.fetch(request, columns))
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "length_")

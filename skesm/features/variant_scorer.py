@@ -13,10 +13,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from skesm.backends.base import Backend
 from skesm.features.base import _ESM2Estimator
-from skesm.features.masked import known_positions, masked_journey, masked_logits, masked_rows
+from skesm.features.masked import known_positions, masked_logits, masked_request, masked_rows
 from skesm.features.reference import ReferenceMixin
 from skesm.features.summaries import LOGITS, Predictions
-from skesm.fetch.run import Journey, Run
+from skesm.fetch.request import Request
+from skesm.fetch.run import Run
 from skesm.outputs.types import FloatArray
 from skesm.sequences.alphabet import AMINO_ACIDS, count_residues
 from skesm.sequences.variants import check_lengths, check_scorable, differences, distinct_rows, own_columns
@@ -204,17 +205,17 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Estimator):  # type
         BackendError
             If the backend fails or answers wrongly. With `memory`, what was finished is stored.
         """
-        backend, spec = self._prepare()
+        model, _ = self._prepare()
         check_is_fitted(self)
         sequences, reference = self._clean(X), self._known_reference()
         self._check_variants(sequences, reference)
-        run = Run(self, backend, spec, self._windows())
+        run = Run(self, model, self._windows())
         rows = distinct_rows(sequences)
         score = self._pll_ratios if self.strategy == "pll_ratio" else self._marginals
         scores = np.empty(len(sequences))
         for places, value in zip(rows.values(), score(run, rows, reference), strict=True):
             scores[places] = value
-        run.finish(scores, windowed=self._count_long(sequences))
+        run.finish(scores, sequences)
         return scores
 
     def _check_variants(self, sequences: Sequence[str], reference: str) -> None:
@@ -233,8 +234,8 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Estimator):  # type
             return float((table[at, new].astype(np.float64) - table[at, old]).sum())
 
         if self.strategy == "mutant_marginal":
-            journey = Journey(list(rows), [LOGITS])
-            scores = run.travel(journey, lambda sequence, record: score(sequence, record[LOGITS]), list(rows.values()))
+            request = Request(list(rows), [LOGITS], rows=list(rows.values()))
+            scores = run.fetch(request, lambda sequence, record: score(sequence, record[LOGITS]))
             return (np.nan if value is None else value for value in scores)
         mutated = np.unique(np.concatenate([differences(sequence, reference) for sequence in rows]))
         table = self._table(run, reference, mutated.tolist())
@@ -243,16 +244,16 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Estimator):  # type
     def _table(self, run: Run, reference: str, positions: list[int]) -> FloatArray:
         """Logits of the reference, (L, 20); with masks, only those of the mutated positions, each masked."""
         if self.strategy == "wt_marginal":
-            return run.travel_reference(Journey([reference], [LOGITS]))[0][LOGITS]
+            return run.fetch_reference(Request([reference], [LOGITS]))[0][LOGITS]
         table = np.zeros((count_residues(reference), len(AMINO_ACIDS)), dtype=np.float32)
         if positions:
-            records = run.travel_reference(masked_journey(reference, positions))
+            records = run.fetch_reference(masked_request(reference, positions))
             table[positions] = masked_rows(records, reference, positions)
         return table
 
     def _pll_ratios(self, run: Run, rows: dict[str, list[int]], reference: str) -> Iterator[float]:
         """Pseudo-log-likelihoods less that of the reference."""
-        records = run.travel_reference(masked_journey(reference, known_positions(reference)))
+        records = run.fetch_reference(masked_request(reference, known_positions(reference)))
         home = _pll(masked_rows(records, reference, known_positions(reference)), reference)
         others = {sequence: places for sequence, places in rows.items() if sequence != reference}
         scores = {reference: 0.0}

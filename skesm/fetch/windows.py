@@ -1,19 +1,88 @@
-"""Sequences that are too long for one pass go through the model in windows (`skesm.outputs.windows`)."""
+"""Sequences that are too long for one pass go through the model in windows (`skesm.outputs.windows`).
+
+`split` parts a request into the sequences that fit and those that do not. The latter go to a `WindowedModel`, and the
+store keeps their records under names that hold the windows. Nothing else knows of windows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from skesm.backends.base import Backend, Batch, answers
+from skesm.backends.base import Batch, Model, RequestPlan, answers
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import BackendError, InvalidSequenceError, PartialResultError
+from skesm.fetch.request import Request
 from skesm.outputs.kinds import KINDS
-from skesm.outputs.spec import OutputSpec, Record, validate_record
+from skesm.outputs.spec import Namespace, OutputSpec, Record, validate_record
 from skesm.outputs.types import FloatArray, Windows
 from skesm.outputs.windows import cut
 from skesm.sequences.alphabet import count_residues
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some sequences of a request, and the model that they go to.
+
+    Attributes
+    ----------
+    places : sequence of int
+        Which of the request's sequences these are.
+    request : Request
+        Its outputs are named as the store names them.
+    model : Model
+    """
+
+    places: Sequence[int]
+    request: Request
+    model: Model
+
+    def rename(self, record: Record) -> Record:
+        """The record under the names of the whole request."""
+        if not isinstance(self.model, WindowedModel):
+            return record
+        return {replace(output, windows=None): value for output, value in record.items()}
+
+
+def split(request: Request, model: Model, windows: Windows | None) -> list[Part]:
+    """The sequences that fit in a pass, and those that are cut into windows.
+
+    Raises
+    ------
+    InvalidSequenceError
+        If an output of the latter has no value in windows.
+    """
+    places = range(len(request.sequences))
+    long = [place for place in places if windows is not None and not _fits(request.sequences[place], windows)]
+    if windows is None or not long:
+        return [Part(places, request, model)]
+    refuse_pairwise((*request.outputs, *request.prefetch), windows, long)
+    short = sorted(set(places) - set(long))
+    windowed = replace(
+        _select(request, long),
+        outputs=[replace(output, windows=windows) for output in request.outputs],
+        prefetch=[replace(output, windows=windows) for output in request.prefetch],
+    )
+    parts = [Part(short, _select(request, short), model)] if short else []
+    return [*parts, Part(long, windowed, WindowedModel(model, windows))]
+
+
+def count_long(sequences: Sequence[str], windows: Windows | None) -> int:
+    """Sequences that are cut into windows."""
+    return sum(not _fits(sequence, windows) for sequence in sequences) if windows is not None else 0
+
+
+def _fits(sequence: str, windows: Windows) -> bool:
+    return count_residues(sequence) <= windows.size
+
+
+def _select(request: Request, places: Sequence[int]) -> Request:
+    return replace(
+        request,
+        sequences=[request.sequences[place] for place in places],
+        rows=[request.rows_of(place) for place in places],
+    )
 
 
 def refuse_pairwise(outputs: Sequence[OutputSpec], windows: Windows, rows: Sequence[int]) -> None:
@@ -28,24 +97,56 @@ def refuse_pairwise(outputs: Sequence[OutputSpec], windows: Windows, rows: Seque
         )
 
 
-def run_windows(
-    backend: Backend, model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec], *, n_jobs: int | None
-) -> Generator[Batch, None, None]:
-    """Do what `Backend.run` does, for outputs with windows.
+class WindowedModel(Model):
+    """A model that answers long sequences by their windows; its outputs are named with the windows.
 
     A window that several sequences have, such as copies of one with a residue masked, is computed once.
     """
-    work = _Work(sequences, outputs, backend.spec(model))
-    unanswered = set(range(len(work.distinct)))
-    try:
-        with closing(backend.run(model, work.distinct, work.plain, n_jobs=n_jobs)) as batches:
-            for batch in batches:
-                finished = [whole for place, record in answers(batch, unanswered) for whole in work.add(place, record)]
-                if finished:
-                    yield Batch([index for index, _ in finished], [record for _, record in finished])
-    except PartialResultError as error:
-        causes = {index: cause for place, cause in error.causes.items() for index in work.users[place]}
-        raise PartialResultError(f"{len(causes)} of {len(sequences)} sequences failed", causes) from error
+
+    def __init__(self, model: Model, windows: Windows) -> None:
+        self.name = model.name
+        self._model = model
+        self._windows = windows
+
+    @property
+    def numerics(self) -> str:
+        """Those of the model."""
+        return self._model.numerics
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Shape of the model."""
+        return self._model.spec
+
+    def namespace(self) -> Namespace:
+        """That of the model: the names of the outputs hold the windows."""
+        return self._model.namespace()
+
+    def plan(self, sequences: Sequence[str], outputs: Sequence[OutputSpec]) -> RequestPlan | None:
+        """Count the requests for the distinct windows."""
+        distinct = list(dict.fromkeys(window for sequence in sequences for window in cut(sequence, self._windows)))
+        return self._model.plan(distinct, _plain(outputs))
+
+    def run(
+        self, sequences: Sequence[str], outputs: Sequence[OutputSpec], *, n_jobs: int | None = None
+    ) -> Generator[Batch, None, None]:
+        """Compute the windows; give the records of each sequence when its last window is there."""
+        work = _Work(sequences, outputs, self._windows, self.spec)
+        unanswered = set(range(len(work.distinct)))
+        try:
+            with closing(self._model.run(work.distinct, work.plain, n_jobs=n_jobs)) as batches:
+                for batch in batches:
+                    found = answers(batch, unanswered)
+                    finished = [whole for place, record in found for whole in work.add(place, record)]
+                    if finished:
+                        yield Batch([index for index, _ in finished], [record for _, record in finished])
+        except PartialResultError as error:
+            causes = {index: cause for place, cause in error.causes.items() for index in work.users[place]}
+            raise PartialResultError(f"{len(causes)} of {len(sequences)} sequences failed", causes) from error
+
+
+def _plain(outputs: Sequence[OutputSpec]) -> list[OutputSpec]:
+    return [replace(output, windows=None) for output in outputs]
 
 
 class _Work:
@@ -61,14 +162,14 @@ class _Work:
         For each window the sequences that have it.
     """
 
-    def __init__(self, sequences: Sequence[str], outputs: Sequence[OutputSpec], spec: ModelSpec) -> None:
-        (windows,) = {output.windows for output in outputs}
-        assert windows is not None, "sequences that fit need no windows"
+    def __init__(
+        self, sequences: Sequence[str], outputs: Sequence[OutputSpec], windows: Windows, spec: ModelSpec
+    ) -> None:
         self._windows = windows
         self._lengths = [count_residues(sequence) for sequence in sequences]
         self._outputs = outputs
         self._spec = spec
-        self.plain = [replace(output, windows=None) for output in outputs]
+        self.plain = _plain(outputs)
         places: dict[str, int] = {}
         self._needs = [[places.setdefault(w, len(places)) for w in cut(sequence, windows)] for sequence in sequences]
         self.distinct = list(places)
