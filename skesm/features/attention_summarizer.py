@@ -13,9 +13,9 @@ from sklearn.utils._param_validation import StrOptions
 
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
-from skesm.features.base import _WholeSequenceTransformer, several_layers, several_of
-from skesm.fetch.request import Request
-from skesm.fetch.run import Run
+from skesm.features.base import _WholeSequenceTransformer
+from skesm.features.parameters import several_layers, several_of
+from skesm.features.recipe import Recipe
 from skesm.outputs.kinds import ATTENTION_STATISTICS
 from skesm.outputs.spec import OutputSpec, Record
 from skesm.outputs.types import FloatArray
@@ -45,35 +45,19 @@ class ESM2AttentionSummarizer(_WholeSequenceTransformer):
 
     Parameters
     ----------
-    model : str or path-like, default="esm2_t6_8M_UR50D"
-        As for `ESM2Embedder`.
+    {model}
     layers : int or sequence of int, default=-1
         Layers whose attention is used: 1 is the first, n (or -1) the last. The columns of several are laid side by
         side.
     statistics : str or sequence of str, default=("entropy", "distance", "ends")
         What is said of each layer, in this order: names from the table in Notes.
-    backend : {"local", "numpy", "torch"} or Backend, default="local"
-        Where the model runs; see `skesm.backends.LocalBackend`.
     memory : None, str, path-like or joblib.Memory, default=None
         Folder of the record store; None keeps nothing. What is kept are a few numbers a head, or one a residue, not the
         weights.
     long_sequences : {"error", "truncate"}, default="error"
         What happens to sequences of more than `max_length` residues. ``"truncate"`` uses their first ones, and warns.
         There are no windows: they would not hold every pair of residues.
-    max_length : int or None, default=1022
-        The longest sequences that ESM-2 was trained on. None sets no limit.
-    unknown_residues : {"error", "X"}, default="error"
-        ``"X"`` reads letters that ESM-2 does not know (``J``) as any residue.
-    prefetch : str or sequence of str, default=()
-        Further outputs to store from the same forward passes, such as ``"attention_heads@*"`` for other layers, or
-        ``"mean@-1"`` for an `ESM2Embedder` beside this one. Changes no value.
-    on_error : {"raise", "nan"}, default="raise"
-        What happens if a backend fails on some rows. All others are finished and stored first. Then ``"raise"`` raises
-        a `PartialResultError`, which carries what was finished; ``"nan"`` gives rows of NaN, and warns.
-    n_jobs : int or None, default=None
-        CPU threads that compute; -1 is all cores. None leaves it to the backend. Changes no value.
-    verbose : bool, default=False
-        Show a progress bar on stderr.
+    {shared}
 
     See Also
     --------
@@ -145,18 +129,20 @@ class ESM2AttentionSummarizer(_WholeSequenceTransformer):
         n_jobs: int | None = None,
         verbose: bool | int = False,
     ) -> None:
-        self.model = model
+        super().__init__(
+            model,
+            backend=backend,
+            memory=memory,
+            long_sequences=long_sequences,
+            max_length=max_length,
+            unknown_residues=unknown_residues,
+            prefetch=prefetch,
+            on_error=on_error,
+            n_jobs=n_jobs,
+            verbose=verbose,
+        )
         self.layers = layers
         self.statistics = statistics
-        self.backend = backend
-        self.memory = memory
-        self.long_sequences = long_sequences
-        self.max_length = max_length
-        self.unknown_residues = unknown_residues
-        self.prefetch = prefetch
-        self.on_error = on_error
-        self.n_jobs = n_jobs
-        self.verbose = verbose
 
     def _blocks(self, spec: ModelSpec) -> list[tuple[str, OutputSpec]]:
         """(statistic, output that it is made of) of each block of columns."""
@@ -164,25 +150,17 @@ class ESM2AttentionSummarizer(_WholeSequenceTransformer):
         statistics = several_of("statistics", self.statistics, STATISTICS)
         return [(name, OutputSpec(_kind(name), layer)) for layer in layers for name in statistics]
 
-    def _column_names(self, spec: ModelSpec) -> list[str]:
-        names = []
-        for statistic, output in self._blocks(spec):
+    def _recipe(self, spec: ModelSpec) -> Recipe:
+        blocks = self._blocks(spec)
+        columns = []
+        for statistic, output in blocks:
             name = f"attention_{statistic}_l{output.layer}"
-            names += [name] if statistic in _OF_RECEIVED else [f"{name}_h{head}" for head in range(spec.n_heads)]
-        return names
+            columns += [name] if statistic in _OF_RECEIVED else [f"{name}_h{head}" for head in range(spec.n_heads)]
 
-    def _requests(self, spec: ModelSpec, sequences: Sequence[str]) -> list[Request]:
-        outputs = sorted({output for _, output in self._blocks(spec)}, key=str)
-        return [Request(sequences, outputs, self._prefetched(spec))]
-
-    def _features(self, run: Run, sequences: Sequence[str]) -> FloatArray:
-        (request,) = self._requests(run.spec, sequences)
-        blocks = self._blocks(run.spec)
-
-        def columns(sequence: str, record: Record) -> FloatArray:
+        def row(sequence: str, record: Record) -> FloatArray:
             return np.concatenate([_columns(statistic, record[output]) for statistic, output in blocks])
 
-        return self._stack(run, run.fetch(request, columns))
+        return Recipe(columns, sorted({output for _, output in blocks}, key=str), row)
 
 
 def _kind(statistic: str) -> str:

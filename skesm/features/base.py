@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, Self
 
@@ -16,12 +16,13 @@ from sklearn.utils.validation import check_is_fitted
 from skesm.backends.base import Backend, Model
 from skesm.backends.resolve import resolve_backend
 from skesm.esm2.spec import ModelSpec
+from skesm.features.parameters import as_tuple, complete_docstring
+from skesm.features.recipe import Recipe
 from skesm.fetch.costs import RunInfo, TransformPlan, add_plans
 from skesm.fetch.records import estimate
-from skesm.fetch.request import Request
 from skesm.fetch.run import Run, last_runs
 from skesm.fetch.windows import count_long
-from skesm.outputs.spec import OutputSpec, parse_outputs, resolve_layer
+from skesm.outputs.spec import OutputSpec, parse_outputs
 from skesm.outputs.types import FloatArray, Windows
 from skesm.sequences.clean import LONG_SEQUENCES, clean_sequences
 
@@ -43,17 +44,36 @@ class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         "verbose": ["verbose"],
     }
 
-    model: Any
-    backend: str | Backend
-    memory: Any
-    long_sequences: str
-    max_length: int | None
-    window_overlap: int | None = None
-    unknown_residues: str
-    prefetch: str | Sequence[str] = ()
-    on_error: str
-    n_jobs: int | None
-    verbose: bool | int
+    def __init__(
+        self,
+        model: Any = "esm2_t6_8M_UR50D",
+        *,
+        backend: str | Backend = "local",
+        memory: Any = None,
+        long_sequences: str = "error",
+        max_length: int | None = 1022,
+        window_overlap: int | None = None,
+        unknown_residues: str = "error",
+        prefetch: str | Sequence[str] = (),
+        on_error: str = "raise",
+        n_jobs: int | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        self.model = model
+        self.backend = backend
+        self.memory = memory
+        self.long_sequences = long_sequences
+        self.max_length = max_length
+        self.window_overlap = window_overlap
+        self.unknown_residues = unknown_residues
+        self.prefetch = prefetch
+        self.on_error = on_error
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        complete_docstring(cls)
 
     def cache_info(self) -> RunInfo | None:
         """What the last ``transform`` or ``predict`` of this object cost, None before the first.
@@ -115,22 +135,18 @@ class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
 
 
 class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc]  # scikit-learn is untyped
-    """A transformer of sequences. A child says what columns it makes, and of which outputs."""
+    """A transformer of sequences. A child says in `_recipe` what its columns are, and how they are made."""
 
     @abstractmethod
-    def _column_names(self, spec: ModelSpec) -> list[str]:
-        """Names of the columns, from parameters and the model's shape alone."""
+    def _recipe(self, spec: ModelSpec) -> Recipe:
+        """Columns, outputs and rows, from parameters and the model's shape alone."""
 
-    @abstractmethod
-    def _requests(self, spec: ModelSpec, sequences: Sequence[str]) -> Iterable[Request]:
-        """What `_features` will ask for, for `plan`."""
-
-    @abstractmethod
-    def _features(self, run: Run, sequences: Sequence[str]) -> FloatArray:
-        """The columns of clean sequences, in their order; NaN where the backend failed."""
+    def _complete(self, recipe: Recipe, spec: ModelSpec, sequences: Sequence[str]) -> Recipe:
+        """The recipe for clean sequences: a child that compares them with something checks and adds it here."""
+        return recipe
 
     def _check(self, spec: ModelSpec) -> None:
-        self._column_names(spec)
+        self._recipe(spec)
 
     def _learn(self, sequences: Sequence[str]) -> None:
         """Learn from clean sequences; most transformers do not."""
@@ -213,7 +229,7 @@ class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc] 
         names : ndarray of shape (n_features,), object
         """
         _, spec = self._prepare()
-        return np.asarray(self._column_names(spec), dtype=object)
+        return np.asarray(self._recipe(spec).columns, dtype=object)
 
     def plan(self, X: Any) -> TransformPlan:
         """Find what ``transform(X)`` would cost: a dry run, which computes nothing and sends no sequence.
@@ -237,30 +253,33 @@ class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc] 
         model, spec = self._prepare()
         check_is_fitted(self)
         sequences, windows = self._clean(X), self._windows()
+        recipe = self._complete(self._recipe(spec), spec, sequences)
         plans = [
             estimate(request, model=model, memory=self.memory, windows=windows)
-            for request in self._requests(spec, sequences)
+            for request in recipe.requests(sequences, self._prefetched(spec))
         ]
         return add_plans(len(sequences), plans, windowed=count_long(sequences, windows))
 
-    def _transform(self, X: Any, *, learn: bool = False) -> FloatArray:
-        model, _ = self._prepare()
+    def _transform(
+        self,
+        X: Any,
+        *,
+        learn: bool = False,
+        dtype: type[np.floating[Any]] = np.float32,
+        one_column: bool = False,
+    ) -> NDArray[Any]:
+        model, spec = self._prepare()
         if not learn:
             check_is_fitted(self)
         sequences = self._clean(X)
         if learn:
             self._learn(sequences)
+        recipe = self._complete(self._recipe(spec), spec, sequences)
         run = Run(self, model, self._windows())
-        features = self._features(run, sequences)
+        features = recipe.make_rows(run, sequences, self._prefetched(spec), dtype)
+        if one_column:
+            features = features[:, 0]
         run.finish(features, sequences)
-        return features
-
-    def _stack(self, run: Run, rows: Sequence[FloatArray | None]) -> FloatArray:
-        """Columns of each row; NaN where the backend failed."""
-        features = np.full((len(rows), len(self._column_names(run.spec))), np.nan, dtype=np.float32)
-        for columns, row in zip(features, rows, strict=True):
-            if row is not None:
-                columns[:] = row
         return features
 
     def __sklearn_tags__(self) -> Any:
@@ -276,61 +295,3 @@ class _WholeSequenceTransformer(_ESM2Transformer):
         **{name: kinds for name, kinds in _ESM2Transformer._parameter_constraints.items() if name != "window_overlap"},
         "long_sequences": [StrOptions({"error", "truncate"})],
     }
-
-
-def as_tuple(value: Any) -> tuple[Any, ...]:
-    """One or several values as a tuple.
-
-    Examples
-    --------
-    >>> as_tuple("mean"), as_tuple([-1, -2])
-    (('mean',), (-1, -2))
-    """
-    if isinstance(value, Set | Mapping):
-        raise ValueError(f"a {type(value).__name__} has no order, which columns need: use a tuple or a list")
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return tuple(value)
-    return (value,)
-
-
-def several_of(parameter: str, value: Any, known: Collection[str]) -> tuple[str, ...]:
-    """One or several of the known names, in the order given, each once.
-
-    Examples
-    --------
-    >>> several_of("pooling", "mean", ("mean", "max"))
-    ('mean',)
-    """
-    chosen = as_tuple(value)
-    if not chosen or not all(isinstance(name, str) and name in known for name in chosen):
-        raise ValueError(f"{parameter} must be one or several of {', '.join(known)}, got {value!r}")
-    refuse_repeats(parameter, value, chosen)
-    return chosen
-
-
-def several_layers(value: Any, n_layers: int, *, first: int = 0) -> tuple[int, ...]:
-    """One or several layers, counted from 0, in the order given, each once.
-
-    With ``first=1`` the embedding, layer 0, is an error.
-
-    Examples
-    --------
-    >>> several_layers([-1, 2], n_layers=6)
-    (6, 2)
-    """
-    layers = as_tuple(value)
-    if not layers or not all(isinstance(layer, Integral) and not isinstance(layer, bool) for layer in layers):
-        raise ValueError(f"layers must be one or several whole numbers, got {value!r}")
-    resolved = tuple(resolve_layer(int(layer), n_layers) for layer in layers)
-    if min(resolved) < first:
-        raise ValueError(
-            f"layers={value!r}: layer 0 is the embedding, which has no attention; layers are 1 to {n_layers}"
-        )
-    refuse_repeats("layers", value, resolved)
-    return resolved
-
-
-def refuse_repeats(parameter: str, value: Any, chosen: Collection[Any]) -> None:
-    """Raise ValueError if something was chosen twice by the value of a parameter."""
-    if len(set(chosen)) < len(chosen):
-        raise ValueError(f"{parameter}={value!r} name the same columns twice")

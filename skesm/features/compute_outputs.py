@@ -9,7 +9,8 @@ from typing import Any, cast
 from sklearn.utils._param_validation import validate_parameter_constraints
 
 from skesm.backends.base import Backend
-from skesm.features.base import _ESM2Estimator, as_tuple
+from skesm.features.base import _ESM2Estimator
+from skesm.features.parameters import as_tuple
 from skesm.fetch.request import Request
 from skesm.fetch.run import Run
 from skesm.outputs.spec import Record, parse_outputs
@@ -28,6 +29,7 @@ def compute_outputs(
     max_length: int | None = 1022,
     window_overlap: int | None = None,
     unknown_residues: str = "error",
+    on_error: str = "raise",
     n_jobs: int | None = None,
     verbose: bool | int = False,
 ) -> list[dict[str, FloatArray]]:
@@ -44,14 +46,18 @@ def compute_outputs(
     model : str or path-like, default="esm2_t6_8M_UR50D"
         As for `ESM2Embedder`.
     backend, memory, long_sequences, max_length, window_overlap, unknown_residues, n_jobs, verbose
-        As for `ESM2Embedder`. ``long_sequences="window"`` is not for contacts and attention, of which no window holds
-        all pairs.
+        As for `ESM2Embedder`. ``long_sequences="window"`` is not for contacts and attention: no window holds all pairs
+        of residues.
+    on_error : {"raise", "nan"}, default="raise"
+        What happens if a backend fails on some rows. All others are finished and stored first. Then ``"raise"`` raises
+        a `PartialResultError`, which carries what was finished; ``"nan"`` gives None for these rows, and warns.
 
     Returns
     -------
     records : list of dict, length n
         For each row of X, in its order, arrays of float32 by the name of the output, with the layer counted from 0:
-        ``"residues@6"`` where ``"residues@-1"`` of six layers was asked for. No two rows share an array.
+        ``"residues@6"`` where ``"residues@-1"`` of six layers was asked for. No two rows share an array. With
+        ``on_error="nan"`` None for a row that failed.
 
     Raises
     ------
@@ -63,7 +69,7 @@ def compute_outputs(
         If the model is not on this machine and cannot be fetched.
     PartialResultError
         If the backend failed on some rows, after all others were finished; its `results` is the list with None in
-        the failed rows.
+        the failed rows. Not with ``on_error="nan"``.
     BackendError
         If the backend fails or answers wrongly, or the model has no contact head, as ``"skesm-mini"``.
 
@@ -112,6 +118,7 @@ def compute_outputs(
         max_length=max_length,
         window_overlap=window_overlap,
         unknown_residues=unknown_residues,
+        on_error=on_error,
         n_jobs=n_jobs,
         verbose=verbose,
     )
@@ -126,8 +133,6 @@ class _OutputReader(_ESM2Estimator):
         "outputs": [str, "array-like"],
     }
 
-    on_error = "raise"
-
     def __init__(
         self,
         outputs: str | Sequence[str],
@@ -139,19 +144,23 @@ class _OutputReader(_ESM2Estimator):
         max_length: int | None,
         window_overlap: int | None,
         unknown_residues: str,
+        on_error: str,
         n_jobs: int | None,
         verbose: bool | int,
     ) -> None:
+        super().__init__(
+            model,
+            backend=backend,
+            memory=memory,
+            long_sequences=long_sequences,
+            max_length=max_length,
+            window_overlap=window_overlap,
+            unknown_residues=unknown_residues,
+            on_error=on_error,
+            n_jobs=n_jobs,
+            verbose=verbose,
+        )
         self.outputs = outputs
-        self.model = model
-        self.backend = backend
-        self.memory = memory
-        self.long_sequences = long_sequences
-        self.max_length = max_length
-        self.window_overlap = window_overlap
-        self.unknown_residues = unknown_residues
-        self.n_jobs = n_jobs
-        self.verbose = verbose
 
     def _validate_params(self) -> None:
         validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), "compute_outputs")
@@ -167,7 +176,7 @@ class _OutputReader(_ESM2Estimator):
         for _, *repeats in distinct_rows(sequences).values():
             for row in repeats:
                 records[row] = deepcopy(records[row])  # the caller may write into one
-        run.finish(records, sequences)  # raises if a row failed, so that none is None now
+        run.finish(records, sequences)
         return cast("list[dict[str, FloatArray]]", records)
 
 

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils._param_validation import StrOptions
 
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
-from skesm.features.base import _WholeSequenceTransformer, several_of
-from skesm.fetch.request import Request
-from skesm.fetch.run import Run
+from skesm.features.base import _WholeSequenceTransformer
+from skesm.features.parameters import several_of
+from skesm.features.recipe import Recipe
 from skesm.outputs.contacts import STATISTICS
 from skesm.outputs.kinds import CONTACT_PROFILE
 from skesm.outputs.spec import OutputSpec, Record
-from skesm.outputs.types import FloatArray
 
 _PROFILE = OutputSpec(CONTACT_PROFILE)
 
@@ -26,31 +26,15 @@ class ESM2ContactSummarizer(_WholeSequenceTransformer):
 
     Parameters
     ----------
-    model : str or path-like, default="esm2_t6_8M_UR50D"
-        As for `ESM2Embedder`. The bundled ``"skesm-mini"`` predicts no contacts.
+    {model}
     statistics : str or sequence of str, default=("density_short", "density_medium", "density_long", "contact_order")
         The columns, in this order: names from the table in Notes.
-    backend : {"local", "numpy", "torch"} or Backend, default="local"
-        Where the model runs; see `skesm.backends.LocalBackend`.
     memory : None, str, path-like or joblib.Memory, default=None
         Folder of the record store; None keeps nothing. What is kept are 2 × L numbers a sequence, not the map.
     long_sequences : {"error", "truncate"}, default="error"
         What happens to sequences of more than `max_length` residues. ``"truncate"`` uses their first ones, and warns.
         There are no windows: they would not hold every pair of residues.
-    max_length : int or None, default=1022
-        The longest sequences that ESM-2 was trained on. None sets no limit.
-    unknown_residues : {"error", "X"}, default="error"
-        ``"X"`` reads letters that ESM-2 does not know (``J``) as any residue.
-    prefetch : str or sequence of str, default=()
-        Further outputs to store from the same forward passes, such as ``"mean@-1"`` for an `ESM2Embedder` beside this
-        one, whose own `prefetch` would be ``"contact_profile"``. Changes no value.
-    on_error : {"raise", "nan"}, default="raise"
-        What happens if a backend fails on some rows. All others are finished and stored first. Then ``"raise"`` raises
-        a `PartialResultError`, which carries what was finished; ``"nan"`` gives rows of NaN, and warns.
-    n_jobs : int or None, default=None
-        CPU threads that compute; -1 is all cores. None leaves it to the backend. Changes no value.
-    verbose : bool, default=False
-        Show a progress bar on stderr.
+    {shared}
 
     See Also
     --------
@@ -119,30 +103,25 @@ class ESM2ContactSummarizer(_WholeSequenceTransformer):
         n_jobs: int | None = None,
         verbose: bool | int = False,
     ) -> None:
-        self.model = model
+        super().__init__(
+            model,
+            backend=backend,
+            memory=memory,
+            long_sequences=long_sequences,
+            max_length=max_length,
+            unknown_residues=unknown_residues,
+            prefetch=prefetch,
+            on_error=on_error,
+            n_jobs=n_jobs,
+            verbose=verbose,
+        )
         self.statistics = statistics
-        self.backend = backend
-        self.memory = memory
-        self.long_sequences = long_sequences
-        self.max_length = max_length
-        self.unknown_residues = unknown_residues
-        self.prefetch = prefetch
-        self.on_error = on_error
-        self.n_jobs = n_jobs
-        self.verbose = verbose
 
-    def _column_names(self, spec: ModelSpec) -> list[str]:
-        return list(several_of("statistics", self.statistics, STATISTICS))
+    def _recipe(self, spec: ModelSpec) -> Recipe:
+        names = several_of("statistics", self.statistics, STATISTICS)
 
-    def _requests(self, spec: ModelSpec, sequences: Sequence[str]) -> list[Request]:
-        return [Request(sequences, [_PROFILE], self._prefetched(spec))]
-
-    def _features(self, run: Run, sequences: Sequence[str]) -> FloatArray:
-        (request,) = self._requests(run.spec, sequences)
-        functions = [STATISTICS[name] for name in self._column_names(run.spec)]
-
-        def columns(sequence: str, record: Record) -> FloatArray:
+        def row(sequence: str, record: Record) -> NDArray[np.float64]:
             profile = record[_PROFILE].astype(np.float64)
-            return np.array([function(profile) for function in functions], dtype=np.float32)
+            return np.array([STATISTICS[name](profile) for name in names])
 
-        return self._stack(run, run.fetch(request, columns))
+        return Recipe(names, [_PROFILE], row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
@@ -11,15 +12,18 @@ from sklearn.utils._param_validation import StrOptions
 
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
-from skesm.features.base import _ESM2Transformer, as_tuple, several_layers, several_of
+from skesm.features.base import _ESM2Transformer
+from skesm.features.parameters import as_tuple, several_layers, several_of
+from skesm.features.recipe import Recipe, Row
 from skesm.features.reference import ReferenceMixin
 from skesm.fetch.request import Request
-from skesm.fetch.run import Run
 from skesm.outputs.derived import derive, source
-from skesm.outputs.kinds import MUTATED, POOLINGS
+from skesm.outputs.kinds import KINDS, MUTATED, POOLINGS
 from skesm.outputs.spec import OutputSpec, Record
 from skesm.outputs.types import FloatArray
-from skesm.sequences.variants import check_lengths
+from skesm.sequences.variants import (
+    check_lengths,
+)
 
 _REMEDY = "remove these rows, or choose another pooling than 'mutated'"
 
@@ -29,10 +33,7 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
 
     Parameters
     ----------
-    model : str or path-like, default="esm2_t6_8M_UR50D"
-        A published size (``skesm models`` lists them), a folder with a checkpoint in transformers' format, a Hub
-        repository ``"organisation/name"`` (``@revision`` may follow), or ``"skesm-mini"``, the small demo model that is
-        bundled for trying, tests and teaching, and not for research.
+    {model}
     layers : int or sequence of int, default=-1
         Layers whose representations are used: 0 is the embedding, n (or -1) the last, after the final LayerNorm. The
         columns of several are laid side by side.
@@ -43,31 +44,7 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
         With what ``"mutated"`` compares: a sequence; or None, for which ``fit`` learns the consensus of its rows (at
         each position their most common amino acid), ``"most_common"``, for which it takes their most common sequence,
         or ``"first"``, for which it takes the first. Other poolings do not look at it.
-    backend : {"local", "numpy", "torch"} or Backend, default="local"
-        Where the model runs; see `skesm.backends.LocalBackend`.
-    memory : None, str, path-like or joblib.Memory, default=None
-        Folder of the record store. With it, no sequence goes through the model twice: not in other folds, other
-        grids, other processes or tomorrow. None keeps nothing.
-    long_sequences : {"error", "truncate", "window"}, default="error"
-        What happens to sequences of more than `max_length` residues. ``"truncate"`` uses their first ones, and warns.
-        ``"window"`` computes them in windows of `max_length` residues that overlap, see Notes; ``cache_info`` and
-        ``plan`` count them.
-    max_length : int or None, default=1022
-        The longest sequences that ESM-2 was trained on. None sets no limit.
-    window_overlap : int or None, default=None
-        Residues that neighbouring windows share, at least; None is a quarter of `max_length`.
-    unknown_residues : {"error", "X"}, default="error"
-        ``"X"`` reads letters that ESM-2 does not know (``J``) as any residue.
-    prefetch : str or sequence of str, default=()
-        Further outputs to store from the same forward passes, for other settings to find: ``"mean@*"`` (every layer),
-        ``"max@6"``, ``"logits"``, ``"logit_means"``, ``"contact_profile"`` … Changes no value.
-    on_error : {"raise", "nan"}, default="raise"
-        What happens if a backend fails on some rows. All others are finished and stored first. Then ``"raise"`` raises
-        a `PartialResultError`, which carries what was finished; ``"nan"`` gives rows of NaN, and warns.
-    n_jobs : int or None, default=None
-        CPU threads that compute; -1 is all cores. None leaves it to the backend. Changes no value.
-    verbose : bool, default=False
-        Show a progress bar on stderr.
+    {shared}
 
     Attributes
     ----------
@@ -154,20 +131,22 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
         n_jobs: int | None = None,
         verbose: bool | int = False,
     ) -> None:
-        self.model = model
+        super().__init__(
+            model,
+            backend=backend,
+            memory=memory,
+            long_sequences=long_sequences,
+            max_length=max_length,
+            window_overlap=window_overlap,
+            unknown_residues=unknown_residues,
+            prefetch=prefetch,
+            on_error=on_error,
+            n_jobs=n_jobs,
+            verbose=verbose,
+        )
         self.layers = layers
         self.pooling = pooling
         self.reference = reference
-        self.backend = backend
-        self.memory = memory
-        self.long_sequences = long_sequences
-        self.max_length = max_length
-        self.window_overlap = window_overlap
-        self.unknown_residues = unknown_residues
-        self.prefetch = prefetch
-        self.on_error = on_error
-        self.n_jobs = n_jobs
-        self.verbose = verbose
 
     def _blocks(self, spec: ModelSpec) -> list[tuple[str, int]]:
         """(pooling, layer) of each block of columns: layers in the order given, for each the poolings in theirs."""
@@ -175,12 +154,14 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
         poolings = several_of("pooling", self.pooling, (*POOLINGS, MUTATED))
         return [(pooling, layer) for layer in layers for pooling in poolings]
 
-    def _column_names(self, spec: ModelSpec) -> list[str]:
-        names = []
-        for pooling, layer in self._blocks(spec):
-            halves = (MUTATED, "reference") if pooling == MUTATED else (pooling,)
-            names += [f"{half}_l{layer}_{i}" for half in halves for i in range(spec.width)]
-        return names
+    def _recipe(self, spec: ModelSpec) -> Recipe:
+        blocks = self._blocks(spec)
+        outputs = [OutputSpec(kind, layer) for kind, layer in blocks if not KINDS[kind].has_reference]
+        columns = []
+        for kind, layer in blocks:
+            halves = (kind, "reference") if KINDS[kind].has_reference else (kind,)
+            columns += [f"{half}_l{layer}{label}" for half in halves for label in KINDS[kind].label(spec)]
+        return Recipe(columns, outputs, lambda _, record: np.concatenate([record[output] for output in outputs]))
 
     def _needs_reference(self) -> bool:
         return MUTATED in as_tuple(self.pooling)
@@ -190,36 +171,31 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
         if self._needs_reference():
             check_lengths(sequences, self._known_reference(), _REMEDY)
 
-    def _known(self) -> str | None:
-        return self._known_reference() if self._needs_reference() else None
+    def _complete(self, recipe: Recipe, spec: ModelSpec, sequences: Sequence[str]) -> Recipe:
+        if not self._needs_reference():
+            return recipe
+        reference, prefetch = self._known_reference(), self._prefetched(spec)
+        check_lengths(sequences, reference, _REMEDY)
+        outputs = [
+            OutputSpec(kind, layer, reference if KINDS[kind].has_reference else None)
+            for kind, layer in self._blocks(spec)
+        ]
+        residues = sorted({source(output) for output in outputs if output.reference}, key=str)
 
-    def _outputs(self, spec: ModelSpec, reference: str | None) -> list[OutputSpec]:
-        return [OutputSpec(kind, layer, reference if kind == MUTATED else None) for kind, layer in self._blocks(spec)]
+        def compare(records: Sequence[Record]) -> Row:
+            (of_reference,) = records
 
-    def _requests(self, spec: ModelSpec, sequences: Sequence[str]) -> list[Request]:
-        reference, prefetch = self._known(), self._prefetched(spec)
-        outputs = self._outputs(spec, reference)
-        requests = [Request(sequences, outputs, prefetch)]
-        if reference is not None:
-            check_lengths(sequences, reference, _REMEDY)
-            residues = sorted({source(output) for output in outputs if output.reference}, key=str)
-            # the reference is often a row of X too: one pass for both, if there is a store
-            requests.insert(0, Request([reference], residues, (*outputs, *prefetch)))
-        return requests
+            def row(sequence: str, record: Record) -> FloatArray:
+                parts = []
+                for output in outputs:
+                    parts.append(record[output])
+                    if output.reference is not None:
+                        # the same positions of the reference's own residues
+                        parts.append(derive(of_reference, [output], sequence)[output])
+                return np.concatenate(parts)
 
-    def _features(self, run: Run, sequences: Sequence[str]) -> FloatArray:
-        *first, request = self._requests(run.spec, sequences)
-        home: Record = {}
-        for of_reference in first:
-            (home,) = run.fetch_reference(of_reference)
+            return row
 
-        def columns(sequence: str, record: Record) -> FloatArray:
-            parts = []
-            for output in request.outputs:
-                parts.append(record[output])
-                if output.reference is not None:
-                    # the same positions of the reference's own residues
-                    parts.append(derive(home, [output], sequence)[output])
-            return np.concatenate(parts)
-
-        return self._stack(run, run.fetch(request, columns))
+        # the reference is often a row of X too: one pass for both, if there is a store
+        shared = Request([reference], residues, (*outputs, *prefetch))
+        return replace(recipe, outputs=outputs, shared=shared, row_from_shared=compare)

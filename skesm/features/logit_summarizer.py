@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils._param_validation import StrOptions
 
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
-from skesm.features.base import _ESM2Transformer, as_tuple
-from skesm.features.masked import masked_logits, masked_requests
+from skesm.features.base import _ESM2Transformer
+from skesm.features.parameters import as_tuple
+from skesm.features.recipe import Recipe
 from skesm.features.summaries import MASKED, STATISTICS, Predictions, Statistic, custom_statistic
-from skesm.fetch.request import Request
-from skesm.fetch.run import Run
 from skesm.outputs.spec import Record
-from skesm.outputs.types import FloatArray
-from skesm.sequences.variants import check_residues, distinct_rows, own_columns
+from skesm.sequences.variants import (
+    check_residues,
+    own_columns,
+)
 
 
 class ESM2LogitSummarizer(_ESM2Transformer):
@@ -25,36 +27,12 @@ class ESM2LogitSummarizer(_ESM2Transformer):
 
     Parameters
     ----------
-    model : str or path-like, default="esm2_t6_8M_UR50D"
-        As for `ESM2Embedder`.
+    {model}
     statistics : str, callable, or sequence of these, default=("mean", "sum")
         The columns, in this order: names from the table in Notes, or functions, each of which takes the (L, 20) natural
         logarithms of the amino acids' probabilities, float64, in the order ``LAGVSERTIDPKQNFYMHWC``, gives one finite
         number, and names its column by its ``__name__``.
-    backend : {"local", "numpy", "torch"} or Backend, default="local"
-        Where the model runs; see `skesm.backends.LocalBackend`.
-    memory : None, str, path-like or joblib.Memory, default=None
-        Folder of the record store; None keeps nothing.
-    long_sequences : {"error", "truncate", "window"}, default="error"
-        What happens to sequences of more than `max_length` residues. ``"truncate"`` uses their first ones, and warns.
-        ``"window"`` computes them in windows of `max_length` residues that overlap, see Notes; ``cache_info`` and
-        ``plan`` count them.
-    max_length : int or None, default=1022
-        The longest sequences that ESM-2 was trained on. None sets no limit.
-    window_overlap : int or None, default=None
-        Residues that neighbouring windows share, at least; None is a quarter of `max_length`.
-    unknown_residues : {"error", "X"}, default="error"
-        ``"X"`` reads letters that ESM-2 does not know (``J``) as any residue.
-    prefetch : str or sequence of str, default=()
-        Further outputs to store from the same forward passes, such as ``"mean@-1"`` for an `ESM2Embedder` beside this
-        one. Changes no value.
-    on_error : {"raise", "nan"}, default="raise"
-        What happens if a backend fails on some rows. All others are finished and stored first. Then ``"raise"`` raises
-        a `PartialResultError`, which carries what was finished; ``"nan"`` gives rows of NaN, and warns.
-    n_jobs : int or None, default=None
-        CPU threads that compute; -1 is all cores. None leaves it to the backend. Changes no value.
-    verbose : bool, default=False
-        Show a progress bar on stderr.
+    {shared}
 
     See Also
     --------
@@ -145,18 +123,20 @@ class ESM2LogitSummarizer(_ESM2Transformer):
         n_jobs: int | None = None,
         verbose: bool | int = False,
     ) -> None:
-        self.model = model
+        super().__init__(
+            model,
+            backend=backend,
+            memory=memory,
+            long_sequences=long_sequences,
+            max_length=max_length,
+            window_overlap=window_overlap,
+            unknown_residues=unknown_residues,
+            prefetch=prefetch,
+            on_error=on_error,
+            n_jobs=n_jobs,
+            verbose=verbose,
+        )
         self.statistics = statistics
-        self.backend = backend
-        self.memory = memory
-        self.long_sequences = long_sequences
-        self.max_length = max_length
-        self.window_overlap = window_overlap
-        self.unknown_residues = unknown_residues
-        self.prefetch = prefetch
-        self.on_error = on_error
-        self.n_jobs = n_jobs
-        self.verbose = verbose
 
     def _chosen(self) -> tuple[Statistic, ...]:
         asked = (self.statistics,) if callable(self.statistics) else as_tuple(self.statistics)
@@ -170,49 +150,25 @@ class ESM2LogitSummarizer(_ESM2Transformer):
             raise ValueError(f"statistics={self.statistics!r} name the same column twice")
         return chosen
 
-    def _column_names(self, spec: ModelSpec) -> list[str]:
-        return [column for statistic in self._chosen() for column in statistic.columns]
-
-    def _of_sequences(self, spec: ModelSpec, sequences: Sequence[str]) -> Request | None:
-        """The passes of the sequences as they are; None if no statistic needs them."""
-        outputs = sorted({s.output for s in self._chosen()} - {MASKED}, key=str)
-        return Request(sequences, outputs, self._prefetched(spec)) if outputs else None
-
-    def _needs_masked(self) -> bool:
-        return any(s.output == MASKED for s in self._chosen())
-
-    def _requests(self, spec: ModelSpec, sequences: Sequence[str]) -> Iterator[Request]:
-        request = self._of_sequences(spec, sequences)
-        if request is not None:
-            yield request
-        if self._needs_masked():
-            yield from (masked for _, masked in masked_requests(list(distinct_rows(sequences))))
-
-    def _features(self, run: Run, sequences: Sequence[str]) -> FloatArray:
+    def _recipe(self, spec: ModelSpec) -> Recipe:
         chosen = self._chosen()
-        if any(statistic.of_residues for statistic in chosen):
+
+        def row(sequence: str, record: Record) -> NDArray[np.float64]:
+            own = own_columns(sequence)
+            of_masked = own[own >= 0]
+            predictions = {
+                output: Predictions(value, of_masked if output == MASKED else own) for output, value in record.items()
+            }
+            found = [
+                s.function(predictions[s.output]) if s.output in predictions else np.full(len(s.columns), np.nan)
+                for s in chosen
+            ]
+            return np.concatenate([np.atleast_1d(value) for value in found])
+
+        columns = [column for statistic in chosen for column in statistic.columns]
+        return Recipe(columns, sorted({s.output for s in chosen}, key=str), row)
+
+    def _complete(self, recipe: Recipe, spec: ModelSpec, sequences: Sequence[str]) -> Recipe:
+        if any(statistic.of_residues for statistic in self._chosen()):
             check_residues(sequences)
-
-        def measure(sequence: str, record: Record) -> dict[Statistic, Any]:
-            columns = own_columns(sequence)
-            predictions = {output: Predictions(value, columns) for output, value in record.items()}
-            return {s: s.function(predictions[s.output]) for s in chosen if s.output in predictions}
-
-        rows = distinct_rows(sequences)
-        found: list[dict[Statistic, Any]] = [{} for _ in rows]
-        request = self._of_sequences(run.spec, sequences)
-        if request is not None:
-            measured = run.fetch(request, measure)
-            for of, places in zip(found, rows.values(), strict=True):
-                of.update(measured[places[0]] or {})
-        if self._needs_masked():
-            for of, sequence, logits in zip(found, rows, masked_logits(run, rows), strict=True):
-                columns = own_columns(sequence)
-                if logits is not None:
-                    predictions = Predictions(logits, columns[columns >= 0])
-                    of.update((s, s.function(predictions)) for s in chosen if s.output == MASKED)
-        features = np.full((len(sequences), len(self._column_names(run.spec))), np.nan, dtype=np.float32)
-        for of, places in zip(found, rows.values(), strict=True):
-            if all(s in of for s in chosen):
-                features[places] = np.concatenate([np.atleast_1d(of[s]) for s in chosen])
-        return features
+        return recipe

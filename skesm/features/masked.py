@@ -11,16 +11,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from skesm.features.summaries import MASKED
 from skesm.fetch.records import keep
 from skesm.fetch.request import Request
 from skesm.fetch.run import Run
-from skesm.outputs.kinds import MASK_LOGITS
-from skesm.outputs.spec import OutputSpec, Record
+from skesm.outputs.spec import Record
 from skesm.outputs.types import FloatArray
 from skesm.sequences.alphabet import AMINO_ACIDS
 from skesm.sequences.variants import is_mask, mask_each, own_columns
-
-_MASKED = OutputSpec(MASK_LOGITS)
 
 #: Copies in one request: what is held in memory at a time.
 _COPIES = 4096
@@ -34,7 +32,7 @@ def known_positions(sequence: str) -> list[int]:
 
 def masked_request(sequence: str, positions: Sequence[int]) -> Request:
     """Passes of a sequence with each of some residues masked; what is masked already stays."""
-    return Request(mask_each(sequence, positions), [_MASKED])
+    return Request(mask_each(sequence, positions), [MASKED])
 
 
 def masked_requests(sequences: Sequence[str]) -> Iterator[tuple[list[str], Request]]:
@@ -44,12 +42,12 @@ def masked_requests(sequences: Sequence[str]) -> Iterator[tuple[list[str], Reque
     for sequence in sequences:
         more = mask_each(sequence, known_positions(sequence))
         if some and len(copies) + len(more) > _COPIES:
-            yield some, Request(copies, [_MASKED])
+            yield some, Request(copies, [MASKED])
             some, copies = [], []
         some.append(sequence)
         copies += more
     if some:
-        yield some, Request(copies, [_MASKED])
+        yield some, Request(copies, [MASKED])
 
 
 def masked_rows(records: Sequence[Record], sequence: str, positions: Sequence[int]) -> FloatArray:
@@ -58,7 +56,7 @@ def masked_rows(records: Sequence[Record], sequence: str, positions: Sequence[in
     ranks = np.cumsum(is_mask(sequence))[positions]
     logits = np.empty((len(positions), len(AMINO_ACIDS)), dtype=np.float32)
     for row, record, rank in zip(logits, records, ranks, strict=True):
-        row[:] = record[_MASKED][rank]
+        row[:] = record[MASKED][rank]
     return logits
 
 

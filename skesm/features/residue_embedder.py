@@ -11,13 +11,16 @@ from sklearn.utils.validation import check_is_fitted
 
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
-from skesm.features.base import _ESM2Transformer, as_tuple, refuse_repeats
-from skesm.fetch.request import Request
-from skesm.fetch.run import Run
+from skesm.features.base import _ESM2Transformer
+from skesm.features.parameters import as_tuple, refuse_repeats
+from skesm.features.recipe import Recipe
 from skesm.outputs.kinds import KINDS, RESIDUE_KINDS
 from skesm.outputs.spec import OutputSpec, Record, parse_outputs
 from skesm.outputs.types import FloatArray
-from skesm.sequences.variants import most_common_length, refuse_other_lengths
+from skesm.sequences.variants import (
+    most_common_length,
+    refuse_other_lengths,
+)
 
 _REMEDY = "remove these rows, or use ESM2Embedder, whose features do not depend on the length"
 
@@ -30,15 +33,12 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
 
     Parameters
     ----------
-    model : str or path-like, default="esm2_t6_8M_UR50D"
-        As for `ESM2Embedder`.
+    {model}
     outputs : str or sequence of str, default="residues@-1"
         What is taken of each residue, in this order, see Notes: ``"residues@l"``, ``"logits"``, ``"logit_means"``,
         ``"attention_received@l"``, with l a layer, negative from the end, or ``*`` for all.
     positions : sequence of int or None, default=None
         Positions whose residues are taken, in this order, counted from 1 as residues are. None takes all.
-    backend : {"local", "numpy", "torch"} or Backend, default="local"
-        Where the model runs; see `skesm.backends.LocalBackend`.
     memory : None, str, path-like or joblib.Memory, default=None
         Folder of the record store; None keeps nothing. All positions are kept, whichever are taken: 4 L d bytes a
         sequence and layer for ``"residues@l"``, 1.2 MB for 237 residues of ``esm2_t33_650M_UR50D``.
@@ -46,22 +46,7 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
         What happens to sequences of more than `max_length` residues. ``"truncate"`` uses their first ones, and warns.
         ``"window"`` computes them in windows of `max_length` residues that overlap, as `ESM2Embedder` does; not for
         ``"attention_received@l"``.
-    max_length : int or None, default=1022
-        The longest sequences that ESM-2 was trained on. None sets no limit.
-    window_overlap : int or None, default=None
-        Residues that neighbouring windows share, at least; None is a quarter of `max_length`.
-    unknown_residues : {"error", "X"}, default="error"
-        ``"X"`` reads letters that ESM-2 does not know (``J``) as any residue.
-    prefetch : str or sequence of str, default=()
-        Further outputs to store from the same forward passes, such as ``"mean@-1"`` for an `ESM2Embedder` beside this
-        one. Changes no value.
-    on_error : {"raise", "nan"}, default="raise"
-        What happens if a backend fails on some rows. All others are finished and stored first. Then ``"raise"`` raises
-        a `PartialResultError`, which carries what was finished; ``"nan"`` gives rows of NaN, and warns.
-    n_jobs : int or None, default=None
-        CPU threads that compute; -1 is all cores. None leaves it to the backend. Changes no value.
-    verbose : bool, default=False
-        Show a progress bar on stderr.
+    {shared}
 
     Attributes
     ----------
@@ -131,19 +116,21 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
         n_jobs: int | None = None,
         verbose: bool | int = False,
     ) -> None:
-        self.model = model
+        super().__init__(
+            model,
+            backend=backend,
+            memory=memory,
+            long_sequences=long_sequences,
+            max_length=max_length,
+            window_overlap=window_overlap,
+            unknown_residues=unknown_residues,
+            prefetch=prefetch,
+            on_error=on_error,
+            n_jobs=n_jobs,
+            verbose=verbose,
+        )
         self.outputs = outputs
         self.positions = positions
-        self.backend = backend
-        self.memory = memory
-        self.long_sequences = long_sequences
-        self.max_length = max_length
-        self.window_overlap = window_overlap
-        self.unknown_residues = unknown_residues
-        self.prefetch = prefetch
-        self.on_error = on_error
-        self.n_jobs = n_jobs
-        self.verbose = verbose
 
     def _outputs(self, spec: ModelSpec) -> list[OutputSpec]:
         """What is taken of each residue, in the order given."""
@@ -188,31 +175,28 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
         self._check_positions(length)
         self.length_ = length
 
-    def _column_names(self, spec: ModelSpec) -> list[str]:
-        outputs = self._outputs(spec)
-        return [
+    def _recipe(self, spec: ModelSpec) -> Recipe:
+        outputs, positions = self._outputs(spec), self._positions()
+        columns = [
             f"{str(output).replace('@', '_l')}_p{position}{label}"
-            for position in self._positions()
+            for position in positions
             for output in outputs
             for label in KINDS[output.kind].label(spec)
         ]
+        rows = np.array(positions) - 1
 
-    def _requests(self, spec: ModelSpec, sequences: Sequence[str]) -> list[Request]:
+        def row(sequence: str, record: Record) -> FloatArray:
+            values = [record[output][rows].reshape(len(rows), -1) for output in outputs]
+            return np.concatenate(values, axis=1).ravel()
+
+        return Recipe(columns, outputs, row)
+
+    def _complete(self, recipe: Recipe, spec: ModelSpec, sequences: Sequence[str]) -> Recipe:
         refuse_other_lengths(
             sequences, self.length_, f"the {self.length_} residues of those that were fitted; {_REMEDY}"
         )
         self._check_positions(self.length_)
-        return [Request(sequences, self._outputs(spec), self._prefetched(spec))]
-
-    def _features(self, run: Run, sequences: Sequence[str]) -> FloatArray:
-        (request,) = self._requests(run.spec, sequences)
-        rows = np.array(self._positions()) - 1
-
-        def columns(sequence: str, record: Record) -> FloatArray:
-            values = [record[output][rows].reshape(len(rows), -1) for output in request.outputs]
-            return np.concatenate(values, axis=1).ravel()
-
-        return self._stack(run, run.fetch(request, columns))
+        return recipe
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "length_")

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.validation import check_is_fitted
 
 from skesm.backends.base import Backend
-from skesm.features.base import _ESM2Estimator
-from skesm.features.masked import known_positions, masked_logits, masked_request, masked_rows
+from skesm.esm2.spec import ModelSpec
+from skesm.features.base import _ESM2Transformer
+from skesm.features.masked import known_positions, masked_request, masked_rows
+from skesm.features.recipe import Recipe, Row
 from skesm.features.reference import ReferenceMixin
-from skesm.features.summaries import LOGITS, Predictions
+from skesm.features.summaries import LOGITS, MASKED, Predictions
 from skesm.fetch.request import Request
-from skesm.fetch.run import Run
+from skesm.outputs.spec import Record
 from skesm.outputs.types import FloatArray
 from skesm.sequences.alphabet import AMINO_ACIDS, count_residues
-from skesm.sequences.variants import check_lengths, check_scorable, differences, distinct_rows, own_columns
+from skesm.sequences.variants import (
+    check_lengths,
+    check_scorable,
+    differences,
+    distinct_rows,
+    own_columns,
+)
 
 STRATEGIES = ("wt_marginal", "masked_marginal", "mutant_marginal", "pll_ratio")
 
 
-class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Estimator):  # type: ignore[misc]
+class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Transformer):  # type: ignore[misc]
     r"""Zero-shot scores of a protein's variants: how much likelier ESM-2 finds them than a reference.
 
     A regressor without training: ``predict`` gives the score, so that it can stand beside trained models in
@@ -35,35 +43,18 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Estimator):  # type
 
     Parameters
     ----------
-    model : str or path-like, default="esm2_t6_8M_UR50D"
-        As for `ESM2Embedder`.
+    {model}
     strategy : {"masked_marginal", "wt_marginal", "mutant_marginal", "pll_ratio"}, default="masked_marginal"
         The score, see Notes.
     reference : str or None, default=None
         The sequence that variants are compared with, usually the wild type; or None, for which ``fit`` learns the
         consensus of its rows (at each position their most common amino acid), ``"most_common"``, for which it takes
         their most common sequence, or ``"first"``, for which it takes the first. A given reference needs no ``fit``.
-    backend : {"local", "numpy", "torch"} or Backend, default="local"
-        Where the model runs; see `skesm.backends.LocalBackend`.
-    memory : None, str, path-like or joblib.Memory, default=None
-        Folder of the record store; None keeps nothing. With it, cross-validation computes no pass twice.
     long_sequences : {"error", "window"}, default="error"
         What happens to sequences of more than `max_length` residues. ``"window"`` computes them in windows of
         `max_length` residues that overlap, as `ESM2LogitSummarizer` does; each masked position costs the windows that
         hold it.
-    max_length : int or None, default=1022
-        The longest sequences that ESM-2 was trained on. None sets no limit.
-    window_overlap : int or None, default=None
-        Residues that neighbouring windows share, at least; None is a quarter of `max_length`.
-    unknown_residues : {"error", "X"}, default="error"
-        ``"X"`` reads letters that ESM-2 does not know (``J``) as any residue.
-    on_error : {"raise", "nan"}, default="raise"
-        What happens if a backend fails on some rows. All others are finished and stored first. Then ``"raise"`` raises
-        a `PartialResultError`, which carries what was finished; ``"nan"`` gives scores of NaN, and warns.
-    n_jobs : int or None, default=None
-        CPU threads that compute; -1 is all cores. None leaves it to the backend. Changes no value.
-    verbose : bool, default=False
-        Show a progress bar on stderr.
+    {shared}
 
     Attributes
     ----------
@@ -117,7 +108,7 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Estimator):  # type
     """
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
-        **_ESM2Estimator._parameter_constraints,
+        **_ESM2Transformer._parameter_constraints,
         "strategy": [StrOptions(set(STRATEGIES))],
         "reference": [str, None],
         "long_sequences": [StrOptions({"error", "window"})],  # a score of a part would not be one of the sequence
@@ -135,47 +126,26 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Estimator):  # type
         max_length: int | None = 1022,
         window_overlap: int | None = None,
         unknown_residues: str = "error",
+        prefetch: str | Sequence[str] = (),
         on_error: str = "raise",
         n_jobs: int | None = None,
         verbose: bool | int = False,
     ) -> None:
-        self.model = model
+        super().__init__(
+            model,
+            backend=backend,
+            memory=memory,
+            long_sequences=long_sequences,
+            max_length=max_length,
+            window_overlap=window_overlap,
+            unknown_residues=unknown_residues,
+            prefetch=prefetch,
+            on_error=on_error,
+            n_jobs=n_jobs,
+            verbose=verbose,
+        )
         self.strategy = strategy
         self.reference = reference
-        self.backend = backend
-        self.memory = memory
-        self.long_sequences = long_sequences
-        self.max_length = max_length
-        self.window_overlap = window_overlap
-        self.unknown_residues = unknown_residues
-        self.on_error = on_error
-        self.n_jobs = n_jobs
-        self.verbose = verbose
-
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Learn the reference, if none is given, and check that the rows can be scored. No model is loaded.
-
-        Parameters
-        ----------
-        X : list, tuple, array, Series, or one-column DataFrame of str
-            n sequences.
-        y : ignored
-
-        Returns
-        -------
-        self : object
-
-        Raises
-        ------
-        InvalidSequenceError
-            If X is not a column of sequences, or some cannot be compared with the reference; the message lists the
-            first rows.
-        """
-        self._prepare()
-        sequences = self._clean(X)
-        self._learn(sequences)
-        self._check_variants(sequences, self._known_reference())
-        return self
 
     def predict(self, X: Any) -> NDArray[np.float64]:
         """Scores of sequences, in the order of the rows of X.
@@ -205,66 +175,71 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Estimator):  # type
         BackendError
             If the backend fails or answers wrongly. With `memory`, what was finished is stored.
         """
-        model, _ = self._prepare()
-        check_is_fitted(self)
-        sequences, reference = self._clean(X), self._known_reference()
-        self._check_variants(sequences, reference)
-        run = Run(self, model, self._windows())
-        rows = distinct_rows(sequences)
-        score = self._pll_ratios if self.strategy == "pll_ratio" else self._marginals
-        scores = np.empty(len(sequences))
-        for places, value in zip(rows.values(), score(run, rows, reference), strict=True):
-            scores[places] = value
-        run.finish(scores, sequences)
-        return scores
+        return self._transform(X, dtype=np.float64, one_column=True)
+
+    def _learn(self, sequences: Sequence[str]) -> None:
+        super()._learn(sequences)
+        self._check_variants(sequences, self._known_reference())
 
     def _check_variants(self, sequences: Sequence[str], reference: str) -> None:
         if self.strategy != "pll_ratio":
             check_lengths(sequences, reference, "remove these rows, or choose strategy='pll_ratio'")
         check_scorable(sequences, reference)
 
-    def _marginals(self, run: Run, rows: dict[str, list[int]], reference: str) -> Iterator[float]:
-        """Sums over the mutated positions. Differences of logits are those of log-probabilities."""
-        own_reference = own_columns(reference)
+    def _recipe(self, spec: ModelSpec) -> Recipe:
+        outputs = {"mutant_marginal": [LOGITS], "pll_ratio": [MASKED]}.get(self.strategy, [])
+        return Recipe([self.strategy], outputs, lambda sequence, record: np.empty(0))
 
-        def score(sequence: str, table: FloatArray) -> float:
-            """From (L, 20) logits, of which the mutated rows are used."""
-            at = differences(sequence, reference)
-            new, old = own_columns(sequence)[at], own_reference[at]
-            return float((table[at, new].astype(np.float64) - table[at, old]).sum())
-
+    def _complete(self, recipe: Recipe, spec: ModelSpec, sequences: Sequence[str]) -> Recipe:
+        reference, prefetch = self._known_reference(), self._prefetched(spec)
+        self._check_variants(sequences, reference)
         if self.strategy == "mutant_marginal":
-            request = Request(list(rows), [LOGITS], rows=list(rows.values()))
-            scores = run.fetch(request, lambda sequence, record: score(sequence, record[LOGITS]))
-            return (np.nan if value is None else value for value in scores)
-        mutated = np.unique(np.concatenate([differences(sequence, reference) for sequence in rows]))
-        table = self._table(run, reference, mutated.tolist())
-        return (score(sequence, table) for sequence in rows)
-
-    def _table(self, run: Run, reference: str, positions: list[int]) -> FloatArray:
-        """Logits of the reference, (L, 20); with masks, only those of the mutated positions, each masked."""
+            return replace(recipe, row=lambda sequence, record: _marginal(sequence, reference, record[LOGITS]))
         if self.strategy == "wt_marginal":
-            return run.fetch_reference(Request([reference], [LOGITS]))[0][LOGITS]
-        table = np.zeros((count_residues(reference), len(AMINO_ACIDS)), dtype=np.float32)
-        if positions:
-            records = run.fetch_reference(masked_request(reference, positions))
-            table[positions] = masked_rows(records, reference, positions)
-        return table
+            shared = Request([reference], [LOGITS], prefetch)
+            return replace(
+                recipe, shared=shared, row_from_shared=lambda records: _of_table(reference, records[0][LOGITS])
+            )
+        if self.strategy == "pll_ratio":
+            return self._compare_likelihoods(recipe, reference)
+        differing = [differences(sequence, reference) for sequence in distinct_rows(sequences)]
+        mutated: list[int] = np.unique(np.concatenate(differing)).tolist()
 
-    def _pll_ratios(self, run: Run, rows: dict[str, list[int]], reference: str) -> Iterator[float]:
-        """Pseudo-log-likelihoods less that of the reference."""
-        records = run.fetch_reference(masked_request(reference, known_positions(reference)))
-        home = _pll(masked_rows(records, reference, known_positions(reference)), reference)
-        others = {sequence: places for sequence, places in rows.items() if sequence != reference}
-        scores = {reference: 0.0}
-        for sequence, logits in zip(others, masked_logits(run, others), strict=True):
-            scores[sequence] = np.nan if logits is None else _pll(logits, sequence) - home
-        return (scores[sequence] for sequence in rows)
+        def of_masked(records: Sequence[Record]) -> Row:
+            table = np.zeros((count_residues(reference), len(AMINO_ACIDS)), dtype=np.float32)
+            table[mutated] = masked_rows(records, reference, mutated)
+            return _of_table(reference, table)
+
+        return replace(
+            recipe, shared=masked_request(reference, mutated) if mutated else None, row_from_shared=of_masked
+        )
+
+    def _compare_likelihoods(self, recipe: Recipe, reference: str) -> Recipe:
+        positions = known_positions(reference)
+
+        def beside(records: Sequence[Record]) -> Row:
+            expected = _pll(masked_rows(records, reference, positions), reference)
+            return lambda sequence, record: np.array([_pll(record[MASKED], sequence) - expected])
+
+        shared = masked_request(reference, positions)
+        return replace(recipe, shared=shared, row_from_shared=beside, known={reference: 0.0})
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = False
         return tags
+
+
+def _of_table(reference: str, table: FloatArray) -> Row:
+    """Scores by one (L, 20) table of the reference's logits."""
+    return lambda sequence, _: _marginal(sequence, reference, table)
+
+
+def _marginal(sequence: str, reference: str, table: FloatArray) -> NDArray[np.float64]:
+    """Sum over the mutated positions; differences of logits are those of log-probabilities."""
+    at = differences(sequence, reference)
+    new, old = own_columns(sequence)[at], own_columns(reference)[at]
+    return np.array([float((table[at, new].astype(np.float64) - table[at, old]).sum())])
 
 
 def _pll(logits: FloatArray, sequence: str) -> float:
