@@ -18,6 +18,7 @@ from sklearn.pipeline import FeatureUnion
 
 from skesm import ESM2Embedder, ESM2LogitSummarizer
 from skesm.backends.base import Backend, Batch
+from skesm.backends.costs import RunInfo, TransformPlan
 from skesm.cache import RecordStore
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import (
@@ -28,7 +29,6 @@ from skesm.exceptions import (
     PartialResultWarning,
     StoreWarning,
 )
-from skesm.fetch.costs import RunInfo, TransformPlan
 from skesm.fetch.records import estimate, fetch, keep
 from skesm.fetch.request import Request
 from skesm.outputs.derived import derive

@@ -20,7 +20,7 @@ from skesm import ESM2Embedder, ESM2LogitSummarizer
 from skesm.backends import Batch, LocalBackend
 from skesm.exceptions import BackendError, InvalidSequenceError, PartialResultError, PartialResultWarning
 from skesm.features.masked import known_positions, masked_rows
-from skesm.features.summaries import LOGITS, MASKED, STATISTICS, Predictions, log_likelihood
+from skesm.features.summaries import LOGITS, MASKED, STATISTICS, Predictions
 from skesm.outputs.derived import derive
 from skesm.outputs.spec import OutputSpec
 from skesm.sequences.alphabet import AMINO_ACIDS
@@ -110,7 +110,8 @@ def test_likelihood_is_biolm_s_log_prob() -> None:
     for row, residue in zip(logits.astype(float), sequence, strict=True):
         if residue in AMINO_ACIDS:
             expected += row[AMINO_ACIDS.index(residue)] - math.log(sum(map(math.exp, row - row.max()))) - row.max()
-    assert log_likelihood(logits, sequence) == pytest.approx(expected, rel=1e-12)
+    predictions = Predictions(logits, own_columns(sequence))
+    assert STATISTICS["log_likelihood"].function(predictions) == pytest.approx(expected, rel=1e-12)
 
 
 # against transformers -------------------------------------------------------------------------------------------------

@@ -96,7 +96,33 @@ class Model(ABC):
 
 
 class Backend(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is untyped
-    """Turns clean sequences into records."""
+    """Turns clean sequences into records.
+
+    A backend is a scikit-learn estimator: its parameters can be set and searched. It keeps no weights, clients or files
+    as attributes, and several threads may use it at once. It answers the outputs of the model; outputs that are derived
+    from others, and sequences in windows, never reach it.
+
+    Examples
+    --------
+    A backend that answers every sequence with its number of residues:
+
+    >>> import numpy as np
+    >>> from skesm import ESM2Embedder
+    >>> from skesm.backends import Backend, Batch, ModelSpec, Namespace
+    >>> class Lengths(Backend):
+    ...     numerics = "fp32"
+    ...     def spec(self, model):
+    ...         return ModelSpec(model, n_layers=1, width=2, n_heads=1, ffn_width=8)
+    ...     def namespace(self, model):
+    ...         return Namespace(model, "lengths, version 1", self.numerics)
+    ...     def run(self, model, sequences, outputs, *, n_jobs=None):
+    ...         for place, sequence in enumerate(sequences):
+    ...             value = np.full(2, len(sequence), dtype=np.float32)
+    ...             yield Batch([place], [{output: value for output in outputs}])
+    >>> ESM2Embedder("any", backend=Lengths()).transform(["MKT", "MKTAY"])
+    array([[3., 3.],
+           [5., 5.]], dtype=float32)
+    """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-_SHOWN = 5  # offending lines named in a message
+from skesm._messages import first_and_more
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,7 @@ def name_lines(lines: list[int]) -> str:
     >>> name_lines([3]), name_lines([3, 5, 8, 9, 12, 40])
     ('line 3', 'lines 3, 5, 8, 9, 12 and 1 more')
     """
-    more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-    return f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines[:_SHOWN]))}{more}"
+    return f"line{'s' if len(lines) > 1 else ''} {first_and_more(lines, ', ', last=' ')}"
 
 
 def _place(header: list[str], name: str, path: Path) -> int:

@@ -14,11 +14,11 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skesm.backends.base import Backend, Model
+from skesm.backends.costs import RunInfo, TransformPlan, add_plans
 from skesm.backends.resolve import resolve_backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.parameters import as_tuple, complete_docstring
 from skesm.features.recipe import Recipe
-from skesm.fetch.costs import RunInfo, TransformPlan, add_plans
 from skesm.fetch.records import estimate
 from skesm.fetch.run import Run, last_runs
 from skesm.fetch.windows import count_long

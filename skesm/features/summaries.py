@@ -22,7 +22,6 @@ from skesm.outputs.kinds import MASK_LOGITS
 from skesm.outputs.spec import OutputSpec
 from skesm.outputs.types import FloatArray
 from skesm.sequences.alphabet import AMINO_ACIDS
-from skesm.sequences.variants import own_columns
 
 LOGIT_MEANS, LOGITS, MASKED = OutputSpec("logit_means"), OutputSpec("logits"), OutputSpec(MASK_LOGITS)
 
@@ -98,17 +97,6 @@ class Statistic:
     output: OutputSpec
     function: Callable[[Predictions], Any]
     of_residues: bool = False
-
-
-def log_likelihood(logits: FloatArray, sequence: str) -> float:
-    """Σ ln p[i, x[i]] over the amino acids of a sequence, from the logits of one pass: BioLM's ``log_prob``.
-
-    Examples
-    --------
-    >>> round(log_likelihood(np.zeros((3, 20), dtype=np.float32), "MKX"), 4)
-    -5.9915
-    """
-    return float(Predictions(logits, own_columns(sequence)).own.sum())
 
 
 def custom_statistic(function: Callable[[NDArray[np.float64]], Any]) -> Statistic:

@@ -14,10 +14,10 @@ from typing import Any, Generic, TypeVar
 from tqdm import tqdm
 
 from skesm.backends.base import Model
+from skesm.backends.costs import RunInfo, TransformPlan, add_costs, add_plans
 from skesm.cache import RecordStore, resolve_location
 from skesm.exceptions import BackendError, PartialResultError
 from skesm.fetch.compute import Computation
-from skesm.fetch.costs import RunInfo, TransformPlan, add_costs, add_plans
 from skesm.fetch.lookup import Lookup, find_namespace, refuse_changed_weights
 from skesm.fetch.request import Distinct, Request, partial_result
 from skesm.fetch.windows import Part, count_long, split

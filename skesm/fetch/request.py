@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from skesm._messages import first_and_more
 from skesm.exceptions import BackendError, PartialResultError
 from skesm.outputs.spec import OutputSpec
 
 T = TypeVar("T")
-
-_CAUSES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,7 @@ class Distinct:
 def partial_result(causes: Mapping[int, BackendError], n_rows: int, results: Any) -> PartialResultError:
     """The error that names the rows of X that failed, and carries what was finished."""
     ordered = dict(sorted(causes.items()))
-    shown = "; ".join(f"row {row}: {cause}" for row, cause in list(ordered.items())[:_CAUSES_SHOWN])
-    more = f"; and {len(ordered) - _CAUSES_SHOWN} more" if len(ordered) > _CAUSES_SHOWN else ""
+    shown = first_and_more((f"row {row}: {cause}" for row, cause in ordered.items()), "; ")
     return PartialResultError(
-        f"{len(ordered)} of {n_rows} rows of X failed, all others are finished: {shown}{more}", ordered, results
+        f"{len(ordered)} of {n_rows} rows of X failed, all others are finished: {shown}", ordered, results
     )

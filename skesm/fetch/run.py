@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence, Sized
 from typing import Any, TypeVar
 
 from skesm.backends.base import Model
+from skesm.backends.costs import RunInfo, add_costs
 from skesm.exceptions import BackendError, PartialResultError, PartialResultWarning
-from skesm.fetch.costs import RunInfo, add_costs
 from skesm.fetch.records import Answer, fetch, keep
 from skesm.fetch.request import Request, partial_result
 from skesm.fetch.windows import count_long

@@ -5,6 +5,9 @@ import re
 #: The 20 amino acids in the order of the ESM-2 vocabulary (tokens 4 to 23), and of the columns of ``logits``.
 AMINO_ACIDS = "LAGVSERTIDPKQNFYMHWC"
 
+#: The same in alphabetical order: that of the baselines' columns, and of ties between amino acids.
+ALPHABETICAL = "".join(sorted(AMINO_ACIDS))
+
 #: Letters that are no single amino acid but have a token of their own: any, Asx, Sec, Glx, Pyl.
 AMBIGUOUS = "XBUZO"
 

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from skesm._messages import first_and_more
 from skesm.exceptions import InvalidSequenceError
-from skesm.sequences.alphabet import AMINO_ACIDS, MASK_SYMBOL, count_residues, split_residues
+from skesm.sequences.alphabet import ALPHABETICAL, AMINO_ACIDS, MASK_SYMBOL, count_residues, split_residues
 
 #: How a reference is learnt from the sequences that are fitted, in place of one that is given; None is the consensus.
 MOST_COMMON, FIRST = "most_common", "first"
 LEARNT = (None, MOST_COMMON, FIRST)
 
-_ROWS_SHOWN = 5
 _MASK_BYTE = "\x00"  # one byte for "<mask>", so that a byte is a residue
 
 _COLUMN = np.full(256, -1, dtype=np.intp)
@@ -162,7 +162,7 @@ def learn_reference(sequences: Sequence[str], how: str | None) -> str:
         "remove these rows, or give the reference",
     )
     columns = np.stack([own_columns(sequence) for sequence in sequences])
-    alphabet = sorted(AMINO_ACIDS)
+    alphabet = ALPHABETICAL
     counts = np.stack([(columns == AMINO_ACIDS.index(a)).sum(axis=0) for a in alphabet])
     return "".join(
         alphabet[best] if count else "X" for best, count in zip(counts.argmax(axis=0), counts.max(axis=0), strict=True)
@@ -202,6 +202,5 @@ def mask_each(sequence: str, positions: Iterable[int]) -> list[str]:
 def _refuse(rows: list[int], problem: str, describe: Callable[[int], str]) -> None:
     """Raise InvalidSequenceError if there are rows with a problem; the first are described."""
     if rows:
-        more = [f"and {len(rows) - _ROWS_SHOWN} more"] if len(rows) > _ROWS_SHOWN else []
-        listed = "".join(f"\n  {line}" for line in [*map(describe, rows[:_ROWS_SHOWN]), *more])
-        raise InvalidSequenceError(f"{len(rows)} {problem}:{listed}", rows)
+        listed = first_and_more(map(describe, rows), "\n  ")
+        raise InvalidSequenceError(f"{len(rows)} {problem}:\n  {listed}", rows)
