@@ -1,13 +1,13 @@
 """Protein sequences to features with ESM-2, as scikit-learn transformers."""
 
-from skesm._attention_summarizer import ESM2AttentionSummarizer
-from skesm._compute_outputs import compute_outputs
-from skesm._contact_summarizer import ESM2ContactSummarizer
-from skesm._embedder import ESM2Embedder
-from skesm._logit_summarizer import ESM2LogitSummarizer
-from skesm._mutations import apply_mutations
-from skesm._residue_embedder import ESM2ResidueEmbedder
-from skesm._variant_scorer import ESM2VariantScorer
+from skesm.features.attention_summarizer import ESM2AttentionSummarizer
+from skesm.features.compute_outputs import compute_outputs
+from skesm.features.contact_summarizer import ESM2ContactSummarizer
+from skesm.features.embedder import ESM2Embedder
+from skesm.features.logit_summarizer import ESM2LogitSummarizer
+from skesm.features.residue_embedder import ESM2ResidueEmbedder
+from skesm.features.variant_scorer import ESM2VariantScorer
+from skesm.sequences.mutations import apply_mutations
 
 __version__ = "0.1.0"
 

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from skesm._outputs import OutputSpec
 from skesm.backends import Batch, LocalBackend
 from skesm.datasets import load_gfp_fluorescence
 from skesm.exceptions import BackendError, PartialResultError
+from skesm.outputs.spec import OutputSpec
 
 MakeCheckpoint = Callable[..., Path]
 

@@ -21,55 +21,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 MOST_LINES = 450
 
-#: Each unit, a module or a package of skesm, and the units that it may import. Arrows point upwards only.
-ARROWS: dict[str, set[str]] = {
-    "exceptions": set(),
-    "_alphabet": set(),
-    "_optional": {"exceptions"},
-    "_outputs": {"_alphabet"},
-    "_pooling": {"_outputs"},
-    "_variants": {"_alphabet", "exceptions"},
-    "_contacts": {"_outputs"},
-    "_derived": {"_alphabet", "_contacts", "_outputs", "_variants"},
-    "_summaries": {"_outputs", "_alphabet", "_variants"},
-    "_sequences": {"_alphabet", "exceptions"},
-    "_mutations": {"_alphabet", "_sequences", "exceptions"},
-    "_reference": {"_sequences", "_variants"},
-    "esm2": {"_alphabet", "_optional", "_outputs", "_pooling", "exceptions"},
-    "cache": {"_optional", "_outputs", "exceptions"},
-    "protocol": {"_alphabet", "_outputs", "esm2", "exceptions"},
-    "backends": {"_alphabet", "_optional", "_outputs", "esm2", "exceptions", "protocol"},
-    "_windows": {"_alphabet", "_outputs", "backends", "esm2", "exceptions"},
-    "_road": {"_alphabet", "_derived", "_outputs", "_windows", "backends", "cache", "esm2", "exceptions"},
-    "_run": {"_alphabet", "_outputs", "_road", "_windows", "backends", "esm2", "exceptions"},
-    "_masked": {"_alphabet", "_outputs", "_run", "_variants"},
-    "_base": {"_alphabet", "_outputs", "_road", "_run", "_sequences", "backends", "cache", "esm2", "exceptions"},
-    "_embedder": {"_base", "_derived", "_outputs", "_reference", "_run", "_variants", "backends", "esm2"},
-    "_logit_summarizer": {"_base", "_masked", "_outputs", "_run", "_summaries", "_variants", "backends", "esm2"},
-    "_contact_summarizer": {"_base", "_contacts", "_outputs", "_run", "backends", "esm2"},
-    "_attention_summarizer": {"_base", "_outputs", "_run", "backends", "esm2"},
-    "_residue_embedder": {"_alphabet", "_base", "_outputs", "_run", "_variants", "backends", "esm2"},
-    "_compute_outputs": {"_base", "_outputs", "_run", "_variants", "backends"},
-    "_variant_scorer": {
-        *("_alphabet", "_base", "_masked", "_outputs", "_reference", "_run", "_summaries", "_variants", "backends"),
-    },
-    "__init__": {
-        *("_attention_summarizer", "_compute_outputs", "_contact_summarizer", "_embedder", "_logit_summarizer"),
-        *("_mutations", "_residue_embedder", "_variant_scorer"),
-    },
-    "io": {"_optional", "_sequences", "exceptions"},
-    "datasets": {"_optional", "exceptions"},
-    "benchmark": {"__init__", "_optional", "backends", "exceptions"},
-    "server": {"__init__", "_alphabet", "_optional", "_outputs", "_road", "backends", "esm2", "exceptions", "protocol"},
-    "models": {"_outputs", "backends", "esm2", "exceptions"},
-    "cli": {
-        *("__init__", "_optional", "backends", "benchmark", "cache", "datasets", "esm2", "exceptions", "io", "models"),
-        "server",
-    },
-    "__main__": {"cli"},
-}
+#: The floors of the house, from the ground up: modules and folders of skesm. Each imports only what stands before it.
+FLOORS = (
+    *("exceptions", "_messages", "_optional", "sequences", "outputs", "esm2", "protocol", "cache", "backends", "fetch"),
+    *("features", "__init__", "models", "io", "datasets", "model_selection", "benchmark", "design", "server", "cli"),
+    "__main__",
+)
 
-#: Arrows inside and between packages that are narrower than those of their unit: (importers, what they may not import).
+#: Arrows that are narrower than those of their floors: (importers, what they may not import).
 FORBIDDEN = [
     # local knows nothing of remote, and remote nothing of weights
     ("skesm.backends.local", r"skesm\.(backends\.biolm|protocol)"),
@@ -78,24 +37,17 @@ FORBIDDEN = [
     ("skesm.server.*", r"skesm\.backends\.biolm"),
 ]
 
-#: What units may import of others' packages; those not named may import any dependency.
+#: What floors may import of others' packages; those not named may import any dependency.
 THIRD_PARTY: dict[str, set[str]] = {
     "exceptions": set(),
-    "_alphabet": set(),
+    "_messages": set(),
     "_optional": set(),
-    "_outputs": {"numpy"},
-    "_pooling": {"numpy"},
-    "_variants": {"numpy"},
-    "_contacts": {"numpy"},
-    "_derived": {"numpy"},
-    "_summaries": {"numpy"},
-    "_windows": {"numpy"},
-    "_masked": {"numpy"},
-    "_sequences": {"numpy"},
+    "sequences": {"numpy"},
+    "outputs": {"numpy"},
     "protocol": {"numpy"},
     "esm2": {"numpy", "threadpoolctl", "huggingface_hub", "filelock", "torch"},
     "cache": {"numpy", "joblib", "filelock"},
-    "_road": {"tqdm"},
+    "fetch": {"numpy", "tqdm"},
     "io": {"numpy"},
     "datasets": {"numpy", "sklearn", "requests"},
 }
@@ -123,10 +75,10 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
-def unit_of(name: str) -> str:
-    """Top module or package inside skesm that `name` belongs to."""
+def floor_of(name: str) -> str:
+    """The module or folder of skesm that `name` belongs to; names that skesm itself exports belong to its __init__."""
     part = name.split(".")[1] if "." in name else "__init__"
-    return part if part in ARROWS or (PACKAGE / part).is_dir() or (PACKAGE / f"{part}.py").is_file() else "__init__"
+    return part if (PACKAGE / part).is_dir() or (PACKAGE / f"{part}.py").is_file() else "__init__"
 
 
 @cache
@@ -196,23 +148,36 @@ sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
 # arrows ---------------------------------------------------------------------------------------------------------------
 
 
-def test_every_module_has_its_place() -> None:
-    assert {unit_of(name_of(path)) for path in MODULES} == set(ARROWS)
+def module_of(name: str) -> str:
+    """The module that an imported name is, or comes from."""
+    path = ROOT.joinpath(*name.split("."))
+    if path.with_suffix(".py").is_file():
+        return name
+    return f"{name}.__init__" if path.is_dir() else module_of(name.rpartition(".")[0])
 
 
-def test_arrows_have_no_circle() -> None:
-    placed: set[str] = set()
-    while rest := [unit for unit in ARROWS if unit not in placed]:
-        free = {unit for unit in rest if ARROWS[unit] <= placed}
-        assert free, f"a circle among {rest}"
-        placed |= free
+def test_every_module_has_its_floor() -> None:
+    assert {floor_of(name_of(path)) for path in MODULES} <= set(FLOORS)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_arrows(path: Path) -> None:
-    unit = unit_of(name_of(path))
-    imported = {unit_of(name) for name in all_imports(path) if name.partition(".")[0] == "skesm"}
-    assert imported <= ARROWS[unit] | {unit}
+def test_floors(path: Path) -> None:
+    floor = floor_of(name_of(path))
+    imported = {floor_of(name) for name in all_imports(path) if name.partition(".")[0] == "skesm"}
+    assert imported <= {*FLOORS[: FLOORS.index(floor)], floor}
+
+
+def test_imports_inside_a_folder_have_no_circle() -> None:
+    imported = {
+        name_of(path): {module_of(name) for name in all_imports(path) if name.partition(".")[0] == "skesm"}
+        - {name_of(path)}
+        for path in MODULES
+    }
+    placed: set[str] = set()
+    while rest := imported.keys() - placed:
+        free = {name for name in rest if imported[name] <= placed}
+        assert free, f"a circle among {sorted(rest)}"
+        placed |= free
 
 
 @pytest.mark.parametrize(("importers", "pattern"), FORBIDDEN)
@@ -225,25 +190,26 @@ def test_narrower_arrows(importers: str, pattern: str) -> None:
     assert not found - own
 
 
-def test_only_the_road_knows_backends_and_store() -> None:
+def test_only_fetch_knows_backends_and_store() -> None:
     def users_of(part: str) -> set[str]:
         return {
-            unit_of(name_of(path))
+            floor_of(name_of(path))
             for path in MODULES
-            if any(unit_of(name) == part for name in all_imports(path) if name.startswith("skesm"))
+            if any(floor_of(name) == part for name in all_imports(path) if name.startswith("skesm"))
         } - {part}
 
-    assert users_of("cache") <= {"_base", "_road", "cli"}  # the base knows where a relative memory lay, and no store
-    assert users_of("_road") <= {"_base", "_run", "server"}
+    # the base knows where a relative memory lay, and no store
+    assert users_of("cache") <= {"features", "fetch", "cli"}
+    assert users_of("fetch") <= {"features", "server"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_third_parties(path: Path) -> None:
-    unit = unit_of(name_of(path))
+    floor = floor_of(name_of(path))
     others = {name.partition(".")[0] for name in all_imports(path)} - sys.stdlib_module_names - {"skesm"}
-    if unit in THIRD_PARTY:
-        assert others <= THIRD_PARTY[unit]
-    if unit == "server":
+    if floor in THIRD_PARTY:
+        assert others <= THIRD_PARTY[floor]
+    if floor == "server":
         return  # imported by nobody who has not asked for a server
     declared = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in PROJECT["dependencies"]}  # type: ignore[index]
     distributions = packages_distributions()
@@ -258,7 +224,7 @@ def test_third_parties(path: Path) -> None:
 def test_import_brings_in_little() -> None:
     out = in_new_process("import sys, skesm; print(*sys.modules, sep='\\n')")
     loaded = set(out.split())
-    assert "skesm._embedder" in loaded
+    assert "skesm.features.embedder" in loaded
     assert not loaded & {*HEAVY, "http.server"}
     assert not {name for name in loaded if name.startswith(LATER_PARTS)}
 
@@ -353,7 +319,7 @@ def test_extras_that_errors_name_exist() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_nothing_is_printed_outside_the_command_line(path: Path) -> None:
-    if unit_of(name_of(path)) != "cli":
+    if floor_of(name_of(path)) != "cli":
         assert not [call.lineno for call in calls_in(path) if ast.unparse(call.func) == "print"]
 
 

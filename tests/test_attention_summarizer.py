@@ -12,9 +12,9 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import FeatureUnion, make_pipeline
 
 from skesm import ESM2AttentionSummarizer, ESM2Embedder
-from skesm._attention_summarizer import STATISTICS, received_entropy
 from skesm.cache import info
 from skesm.exceptions import TruncationWarning
+from skesm.features.attention_summarizer import STATISTICS, received_entropy
 
 N_HEADS, N_LAYERS = 4, 2  # of tiny_checkpoint
 SEQUENCES = ["MKTAYIAKQRQISFVKSHFSRQLEERLGLI", "W", "GSH<mask>SLFDFFK", "ACDEFGHIKLMNPQRSTVWYX"]

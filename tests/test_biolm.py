@@ -29,10 +29,9 @@ import pytest
 import requests
 from sklearn.base import clone
 
-from skesm._outputs import OutputSpec
-from skesm.backends.base import resolve_backend
 from skesm.backends.biolm import BioLMBackend
 from skesm.backends.biolm.throttle import Timing
+from skesm.backends.resolve import resolve_backend
 from skesm.exceptions import (
     AuthenticationError,
     BackendError,
@@ -42,6 +41,7 @@ from skesm.exceptions import (
     RequestRejectedError,
     ServiceUnavailableError,
 )
+from skesm.outputs.spec import OutputSpec
 
 HERE = Path(__file__).parent
 MODEL, LAYER, WIDTH = "esm2-8m", 6, 320
@@ -684,7 +684,7 @@ def test_no_worker_runs_ahead(service):
 
 CHILD = """
     import json, os, signal, sys, threading
-    from skesm._outputs import OutputSpec
+    from skesm.outputs.spec import OutputSpec
     from skesm.backends.biolm import BioLMBackend
 
     url, path, how = sys.argv[1:]

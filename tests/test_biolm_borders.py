@@ -17,7 +17,6 @@ import pytest
 from urllib3.connection import HTTPConnection
 
 from skesm import ESM2AttentionSummarizer, ESM2LogitSummarizer, ESM2VariantScorer
-from skesm._outputs import OutputSpec
 from skesm.backends import BioLMBackend
 from skesm.backends.biolm.auth import Auth
 from skesm.exceptions import (
@@ -29,6 +28,7 @@ from skesm.exceptions import (
     RequestRejectedError,
     ServiceUnavailableError,
 )
+from skesm.outputs.spec import OutputSpec
 
 _spec = importlib.util.spec_from_file_location("biolm_tests", Path(__file__).with_name("test_biolm.py"))
 biolm_tests = importlib.util.module_from_spec(_spec)
@@ -44,7 +44,7 @@ LOGITS = OutputSpec("logits")
 
 CHILD = """
     import resource, sys
-    from skesm._outputs import OutputSpec
+    from skesm.outputs.spec import OutputSpec
     from skesm.backends.biolm import BioLMBackend
     from skesm.exceptions import BackendError
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skesm._alphabet import AMINO_ACIDS
-from skesm._outputs import OutputSpec, parse_outputs, validate_record
 from skesm.backends.biolm.limits import Limits, read_limits
 from skesm.esm2.spec import find_registered
 from skesm.exceptions import InvalidAnswerError
+from skesm.outputs.spec import OutputSpec, parse_outputs, validate_record
 from skesm.protocol import answers, errors, wire
+from skesm.sequences.alphabet import AMINO_ACIDS
 
 #: Cut: the first four channels of each vector, the first twelve residues of contacts, some sequences.
 ANSWERS = json.loads((Path(__file__).parent / "data" / "biolm_answers.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The record store, used as the road uses it: by many processes and threads, killed, damaged, full and read-only.
+"""The record store, used as `skesm.fetch` uses it: by many processes and threads, killed, damaged, full and read-only.
 
 Run as a script, this file is the process that the tests start, kill or crowd.
 """
@@ -30,7 +30,6 @@ import joblib
 import numpy as np
 import pytest
 
-from skesm._outputs import Namespace, OutputSpec, Windows, parse_outputs
 from skesm.cache import (
     RecordStore,
     export,
@@ -45,6 +44,8 @@ from skesm.cache import (
 )
 from skesm.esm2.spec import find_registered
 from skesm.exceptions import StoreError, StoreWarning
+from skesm.outputs.spec import Namespace, OutputSpec, parse_outputs
+from skesm.outputs.types import Windows
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -94,7 +95,7 @@ def assert_right(records, sequences, outputs=(MEAN,)):
 
 
 def drive(location, sequences, log, *, batch=25, delay=0.0):
-    """The road in small: what is missing is claimed, computed batch by batch and stored; others' is awaited."""
+    """A fetch in small: what is missing is claimed, computed batch by batch and stored; others' is awaited."""
     with RecordStore(location, NAMESPACE) as store, open(log, "a", buffering=1) as file:
         while missing := [s for s, r in zip(sequences, store.get(sequences, [MEAN]), strict=True) if r is None]:
             with store.claim(missing, [MEAN]) as mine:
@@ -867,7 +868,7 @@ def test_forks_beside_a_busy_store_do_not_hang(tmp_path: Path) -> None:
 import os, sys, threading
 import numpy as np
 from pathlib import Path
-from skesm._outputs import Namespace, OutputSpec
+from skesm.outputs.spec import Namespace, OutputSpec
 from skesm.cache import RecordStore
 output, done = OutputSpec("mean", 1), threading.Event()
 def work():

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from skesm._outputs import Namespace, OutputSpec
 from skesm.cache import RecordStore, find_location, info, prune, recall_model, remember_model, resolve_location, verify
 from skesm.exceptions import StoreWarning
+from skesm.outputs.spec import Namespace, OutputSpec
 
 NAMESPACE = Namespace("toy", "sha256:00", "fp32")
 OUTPUTS = (OutputSpec("mean", 1), OutputSpec("logits"))

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from skesm import ESM2Embedder
-from skesm._outputs import Namespace, OutputSpec
 from skesm.cache import MergeReport, RecordStore, info, merge, recall_model, resolve_location, sequence_digest, verify
 from skesm.cli import main
 from skesm.exceptions import StoreError, StoreWarning
+from skesm.outputs.spec import Namespace, OutputSpec
 
 MEAN, RESIDUES = OutputSpec("mean", 1), OutputSpec("residues", 1)
 TOY = Namespace("toy", "sha256:00", "fp32")

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from skesm._outputs import Namespace, OutputSpec
 from skesm.cache import RecordStore, info, prune, verify
 from skesm.cli import main
 from skesm.exceptions import StoreError
+from skesm.outputs.spec import Namespace, OutputSpec
 
 MEAN = OutputSpec("mean", 1)
 TOY = Namespace("toy", "sha256:00", "fp32")

@@ -74,7 +74,7 @@ import warnings
 from pathlib import Path
 import numpy as np
 from skesm import ESM2Embedder
-from skesm._outputs import Namespace, OutputSpec
+from skesm.outputs.spec import Namespace, OutputSpec
 from skesm.cache import RecordStore, export, info, prune, recall_model, remember_model, resolve_location, verify
 from skesm.exceptions import StoreWarning
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from skesm._outputs import OutputSpec
 from skesm.backends import BioLMBackend, LocalBackend
 from skesm.esm2.checkpoint import CONFIG, INDEX, SINGLE, find_spec, locate
 from skesm.esm2.tokenizer import VOCABULARY
@@ -20,6 +19,7 @@ from skesm.esm2.torch_engine import TorchEngine
 from skesm.esm2.weights.files import WeightsFiles
 from skesm.esm2.weights.parameters import read_parameters
 from skesm.exceptions import BackendError, CheckpointError, CheckpointNotFoundError
+from skesm.outputs.spec import OutputSpec
 
 SEQUENCES = ["MKTAYIAKQR", "GS<mask>XB"]
 OUTPUTS = [OutputSpec("mean", 2), OutputSpec("residues", 1), OutputSpec("logits")]

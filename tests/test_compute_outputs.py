@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from skesm import ESM2Embedder, compute_outputs
-from skesm._contacts import contact_profile
-from skesm._outputs import parse_outputs
 from skesm.backends import LocalBackend
 from skesm.exceptions import InvalidSequenceError, PartialResultError, TruncationWarning
+from skesm.outputs.contacts import contact_profile
+from skesm.outputs.spec import parse_outputs
 
 SEQUENCES = ["MKTAYIAKQR", "W", "MKTAYIAKQR", "GSH<mask>SLFDFFKX"]
 LENGTHS = [10, 1, 10, 12]

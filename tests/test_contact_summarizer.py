@@ -13,8 +13,6 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import FeatureUnion, make_pipeline
 
 from skesm import ESM2ContactSummarizer, ESM2Embedder
-from skesm._contacts import STATISTICS
-from skesm._outputs import OutputSpec
 from skesm.backends import Batch, LocalBackend
 from skesm.cache import info
 from skesm.exceptions import (
@@ -24,6 +22,8 @@ from skesm.exceptions import (
     PartialResultWarning,
     TruncationWarning,
 )
+from skesm.outputs.contacts import STATISTICS
+from skesm.outputs.spec import OutputSpec
 
 DEFAULT = ["density_short", "density_medium", "density_long", "contact_order"]
 SEQUENCES = [

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from skesm._contacts import STATISTICS, contact_profile
-from skesm._derived import derive, source
-from skesm._outputs import OutputSpec
 from skesm.esm2.spec import find_registered
+from skesm.outputs.contacts import STATISTICS, contact_profile
+from skesm.outputs.derived import derive, source
+from skesm.outputs.spec import OutputSpec
 
 CONTACTS, PROFILE = OutputSpec("contacts"), OutputSpec("contact_profile")
 

@@ -20,12 +20,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import EsmForMaskedLM, EsmForSequenceClassification, EsmModel
 
-from skesm._outputs import OutputSpec
 from skesm.backends import LocalBackend
 from skesm.esm2.checkpoint import find_spec, locate
 from skesm.esm2.tokenizer import tokenize
 from skesm.exceptions import CheckpointError, CheckpointNotFoundError
 from skesm.models import convert, verify
+from skesm.outputs.spec import OutputSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 SEQUENCES = ["MKTAYIAKQR", "GS<mask>XB", "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ"]

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 import skesm
-from skesm._alphabet import AMINO_ACIDS
-from skesm._outputs import OutputSpec
-from skesm._road import keep, travel
 from skesm.backends import LocalBackend
 from skesm.datasets import load_gb1_stability
 from skesm.esm2.spec import REGISTRY, find_registered
 from skesm.esm2.weights.config import spec_from_config
+from skesm.fetch.records import fetch, keep
+from skesm.fetch.request import Request
+from skesm.outputs.spec import OutputSpec
+from skesm.sequences.alphabet import AMINO_ACIDS
 
 FOLDER = Path(skesm.__file__).parent / "esm2" / "weights" / "skesm-mini"
 
@@ -73,7 +74,7 @@ def test_transformers_reads_it_and_agrees() -> None:
     with torch.inference_mode():
         expected = model(tokens, torch.ones_like(tokens), output_hidden_states=True)
     outputs = [OutputSpec("residues", 6), OutputSpec("logits")]
-    record = travel(PROTEINS[:1], outputs, keep, backend=LocalBackend(), model="skesm-mini").values[0]
+    record = fetch(Request(PROTEINS[:1], outputs), keep, model=LocalBackend().model("skesm-mini")).values[0]
     np.testing.assert_allclose(record[outputs[0]], expected.hidden_states[-1][0, 1:-1], atol=1e-5)
     np.testing.assert_allclose(record[outputs[1]], expected.logits[0, 1:-1, 4:24], atol=2e-5)
 
@@ -86,7 +87,7 @@ def test_masked_residues_are_better_predicted_than_by_their_frequency() -> None:
     truth = np.array([AMINO_ACIDS.index(residue) for p in proteins for residue in p])
     places = [i for p in proteins for i in range(len(p))]
     logits = OutputSpec("logits")
-    answer = travel(masked, [logits], keep, backend=LocalBackend(), model="skesm-mini")
+    answer = fetch(Request(masked, [logits]), keep, model=LocalBackend().model("skesm-mini"))
     rows = np.stack([record[logits][i] for record, i in zip(answer.values, places, strict=True)])
     rows = rows - rows.max(axis=1, keepdims=True)
     log_probability = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))

@@ -29,10 +29,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_html_repr, get_tags
 
 from skesm import ESM2AttentionSummarizer, ESM2ContactSummarizer, ESM2Embedder, ESM2LogitSummarizer
-from skesm._alphabet import MASK_SYMBOL
-from skesm._outputs import POOLINGS
 from skesm.backends import LocalBackend
 from skesm.exceptions import CheckpointNotFoundError, InvalidSequenceError, TruncationWarning
+from skesm.outputs.kinds import POOLINGS
+from skesm.sequences.alphabet import MASK_SYMBOL
 
 WIDTH, N_LAYERS = 40, 2  # of tiny_checkpoint
 KINDS = [ESM2Embedder, ESM2LogitSummarizer, ESM2ContactSummarizer, ESM2AttentionSummarizer]
@@ -250,9 +250,9 @@ WRONG_PARAMETERS: list[tuple[dict[str, Any], str]] = [
     ({"layers": [0.5]}, "layers must be one or several whole numbers"),
     ({"layers": [2, -1]}, "name the same columns twice"),
     ({"pooling": "median"}, "'pooling' parameter"),
-    ({"pooling": []}, "pooling must be one or several of mean, max, cls, eos"),
-    ({"pooling": ["mean", "median"]}, "pooling must be one or several of mean, max, cls, eos"),
-    ({"pooling": [["mean"]]}, "pooling must be one or several of mean, max, cls, eos"),
+    ({"pooling": []}, "pooling must be one or several of mean, max, std, cls, eos"),
+    ({"pooling": ["mean", "median"]}, "pooling must be one or several of mean, max, std, cls, eos"),
+    ({"pooling": [["mean"]]}, "pooling must be one or several of mean, max, std, cls, eos"),
     ({"pooling": ["mean", "mean"]}, "name the same columns twice"),
     ({"model": 8}, "'model' parameter"),
     ({"backend": "cuda"}, "'backend' parameter"),

@@ -18,8 +18,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from skesm import ESM2Embedder
-from skesm._outputs import OutputSpec
 from skesm.backends import Batch, LocalBackend
+from skesm.outputs.spec import OutputSpec
 
 
 class CountingBackend(LocalBackend):

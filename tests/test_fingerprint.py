@@ -12,11 +12,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from skesm import ESM2Embedder
-from skesm._outputs import Namespace, OutputSpec
 from skesm.backends import LocalBackend
 from skesm.cache import RecordStore, remember_model, resolve_location
 from skesm.esm2.checkpoint import CONFIG, SINGLE
 from skesm.exceptions import CheckpointNotFoundError
+from skesm.outputs.spec import Namespace, OutputSpec
 
 Tensors = dict[str, np.ndarray]
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skesm._alphabet import AMINO_ACIDS
 from skesm.exceptions import InputFileError
 from skesm.io import Fasta, FastaRecord, iter_fasta, read_fasta
+from skesm.sequences.alphabet import AMINO_ACIDS
 
 TEXT = ">sp|P1|A_B First protein OS=x\nMKTAY\n\nIAKQR\n>P2\ngshmsl\nfd*\n>P2\tagain \nM<mask>X \n"
 EXPECTED = Fasta(["sp|P1|A_B", "P2", "P2"], ["MKTAYIAKQR", "GSHMSLFD", "M<mask>X"], ["First protein OS=x", "", "again"])

@@ -17,7 +17,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
 
 from skesm import ESM2Embedder
-from skesm._outputs import OutputSpec
 from skesm.backends import Batch, LocalBackend
 from skesm.exceptions import (
     BackendError,
@@ -26,6 +25,7 @@ from skesm.exceptions import (
     PartialResultWarning,
     TruncationWarning,
 )
+from skesm.outputs.spec import OutputSpec
 
 WIDTH = 40
 REFERENCE = "MKTAYIAKQRQISFVK"

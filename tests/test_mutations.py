@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skesm import apply_mutations
-from skesm._alphabet import AMINO_ACIDS
 from skesm.datasets import load_gb1_stability
 from skesm.exceptions import InvalidSequenceError
+from skesm.sequences.alphabet import AMINO_ACIDS
 
 REFERENCE = "MKTAYIAKQRQISFVKSHFSRQ"
 

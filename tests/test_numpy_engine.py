@@ -17,8 +17,6 @@ import threadpoolctl
 from scipy.special import erf
 
 from skesm import ESM2Embedder
-from skesm._alphabet import AMINO_ACIDS
-from skesm._outputs import OutputSpec
 from skesm.backends import LocalBackend
 from skesm.esm2.batching import plan_packs
 from skesm.esm2.checkpoint import locate
@@ -26,6 +24,8 @@ from skesm.esm2.numpy_engine import SHARED_LIMIT, SHARED_ROWS, SIZE_TRIALS, SPLI
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.weights.files import WeightsFiles
 from skesm.esm2.weights.parameters import read_parameters
+from skesm.outputs.spec import OutputSpec
+from skesm.sequences.alphabet import AMINO_ACIDS
 
 OUTPUTS = [
     OutputSpec("mean", 2),

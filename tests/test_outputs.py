@@ -9,18 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skesm._outputs import (
-    ATTENTION_KINDS,
-    CONTACT_PROFILE,
-    CONTACTS,
-    HEAD_KINDS,
-    LAYER_KINDS,
-    FloatArray,
-    OutputSpec,
-    parse_outputs,
-    resolve_layer,
-    validate_record,
-)
+from skesm.outputs.kinds import ATTENTION_KINDS, CONTACT_PROFILE, CONTACTS, HEAD_KINDS, LAYER_KINDS
+from skesm.outputs.spec import OutputSpec, parse_outputs, resolve_layer, validate_record
+from skesm.outputs.types import FloatArray
 
 MEAN = OutputSpec("mean", 2)
 LOGITS = OutputSpec("logits")

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from skesm._alphabet import AMINO_ACIDS
-from skesm._outputs import LAYER_KINDS, FloatArray, OutputSpec
 from skesm.backends import LocalBackend
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, VOCABULARY, tokenize
+from skesm.outputs.kinds import LAYER_KINDS
+from skesm.outputs.spec import OutputSpec
+from skesm.outputs.types import FloatArray
+from skesm.sequences.alphabet import AMINO_ACIDS
 
 TOLERANCE = 1e-5
 ENGINES = ("numpy", "torch")

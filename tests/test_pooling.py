@@ -7,8 +7,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from skesm._outputs import POOLINGS, FloatArray
-from skesm._pooling import pool
+from skesm.outputs.kinds import LAYER_KINDS
+from skesm.outputs.pooling import pool, std_rows
+from skesm.outputs.types import FloatArray
 
 
 def tokens(length: int, width: int = 5, seed: int = 0) -> FloatArray:
@@ -26,6 +27,14 @@ def test_mean_and_max_are_over_residues_only(length: int) -> None:
     assert pool(rows, "max").tolist() == [max(column) for column in rows[1:-1].T.tolist()]
 
 
+@pytest.mark.parametrize("length", [1, 2, 7, 1022])
+def test_standard_deviation(length: int) -> None:
+    residues = tokens(length)[1:-1]
+    columns = [[Fraction(float(x)) for x in column] for column in residues.T]
+    variances = [sum((x - sum(column) / length) ** 2 for x in column) / length for column in columns]
+    np.testing.assert_allclose(std_rows(residues), np.sqrt([float(v) for v in variances]), rtol=1.2e-7, atol=0)
+
+
 @pytest.mark.parametrize("length", [1, 7])
 def test_tokens_of_their_own(length: int) -> None:
     rows = tokens(length)
@@ -39,7 +48,7 @@ def test_mean_of_long_sequences_does_not_drift() -> None:
     assert pool(rows, "mean")[0] == np.float32(0.1)  # float32 summation would be 1e-4 off
 
 
-@pytest.mark.parametrize("kind", [*POOLINGS, "residues"])
+@pytest.mark.parametrize("kind", LAYER_KINDS)
 def test_result_is_float32_and_owns_its_memory(kind: str) -> None:
     rows = tokens(4)
     value = pool(rows, kind)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from skesm._outputs import OutputSpec
 from skesm.backends import LocalBackend
 from skesm.esm2 import processor
 from skesm.esm2.processor import has_bfloat16
 from skesm.exceptions import SlowNumericsWarning
+from skesm.outputs.spec import OutputSpec
 
 
 @pytest.mark.parametrize(

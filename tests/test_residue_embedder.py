@@ -17,9 +17,9 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.utils import get_tags
 
 from skesm import ESM2Embedder, ESM2ResidueEmbedder, compute_outputs
-from skesm._alphabet import AMINO_ACIDS
 from skesm.backends import LocalBackend
 from skesm.exceptions import InvalidSequenceError, PartialResultError, PartialResultWarning, TruncationWarning
+from skesm.sequences.alphabet import AMINO_ACIDS
 
 WIDTH = 40  # of tiny_checkpoint, which has two layers
 LENGTH = 16

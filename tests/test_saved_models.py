@@ -17,12 +17,13 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import EsmConfig
 
-from skesm._alphabet import AMINO_ACIDS
-from skesm._outputs import FloatArray, OutputSpec
 from skesm.backends import LocalBackend
 from skesm.esm2.checkpoint import SINGLE, locate
 from skesm.esm2.tokenizer import tokenize
 from skesm.exceptions import CheckpointError
+from skesm.outputs.spec import OutputSpec
+from skesm.outputs.types import FloatArray
+from skesm.sequences.alphabet import AMINO_ACIDS
 
 TOLERANCE = 1e-5  # of the layer's scale, see test_parity.py
 N_LAYERS = 2

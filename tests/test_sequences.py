@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from skesm import ESM2AttentionSummarizer, ESM2ContactSummarizer, ESM2Embedder, ESM2VariantScorer
-from skesm._alphabet import AMBIGUOUS, AMINO_ACIDS, count_residues
-from skesm._sequences import clean_reference, clean_sequences
 from skesm.exceptions import InvalidSequenceError, SuspiciousSequenceWarning, TruncationWarning
+from skesm.sequences.alphabet import AMBIGUOUS, AMINO_ACIDS, count_residues
+from skesm.sequences.clean import clean_reference, clean_sequences
 
 #: Good rows among the bad ones; no error message may show a part of it.
 CANARY = "WCHWMYFQKWNCHHWY"

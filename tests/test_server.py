@@ -24,9 +24,9 @@ import pytest
 import requests
 from scipy.special import log_softmax
 
-from skesm._outputs import OutputSpec, Record, parse_outputs
 from skesm.backends import LocalBackend
 from skesm.backends.biolm.limits import read_limits
+from skesm.outputs.spec import OutputSpec, Record, parse_outputs
 from skesm.server import ServerConfig, serve
 
 pytest.importorskip("starlette", reason="needs the extra 'server'")

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import numpy as np
 import pytest
 
-from skesm._outputs import OutputSpec, Record
+from skesm.outputs.spec import OutputSpec, Record
 from skesm.server._batcher import Batcher, Compute, Computed
 from skesm.server._metrics import Metrics
 

@@ -22,7 +22,6 @@ from skesm import (
     ESM2ResidueEmbedder,
     ESM2VariantScorer,
 )
-from skesm._outputs import OutputSpec, Record, parse_outputs
 from skesm.backends import LocalBackend
 from skesm.backends.biolm import BioLMBackend
 from skesm.exceptions import (
@@ -31,6 +30,7 @@ from skesm.exceptions import (
     PartialResultError,
     RequestRejectedError,
 )
+from skesm.outputs.spec import OutputSpec, Record, parse_outputs
 
 pytest.importorskip("starlette", reason="needs the extra 'server'")
 pytest.importorskip("uvicorn", reason="needs the extra 'server'")
@@ -91,7 +91,7 @@ def test_features_are_those_of_the_local_backend(
     local = LocalBackend(num_threads=1)
     remote = BioLMBackend(url, dialect=dialect)
     layers = [-1] if dialect == "v1" else [-1, 2]
-    poolings = ["mean"] if dialect == "v1" else ["mean", "cls", "max"]
+    poolings = ["mean"] if dialect == "v1" else ["mean", "cls", "max", "std"]
     ours = ESM2Embedder(MODEL, layers=layers, pooling=poolings, backend=remote).transform(sequences)
     expected = ESM2Embedder(str(checkpoint_8m), layers=layers, pooling=poolings, backend=local).transform(sequences)
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
@@ -249,7 +249,7 @@ def test_what_the_server_refuses_is_isolated(url: str, dialect: str) -> None:
     assert done == {0, 2}
 
 
-def test_what_is_derived_on_the_road_works_remotely_too(url: str, checkpoint_8m: Path) -> None:
+def test_derived_outputs_work_remotely_too(url: str, checkpoint_8m: Path) -> None:
     """A remote service answers residues and logits; what compares with a reference is made of them here."""
     reference, variants = "MKTAYIAKQR", ["MKTWYIAKQR", "AKTAYIAKQG", "MKTAYIAKQR"]
     remote, local = BioLMBackend(url), LocalBackend(num_threads=1)

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skesm._outputs import OutputSpec
 from skesm.backends import LocalBackend
 from skesm.esm2.spec import find_registered
+from skesm.outputs.spec import OutputSpec
 from skesm.server import Gatekeeper, Limits, ServerConfig
 from skesm.server._config import is_loopback
 from skesm.server._logs import FIELDS, JsonLines, NoFlood

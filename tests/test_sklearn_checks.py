@@ -29,7 +29,7 @@ from skesm import (
     ESM2LogitSummarizer,
     ESM2ResidueEmbedder,
 )
-from skesm._alphabet import AMINO_ACIDS
+from skesm.sequences.alphabet import AMINO_ACIDS
 
 #: What scikit-learn yields for any transformer of a numeric table.
 YIELDED = (

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from skesm._outputs import OutputSpec
 from skesm.backends import LocalBackend
 from skesm.esm2 import stopping
 from skesm.esm2.checkpoint import locate
 from skesm.esm2.tokenizer import tokenize
+from skesm.outputs.spec import OutputSpec
 
 MEAN = OutputSpec("mean", 2)
 

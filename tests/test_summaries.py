@@ -17,14 +17,14 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from skesm import ESM2Embedder, ESM2LogitSummarizer
-from skesm._alphabet import AMINO_ACIDS
-from skesm._derived import derive
-from skesm._masked import known_positions, masked_rows
-from skesm._outputs import OutputSpec
-from skesm._summaries import LOGITS, MASKED, STATISTICS, Predictions, log_likelihood
-from skesm._variants import mask_each, own_columns
 from skesm.backends import Batch, LocalBackend
 from skesm.exceptions import BackendError, InvalidSequenceError, PartialResultError, PartialResultWarning
+from skesm.features.masked import known_positions, masked_rows
+from skesm.features.summaries import LOGITS, MASKED, STATISTICS, Predictions
+from skesm.outputs.derived import derive
+from skesm.outputs.spec import OutputSpec
+from skesm.sequences.alphabet import AMINO_ACIDS
+from skesm.sequences.variants import mask_each, own_columns
 
 ONE_PASS = [name for name, statistic in STATISTICS.items() if statistic.output == LOGITS]
 PSEUDO = [name for name, statistic in STATISTICS.items() if statistic.output == MASKED]
@@ -110,7 +110,8 @@ def test_likelihood_is_biolm_s_log_prob() -> None:
     for row, residue in zip(logits.astype(float), sequence, strict=True):
         if residue in AMINO_ACIDS:
             expected += row[AMINO_ACIDS.index(residue)] - math.log(sum(map(math.exp, row - row.max()))) - row.max()
-    assert log_likelihood(logits, sequence) == pytest.approx(expected, rel=1e-12)
+    predictions = Predictions(logits, own_columns(sequence))
+    assert STATISTICS["log_likelihood"].function(predictions) == pytest.approx(expected, rel=1e-12)
 
 
 # against transformers -------------------------------------------------------------------------------------------------
@@ -296,13 +297,13 @@ def test_embedder_finds_what_was_prefetched(tiny_checkpoint: Path, counting: Cou
     assert len(counting.calls) == 2
 
 
-def test_many_masked_copies_travel_in_parts(
+def test_many_masked_copies_are_fetched_in_parts(
     tiny_checkpoint: Path, counting: CountingBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     summarizer = ESM2LogitSummarizer(tiny_checkpoint, statistics="pseudo_perplexity", backend=counting)
     whole = summarizer.transform(SEQUENCES)
     counting.calls.clear()
-    monkeypatch.setattr("skesm._masked._COPIES", 12)
+    monkeypatch.setattr("skesm.features.masked._COPIES", 12)
     np.testing.assert_array_equal(summarizer.transform(SEQUENCES), whole)
     assert [len(sequences) for sequences, _ in counting.calls] == [11, 5, 60]
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skesm._alphabet import AMBIGUOUS, AMINO_ACIDS
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, CLS, EOS, MASK, PAD, UNK, VOCABULARY, tokenize
+from skesm.sequences.alphabet import AMBIGUOUS, AMINO_ACIDS
 
 
 def test_the_vocabulary_is_that_of_the_published_models() -> None:

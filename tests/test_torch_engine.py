@@ -11,7 +11,6 @@ import pytest
 import threadpoolctl
 import torch
 
-from skesm._outputs import OutputSpec
 from skesm.backends import LocalBackend
 from skesm.esm2.checkpoint import locate
 from skesm.esm2.tokenizer import tokenize
@@ -21,6 +20,7 @@ from skesm.esm2.torch_linear import PlainLinear
 from skesm.esm2.weights.files import WeightsFiles
 from skesm.esm2.weights.parameters import read_parameters
 from skesm.exceptions import BackendError, MissingDependencyError
+from skesm.outputs.spec import OutputSpec
 
 MEAN = OutputSpec("mean", 2)
 OUTPUTS = [MEAN, OutputSpec("max", 1), OutputSpec("cls", 0), OutputSpec("residues", 2), OutputSpec("logits")]

@@ -22,11 +22,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
 
 from skesm import ESM2Embedder, ESM2LogitSummarizer, ESM2VariantScorer
-from skesm._alphabet import AMINO_ACIDS
-from skesm._outputs import OutputSpec
-from skesm._variant_scorer import STRATEGIES
 from skesm.backends import Batch, LocalBackend
 from skesm.exceptions import BackendError, InvalidSequenceError, PartialResultError, PartialResultWarning
+from skesm.features.variant_scorer import STRATEGIES
+from skesm.outputs.spec import OutputSpec
+from skesm.sequences.alphabet import AMINO_ACIDS
 
 REFERENCE = "MKTAYIAKQRXISFVK"  # an X that all share
 VARIANTS = [

@@ -7,10 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skesm._alphabet import AMBIGUOUS, AMINO_ACIDS, MASK_SYMBOL
-from skesm._derived import compared_positions, derive, source
-from skesm._outputs import OutputSpec, parse_outputs
-from skesm._variants import (
+from skesm.esm2.spec import find_registered
+from skesm.exceptions import InvalidSequenceError
+from skesm.outputs.derived import derive, source
+from skesm.outputs.pooling import compared_positions
+from skesm.outputs.spec import OutputSpec, parse_outputs
+from skesm.sequences.alphabet import AMBIGUOUS, AMINO_ACIDS, MASK_SYMBOL
+from skesm.sequences.variants import (
     check_lengths,
     check_scorable,
     differences,
@@ -19,8 +22,6 @@ from skesm._variants import (
     mask_each,
     own_columns,
 )
-from skesm.esm2.spec import find_registered
-from skesm.exceptions import InvalidSequenceError
 
 SYMBOLS = st.lists(st.sampled_from([*AMINO_ACIDS, *AMBIGUOUS, MASK_SYMBOL]), min_size=1, max_size=12)
 REFERENCE = "MKTAYIAKQR"
@@ -139,7 +140,7 @@ def test_names_of_derived_outputs() -> None:
     ("fields", "message"),
     [
         (("mutated", 2), "needs a reference"),
-        (("mean", 2, "MKT"), "needs a reference"),
+        (("mean", 2, "MKT"), "has no reference"),
         (("mutated", None, "MKT"), "needs a layer"),
         (("mask_logits", 2), "has no layer"),
     ],

@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skesm import ESM2Embedder, ESM2LogitSummarizer, ESM2VariantScorer
-from skesm._outputs import FloatArray, OutputSpec, Windows
-from skesm._windows import bounds, cut, merge, run_windows
 from skesm.backends import LocalBackend
 from skesm.backends.base import Batch
 from skesm.exceptions import BackendError, InvalidSequenceError, PartialResultError, PartialResultWarning
+from skesm.fetch.windows import WindowedModel
+from skesm.outputs.spec import OutputSpec
+from skesm.outputs.types import FloatArray, Windows
+from skesm.outputs.windows import bounds, cut, join_rows
 
 SIZE, OVERLAP = 20, 6
 WINDOWS = Windows(SIZE, OVERLAP)
@@ -86,13 +88,13 @@ def test_rows_on_which_all_windows_agree_stay(length: int, size: int) -> None:
     windows = Windows(size, size // 3)
     rows = np.random.default_rng(length).standard_normal((length, 3)).astype(np.float32)
     parts = [rows[begin:end] for begin, end in bounds(length, windows)]
-    np.testing.assert_allclose(merge(parts, length, windows), rows, rtol=1e-6)
+    np.testing.assert_allclose(join_rows(parts, length, windows), rows, rtol=1e-6)
 
 
 def test_residues_weigh_by_their_distance_to_the_ends() -> None:
     first, second = np.zeros((4, 1), dtype=np.float32), np.ones((4, 1), dtype=np.float32)
     # windows at 0-4 and 2-6: of residues 3 and 4 the first holds its third and last, the second its first and second
-    rows = merge([first, second], 6, Windows(4, 2))
+    rows = join_rows([first, second], 6, Windows(4, 2))
     np.testing.assert_allclose(rows[:, 0], [0, 0, 1 / 3, 2 / 3, 1, 1])
 
 
@@ -236,5 +238,6 @@ def test_a_window_answered_twice_is_refused(tiny_checkpoint: Path) -> None:
                 yield batch
 
     output = OutputSpec("residues", 2, windows=WINDOWS)
+    model = WindowedModel(Stutters(engine="numpy").model(str(tiny_checkpoint)), WINDOWS)
     with pytest.raises(BackendError, match="answered a sequence twice"):
-        list(run_windows(Stutters(engine="numpy"), tiny_checkpoint, [LONG], [output], n_jobs=None))
+        list(model.run([LONG], [output]))

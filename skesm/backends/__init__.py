@@ -1,16 +1,38 @@
-"""Where forward passes happen: on this machine, or behind a REST API."""
+"""Where forward passes happen: on this machine, or behind a REST API.
+
+`Backend` is the class to derive from if you write a backend of your own. The other names are what its methods take and
+give.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from skesm.backends.base import Backend, Batch, RequestPlan, resolve_backend
+from skesm.backends.base import Backend, Batch, Model, RequestPlan
+from skesm.backends.costs import RunInfo, TransformPlan
 from skesm.backends.local import LocalBackend
+from skesm.backends.resolve import resolve_backend
+from skesm.esm2.spec import ModelSpec
+from skesm.outputs.spec import Namespace, OutputSpec, Record
 
 if TYPE_CHECKING:
     from skesm.backends.biolm import BioLMBackend
 
-__all__ = ["Backend", "Batch", "BioLMBackend", "LocalBackend", "RequestPlan", "resolve_backend"]
+__all__ = [
+    "Backend",
+    "Batch",
+    "BioLMBackend",
+    "LocalBackend",
+    "Model",
+    "ModelSpec",
+    "Namespace",
+    "OutputSpec",
+    "Record",
+    "RequestPlan",
+    "RunInfo",
+    "TransformPlan",
+    "resolve_backend",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What the road needs of a backend, and the short names of the backends.
+"""What the record store and the estimators need of a backend.
 
 A backend is a scikit-learn estimator (its parameters can be set and searched), keeps no weights, clients or files as
 attributes, and may be used by several threads at once.
@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 
 from sklearn.base import BaseEstimator
 
-from skesm._outputs import Namespace, OutputSpec, Record
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import BackendError
+from skesm.outputs.spec import Namespace, OutputSpec, Record
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,70 @@ class RequestPlan:
     batch_size: int
 
 
+class Model(ABC):
+    """One model of a backend: its shape, the identity of its records, its forward passes, and their price.
+
+    Attributes
+    ----------
+    name : str
+        Name or path, as the user gave it.
+    """
+
+    name: str
+
+    @property
+    @abstractmethod
+    def numerics(self) -> str:
+        """Numerics of the records, see `Namespace`; known without the weights."""
+
+    @property
+    @abstractmethod
+    def spec(self) -> ModelSpec:
+        """Shape of the model, found without loading weights."""
+
+    @abstractmethod
+    def namespace(self) -> Namespace:
+        """What the values of the records depend on; may read the weights."""
+
+    @abstractmethod
+    def run(
+        self, sequences: Sequence[str], outputs: Sequence[OutputSpec], *, n_jobs: int | None = None
+    ) -> Generator[Batch, None, None]:
+        """Compute `outputs` for distinct, clean `sequences`; see `Backend.run`."""
+
+    @abstractmethod
+    def plan(self, sequences: Sequence[str], outputs: Sequence[OutputSpec]) -> RequestPlan | None:
+        """Count the requests of `run`; None if it sends nothing."""
+
+
 class Backend(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is untyped
-    """Turns clean sequences into records."""
+    """Turns clean sequences into records.
+
+    A backend is a scikit-learn estimator: its parameters can be set and searched. It keeps no weights, clients or files
+    as attributes, and several threads may use it at once. It answers the outputs of the model; outputs that are derived
+    from others, and sequences in windows, never reach it.
+
+    Examples
+    --------
+    A backend that answers every sequence with its number of residues:
+
+    >>> import numpy as np
+    >>> from skesm import ESM2Embedder
+    >>> from skesm.backends import Backend, Batch, ModelSpec, Namespace
+    >>> class Lengths(Backend):
+    ...     numerics = "fp32"
+    ...     def spec(self, model):
+    ...         return ModelSpec(model, n_layers=1, width=2, n_heads=1, ffn_width=8)
+    ...     def namespace(self, model):
+    ...         return Namespace(model, "lengths, version 1", self.numerics)
+    ...     def run(self, model, sequences, outputs, *, n_jobs=None):
+    ...         for place, sequence in enumerate(sequences):
+    ...             value = np.full(2, len(sequence), dtype=np.float32)
+    ...             yield Batch([place], [{output: value for output in outputs}])
+    >>> ESM2Embedder("any", backend=Lengths()).transform(["MKT", "MKTAY"])
+    array([[3., 3.],
+           [5., 5.]], dtype=float32)
+    """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {}
 
@@ -92,6 +154,42 @@ class Backend(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is unty
         """Count what `run` would send; None if it would send nothing anywhere, as on this machine."""
         return None
 
+    def model(self, name: str) -> Model:
+        """One model of this backend.
+
+        Examples
+        --------
+        >>> from skesm.backends import LocalBackend
+        >>> LocalBackend().model("skesm-mini").spec.width
+        192
+        """
+        return _BoundModel(self, name)
+
+
+@dataclass(frozen=True)
+class _BoundModel(Model):
+    backend: Backend
+    name: str
+
+    @property
+    def numerics(self) -> str:
+        return self.backend.numerics
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.backend.spec(self.name)
+
+    def namespace(self) -> Namespace:
+        return self.backend.namespace(self.name)
+
+    def run(
+        self, sequences: Sequence[str], outputs: Sequence[OutputSpec], *, n_jobs: int | None = None
+    ) -> Generator[Batch, None, None]:
+        return self.backend.run(self.name, sequences, outputs, n_jobs=n_jobs)
+
+    def plan(self, sequences: Sequence[str], outputs: Sequence[OutputSpec]) -> RequestPlan | None:
+        return self.backend.plan(self.name, sequences, outputs)
+
 
 def answers(batch: Batch, unanswered: set[int]) -> Iterator[tuple[int, Record]]:
     """Places and records of a batch. A place is taken from `unanswered`, where it must be.
@@ -108,31 +206,3 @@ def answers(batch: Batch, unanswered: set[int]) -> Iterator[tuple[int, Record]]:
             raise BackendError("the backend answered a sequence twice, or one that it was not asked for")
         unanswered.remove(place)
         yield place, record
-
-
-def resolve_backend(backend: str | Backend) -> Backend:
-    """The backend that a parameter value names.
-
-    Parameters
-    ----------
-    backend : {"local", "numpy", "torch", "biolm"} or Backend
-        ``"local"`` takes the default engine.
-
-    Examples
-    --------
-    >>> resolve_backend("numpy")
-    LocalBackend(engine='numpy')
-    """
-    from skesm.backends.local import LocalBackend
-
-    if isinstance(backend, Backend):
-        return backend
-    if backend == "local":
-        return LocalBackend()
-    if backend in ("numpy", "torch"):
-        return LocalBackend(engine=backend)
-    if backend == "biolm":
-        from skesm.backends.biolm import BioLMBackend  # brings in requests
-
-        return BioLMBackend()
-    raise ValueError(f"unknown backend {backend!r}: use 'local', 'numpy', 'torch', 'biolm', or a backend object")

@@ -18,7 +18,6 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 from joblib import effective_n_jobs
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skesm._outputs import CONTACTS, HEAD_KINDS, FloatArray, Namespace, OutputSpec
 from skesm.backends.base import Backend, Batch
 from skesm.esm2.batching import plan_packs, split_batches
 from skesm.esm2.checkpoint import Checkpoint, find_spec, locate, open_weights
@@ -31,6 +30,9 @@ from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.weights.files import WeightsFiles
 from skesm.esm2.weights.parameters import Parameters, read_parameters
 from skesm.exceptions import BackendError, DemoModelWarning, SlowNumericsWarning, UntrainedHeadWarning
+from skesm.outputs.kinds import CONTACTS, HEAD_KINDS
+from skesm.outputs.spec import Namespace, OutputSpec
+from skesm.outputs.types import FloatArray
 
 T = TypeVar("T")
 

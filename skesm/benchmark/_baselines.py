@@ -10,15 +10,13 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from skesm.exceptions import InvalidSequenceError
-
-#: The standard amino acids, alphabetically: the order of the baselines' columns.
-AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
+from skesm.sequences.alphabet import ALPHABETICAL
 
 _MASK = "<MASK>"  # one residue, as ESM-2 reads it
 
-_UNKNOWN = len(AMINO_ACIDS)  # column of everything else, cut off before the result is handed out
+_UNKNOWN = len(ALPHABETICAL)  # column of everything else, cut off before the result is handed out
 _COLUMN_OF_BYTE = np.full(256, _UNKNOWN, dtype=np.intp)
-_COLUMN_OF_BYTE[np.frombuffer(AMINO_ACIDS.encode(), dtype=np.uint8)] = np.arange(_UNKNOWN)
+_COLUMN_OF_BYTE[np.frombuffer(ALPHABETICAL.encode(), dtype=np.uint8)] = np.arange(_UNKNOWN)
 
 
 def as_strings(X: Iterable[object]) -> list[str]:
@@ -117,7 +115,7 @@ class AminoAcidComposition(_SequenceBaseline):
             If a row is not a string.
         """
         sequences = _read(X)
-        counts = np.zeros((len(sequences), len(AMINO_ACIDS)), dtype=np.float32)
+        counts = np.zeros((len(sequences), len(ALPHABETICAL)), dtype=np.float32)
         for row, sequence in enumerate(sequences):
             counts[row] = np.bincount(_columns(sequence), minlength=_UNKNOWN + 1)[:_UNKNOWN]
             counts[row] /= max(len(sequence), 1)
@@ -136,7 +134,7 @@ class AminoAcidComposition(_SequenceBaseline):
         names : ndarray of shape (20,), object
             ``fraction_A`` … ``fraction_Y``.
         """
-        return np.array([f"fraction_{a}" for a in AMINO_ACIDS], dtype=object)
+        return np.array([f"fraction_{a}" for a in ALPHABETICAL], dtype=object)
 
 
 class OneHotSequence(_SequenceBaseline):
@@ -188,7 +186,7 @@ class OneHotSequence(_SequenceBaseline):
                 f"the first in row {too_long[0]} with {len(sequences[too_long[0]])} residues",
                 too_long,
             )
-        one_hot = np.zeros((len(sequences), self.length, len(AMINO_ACIDS) + 1), dtype=np.float32)
+        one_hot = np.zeros((len(sequences), self.length, len(ALPHABETICAL) + 1), dtype=np.float32)
         for row, sequence in enumerate(sequences):
             one_hot[row, np.arange(len(sequence)), _columns(sequence)] = 1.0
         return one_hot[:, :, :_UNKNOWN].reshape(len(sequences), -1)
@@ -206,5 +204,5 @@ class OneHotSequence(_SequenceBaseline):
         names : ndarray of shape (20 * length,), object
             Position, counted from 1, and amino acid: ``1A`` … .
         """
-        names = [f"{position}{a}" for position in range(1, self.length + 1) for a in AMINO_ACIDS]
+        names = [f"{position}{a}" for position in range(1, self.length + 1) for a in ALPHABETICAL]
         return np.array(names, dtype=object)

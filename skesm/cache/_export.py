@@ -12,15 +12,11 @@ from typing import Any
 import numpy as np
 
 from skesm._optional import import_optional
-from skesm._outputs import MASK_LOGITS, MUTATED, POOLINGS, RESIDUE_KINDS
 from skesm.cache._maintenance import Value, reading, select, values_of
 from skesm.exceptions import StoreError
+from skesm.outputs.kinds import KINDS
 
 _PARQUET_ROWS = 4096
-
-#: Outputs of one shape for all sequences; and those that differ only in their number of rows.
-_EQUAL = (*POOLINGS, MUTATED, "attention_heads")
-_ROWS = (*RESIDUE_KINDS, MASK_LOGITS)
 
 
 def export(location: str | os.PathLike[str], path: str | os.PathLike[str], *, model: str | None = None) -> int:
@@ -88,11 +84,11 @@ def _write_npz(path: Path, values: Iterator[Value]) -> int:
         found = [value.array for value in column if value.array is not None]
         arrays[f"{output}/sequence"] = np.array([value.sequence for value in column])
         arrays[f"{output}/length"] = np.array([value.length for value in column], dtype=np.int64)
-        kind = re.split("[@~]", output)[0]
-        if kind in _EQUAL:
+        rows = KINDS[re.split("[@~]", output)[0]].rows
+        if rows == "":  # of one shape for all sequences
             arrays[f"{output}/values"] = np.stack(found)
             continue
-        if kind not in _ROWS:
+        if rows is None:  # values differ in more than their number of rows
             arrays[f"{output}/shapes"] = np.array([array.shape for array in found], dtype=np.int64)
             found = [array.ravel() for array in found]
         arrays[f"{output}/values"] = np.concatenate(found)

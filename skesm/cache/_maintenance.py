@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from skesm._outputs import FloatArray
 from skesm.cache._database import open_for_reading
 from skesm.cache._files import FORMAT_FILE, MANIFEST_FILE, RECORD_FILE, check_format, find_location
 from skesm.cache._records import Codec, read_block
 from skesm.exceptions import StoreError
+from skesm.outputs.types import FloatArray
 
 
 @dataclass(frozen=True)

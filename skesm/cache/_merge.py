@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from skesm._outputs import FloatArray, Namespace, OutputSpec
 from skesm.cache import _records
 from skesm.cache._files import find_location, resolve_location
 from skesm.cache._maintenance import NamespaceInfo, Value, info, reading, values_of
@@ -20,6 +19,8 @@ from skesm.cache._models import copy_models
 from skesm.cache._records import Codec, Key
 from skesm.cache._session import Session
 from skesm.exceptions import StoreError, StoreWarning
+from skesm.outputs.spec import Namespace, OutputSpec
+from skesm.outputs.types import FloatArray
 
 #: Bytes of values in one transaction.
 _BATCH_BYTES = 1 << 24
@@ -76,7 +77,7 @@ def merge(target: str | os.PathLike[str], *sources: str | os.PathLike[str]) -> M
     --------
     >>> import tempfile
     >>> import numpy as np
-    >>> from skesm._outputs import Namespace, OutputSpec
+    >>> from skesm.outputs.spec import Namespace, OutputSpec
     >>> from skesm.cache import RecordStore, merge, resolve_location
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for name, sequence in [("a", "MKT"), ("b", "MKV")]:

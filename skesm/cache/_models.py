@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from skesm._outputs import Namespace
 from skesm.cache._files import FORMAT, check_format, open_location, read_json, write_json
 from skesm.cache._locks import mutex
+from skesm.outputs.spec import Namespace
 
 MODELS_FILE = "models.json"
 
@@ -102,7 +102,7 @@ def recall_model(location: Path, name: str, numerics: str) -> KnownModel | None:
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from skesm._outputs import Namespace
+    >>> from skesm.outputs.spec import Namespace
     >>> from skesm.cache import recall_model, remember_model
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     remember_model(Path(folder), "m@main", Namespace("m", "sha256:00", "fp32"), {"n_layers": 6})

@@ -93,7 +93,7 @@ def prune(
     --------
     >>> import tempfile
     >>> import numpy as np
-    >>> from skesm._outputs import Namespace, OutputSpec
+    >>> from skesm.outputs.spec import Namespace, OutputSpec
     >>> from skesm.cache import RecordStore, prune, resolve_location
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with RecordStore(resolve_location(folder), Namespace("toy", "sha256:00", "fp32")) as store:

@@ -12,9 +12,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from skesm._outputs import FloatArray, Namespace, OutputSpec
 from skesm.cache import _usage
 from skesm.cache._database import BLOCK_BYTES, Damaged, typed
+from skesm.outputs.spec import Namespace, OutputSpec
+from skesm.outputs.types import FloatArray
 
 _DIGEST_BYTES = 16
 _STORED = np.dtype("<f4")

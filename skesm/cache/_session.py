@@ -19,7 +19,6 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from skesm._outputs import Namespace
 from skesm.cache._database import Handle, Stuck, Unmade, is_outdated, open_database, set_aside
 from skesm.cache._files import (
     FORMAT,
@@ -32,6 +31,7 @@ from skesm.cache._files import (
 )
 from skesm.cache._locks import has_fork, mutex
 from skesm.exceptions import StoreError, StoreWarning
+from skesm.outputs.spec import Namespace
 
 #: How often an operation is begun before a file that is damaged each time is given up.
 _ATTEMPTS = 3

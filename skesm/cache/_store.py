@@ -13,13 +13,14 @@ from types import TracebackType
 
 import numpy as np
 
-from skesm._outputs import FloatArray, Namespace, OutputSpec, Record
 from skesm.cache import _claims, _records, _usage
 from skesm.cache._database import typed
 from skesm.cache._portions import Portions, take
 from skesm.cache._records import Codec, Key, identity, sequence_digest
 from skesm.cache._session import Session
 from skesm.exceptions import StoreWarning
+from skesm.outputs.spec import Namespace, OutputSpec, Record
+from skesm.outputs.types import FloatArray
 
 _PAUSES = (0.005, 0.2)  # seconds between two looks at others' claims: at first, and at most
 
@@ -49,7 +50,7 @@ class RecordStore:
     --------
     >>> import tempfile
     >>> import numpy as np
-    >>> from skesm._outputs import Namespace, OutputSpec
+    >>> from skesm.outputs.spec import Namespace, OutputSpec
     >>> from skesm.cache import RecordStore, resolve_location
     >>> namespace = Namespace("toy", fingerprint="sha256:00", numerics="fp32")
     >>> mean = OutputSpec("mean", 1)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skesm._messages import first_and_more
 from skesm._optional import import_optional
 from skesm.cli.arguments import at_least_two, positive
 from skesm.exceptions import InvalidSequenceError
@@ -241,10 +242,8 @@ def _read_users_data(args: argparse.Namespace) -> _Data:
 
 def _with_places(error: InvalidSequenceError, data: _Data) -> str:
     """The error with the places in the source: rows are counted in the subset, after the header, from 0."""
-    shown = 5
-    places = ", ".join(str(data.row_numbers[row]) for row in error.rows[:shown])
-    more = f" and {len(error.rows) - shown} more" if len(error.rows) > shown else ""
-    return f"{error} ({data.places}: {places}{more})" if places else str(error)
+    places = first_and_more((data.row_numbers[row] for row in error.rows), ", ", last=" ")
+    return f"{error} ({data.places}: {places})" if places else str(error)
 
 
 def _demo_manifest(args: argparse.Namespace, data: _Data, features: Any, regressors: Any) -> dict[str, Any]:

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from skesm._outputs import ATTENTION_KINDS, ATTENTION_STATISTICS, CONTACTS, FloatArray, OutputSpec
 from skesm.esm2.weights.parameters import Affine
+from skesm.outputs.kinds import ATTENTION_KINDS, ATTENTION_STATISTICS, CONTACTS
+from skesm.outputs.spec import OutputSpec
+from skesm.outputs.types import FloatArray
 
 _SMALLEST = float(np.finfo(np.float32).tiny)  # the logarithm of 0 times 0 is 0
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from skesm._outputs import FloatArray
 from skesm.esm2.weights.parameters import Affine, Block
+from skesm.outputs.types import FloatArray
 
 Tensor = Any  # torch is imported at use, and untyped here
 Placed = Any  # a `skesm.esm2.torch_engine.PlacedBlock`

@@ -25,8 +25,6 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from skesm._outputs import HEAD_KINDS, LAYER_KINDS, FloatArray, OutputSpec
-from skesm._pooling import pool
 from skesm.esm2.attention import AttentionReader
 from skesm.esm2.batching import most_together, share_evenly
 from skesm.esm2.plain_attention import Read, Rotary, distinct_rows, do_in_turn, mix, rotary_tables
@@ -36,6 +34,10 @@ from skesm.esm2.threads import limit_own_thread, one_blas_thread
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK
 from skesm.esm2.weights.parameters import Affine, Block, Parameters
 from skesm.esm2.workspace import Workspace
+from skesm.outputs.kinds import HEAD_KINDS, LAYER_KINDS
+from skesm.outputs.pooling import pool
+from skesm.outputs.spec import OutputSpec
+from skesm.outputs.types import FloatArray
 
 Tokens = NDArray[np.uint8]
 

@@ -15,9 +15,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from skesm._outputs import FloatArray
 from skesm.esm2.threads import has_small_products
 from skesm.esm2.workspace import Workspace
+from skesm.outputs.types import FloatArray
 
 #: Does tasks that do not depend on each other.
 Do = Callable[[Iterable[Callable[[], object]]], None]

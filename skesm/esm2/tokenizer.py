@@ -1,7 +1,7 @@
 """Sequences to tokens: one byte look-up table.
 
 The vocabulary is that of the published ESM-2 models: 33 tokens, the 20 amino acids at 4 to 23 in the order of
-`skesm._alphabet.AMINO_ACIDS`.
+`skesm.sequences.alphabet.AMINO_ACIDS`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from skesm._alphabet import AMBIGUOUS, AMINO_ACIDS, MASK_SYMBOL
+from skesm.sequences.alphabet import AMBIGUOUS, AMINO_ACIDS, MASK_SYMBOL
 
 VOCABULARY = ("<cls>", "<pad>", "<eos>", "<unk>", *AMINO_ACIDS, *AMBIGUOUS, ".", "-", "<null_1>", MASK_SYMBOL)
 CLS, PAD, EOS, UNK, MASK = (VOCABULARY.index(t) for t in ("<cls>", "<pad>", "<eos>", "<unk>", MASK_SYMBOL))

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skesm._outputs import FloatArray
 from skesm.esm2.plain_attention import distinct_rows, mix, rotary_tables
 from skesm.esm2.torch_linear import PlainLinear
 from skesm.esm2.weights.parameters import Affine, Block
 from skesm.esm2.workspace import Workspace
+from skesm.outputs.types import FloatArray
 
 Tensor = Any  # torch is imported at use, and untyped here
 Shapes = Sequence[tuple[int, int]]

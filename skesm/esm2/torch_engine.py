@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skesm._optional import import_optional
-from skesm._outputs import HEAD_KINDS, LAYER_KINDS, FloatArray, OutputSpec
 from skesm.esm2.attention import AttentionReader
 from skesm.esm2.batching import most_together, share_evenly
 from skesm.esm2.centring import CALIBRATION_SEQUENCE, centre
@@ -35,6 +34,9 @@ from skesm.esm2.torch_attention import Mix, Read, choose_attention, split_runs
 from skesm.esm2.torch_linear import Linear, choose_linear
 from skesm.esm2.weights.parameters import Affine, Block, Head, Parameters
 from skesm.exceptions import BackendError
+from skesm.outputs.kinds import HEAD_KINDS, LAYER_KINDS
+from skesm.outputs.spec import OutputSpec
+from skesm.outputs.types import FloatArray
 
 #: Least tokens to aim at in a shared pack on a CPU: fewer make products slower by more than an idle worker costs.
 MIN_PACK_TOKENS = 128

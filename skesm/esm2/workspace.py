@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 
-from skesm._outputs import FloatArray
+from skesm.outputs.types import FloatArray
 
 
 class Workspace(threading.local):

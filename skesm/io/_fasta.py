@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from skesm._sequences import problem_of
 from skesm.exceptions import InputFileError
 from skesm.io._files import decode, name_of, open_bytes, refuse_lines
+from skesm.sequences.clean import problem_of
 
 _HEADER = ">"
 _STOP = "*"

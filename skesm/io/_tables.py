@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from skesm._sequences import find_problems
 from skesm.exceptions import InputFileError
 from skesm.io._fasta import parse_fasta
 from skesm.io._files import decode, name_lines, name_of, open_bytes, refuse_lines
 from skesm.io._sheets import SPREADSHEET, read_sheet
+from skesm.sequences.clean import find_problems
 
 _DELIMITERS = (",", ";", "\t", "|")
 _TAB_SUFFIXES = (".tsv", ".tab")

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from skesm._alphabet import AMBIGUOUS, AMINO_ACIDS, split_residues
-from skesm._outputs import CONTACTS, HEAD_KINDS, FloatArray, OutputSpec, Record
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import InvalidAnswerError
+from skesm.outputs.kinds import CONTACTS, HEAD_KINDS
+from skesm.outputs.spec import OutputSpec, Record
+from skesm.outputs.types import FloatArray
 from skesm.protocol.dialects import DIALECTS, Dialect
 from skesm.protocol.wire import at
+from skesm.sequences.alphabet import AMBIGUOUS, AMINO_ACIDS, split_residues
 
 # Output kind → name in `include`, and name in `include` → its keys in any dialect: answers are read liberally, since
 # what hosted services answer is not wholly documented.

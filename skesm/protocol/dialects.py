@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from skesm._outputs import CONTACTS
+from skesm.outputs.kinds import CONTACTS
 
 #: Our name of the action that gives representations, logits and contacts; and of the one that takes ``<mask>``.
 ENCODE, PREDICT = "encode", "predict"

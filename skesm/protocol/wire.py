@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from skesm._alphabet import AMINO_ACIDS
-from skesm._outputs import LAYER_KINDS, OutputSpec
 from skesm.esm2.spec import ALIASES, ModelSpec
+from skesm.outputs.kinds import LAYER_KINDS
+from skesm.outputs.spec import OutputSpec
 from skesm.protocol.dialects import DIALECTS, ENCODE, PREDICT
+from skesm.sequences.alphabet import AMINO_ACIDS
 
 #: Documented limits of the hosted service.
 MAX_ITEMS = 8

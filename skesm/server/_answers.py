@@ -10,9 +10,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from skesm._alphabet import AMINO_ACIDS, split_residues
-from skesm._outputs import FloatArray, OutputSpec, Record
+from skesm.outputs.spec import OutputSpec, Record
+from skesm.outputs.types import FloatArray
 from skesm.protocol.answers import encode_answer
+from skesm.sequences.alphabet import AMINO_ACIDS, split_residues
 from skesm.server._requests import Ask
 
 # Level 1 halves a text of digits, which is nearly all there is to gain: level 6 takes 8 times as long for 8 % more.

@@ -22,9 +22,10 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 import skesm
-from skesm._outputs import OutputSpec
-from skesm._road import keep, travel
 from skesm.esm2.threads import default_workers
+from skesm.fetch.records import fetch, keep
+from skesm.fetch.request import Request as Wanted
+from skesm.outputs.spec import OutputSpec
 from skesm.protocol.wire import action_path, schema_path
 from skesm.server._admission import Admission
 from skesm.server._answers import encode_body, to_json
@@ -202,8 +203,8 @@ class Application:
 
     def _compute(self, model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec], threads: int) -> Computed:
         config = self._config
-        options = {"backend": config.backend, "model": model, "memory": config.memory, "n_jobs": threads}
-        answer = travel(sequences, outputs, keep, **options)
+        options = {"model": config.backend.model(model), "memory": config.memory, "n_jobs": threads}
+        answer = fetch(Wanted(sequences, outputs), keep, **options)
         # None is missing where failures are raised; the batcher counts them all the same.
         records = [record for record in answer.values if record is not None]
         return Computed(records, answer.info.hits)
@@ -303,7 +304,7 @@ def create_app(config: ServerConfig) -> Starlette:
     models = []
     for model in config.find_models():
         begun = time.perf_counter()
-        travel(["M"], [OutputSpec("logits")], keep, backend=config.backend, model=model.source)
+        fetch(Wanted(["M"], [OutputSpec("logits")]), keep, model=config.backend.model(model.source))
         models.append(replace(model, has_contacts=config.backend.has_contact_head(model.source)))
         fields = {"model": model.spec.name, "seconds": round(time.perf_counter() - begun, 2)}
         _logger.info("model loaded", extra={FIELDS: fields})

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from skesm._alphabet import count_residues
-from skesm._outputs import OutputSpec, Record
+from skesm.outputs.spec import OutputSpec, Record
+from skesm.sequences.alphabet import count_residues
 from skesm.server._logs import FIELDS, describe
 from skesm.server._metrics import Metrics
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from skesm._outputs import OutputSpec, Record
 from skesm.esm2.spec import ModelSpec
+from skesm.outputs.spec import OutputSpec, Record
 from skesm.server._answers import compressed_if, to_json
 from skesm.server._problems import Problem, refusal, refusal_of
 from skesm.server._requests import Ask, Limits, list_of, object_of, sequence_problem

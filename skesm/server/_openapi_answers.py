@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from skesm._alphabet import AMINO_ACIDS
+from skesm.sequences.alphabet import AMINO_ACIDS
 from skesm.server._schema import Json, object_schema
 
 _TEXT: Json = {"type": "string"}

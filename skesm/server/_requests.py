@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from skesm._alphabet import MASK_SYMBOL, count_residues
-from skesm._outputs import CONTACTS, LAYER_KINDS, OutputSpec, resolve_layer
 from skesm.esm2.spec import ModelSpec
+from skesm.outputs.kinds import CONTACTS, LAYER_KINDS
+from skesm.outputs.spec import OutputSpec, resolve_layer
 from skesm.protocol.wire import ACCEPTED_RESIDUES, MAX_ITEMS, MAX_LENGTH
+from skesm.sequences.alphabet import MASK_SYMBOL, count_residues
 from skesm.server._problems import Problem, refusal, refusal_of
 
 #: What each dialect can be asked to do.

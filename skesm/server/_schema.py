@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from skesm._alphabet import MASK_SYMBOL
 from skesm.protocol.wire import ACCEPTED_RESIDUES, action_path, model_slug
+from skesm.sequences.alphabet import MASK_SYMBOL
 from skesm.server._config import ServedModel
 from skesm.server._embeddings import FORMATS, MAX_INPUTS
 from skesm.server._requests import ACTIONS, MAX_CHOICES, Limits, includes

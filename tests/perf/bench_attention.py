@@ -20,7 +20,7 @@ from skesm.esm2.spec import REGISTRY
 
 RUN = """
 import sys, time
-from skesm._outputs import parse_outputs
+from skesm.outputs.spec import parse_outputs
 from skesm.backends import LocalBackend
 folder, engine, threads, name, *sequences = sys.argv[1:]
 backend = LocalBackend(engine=engine, device="cpu", num_threads=int(threads))

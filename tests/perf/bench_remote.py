@@ -18,8 +18,8 @@ from pathlib import Path
 
 import requests
 
-from skesm._outputs import OutputSpec
 from skesm.backends.biolm import BioLMBackend
+from skesm.outputs.spec import OutputSpec
 
 LATENCY, CAP, N_SEQUENCES, BATCH = 0.2, 8, 1000, 8
 OUTPUTS = [OutputSpec("mean", 6)]

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 import transformers
 
-from skesm._outputs import OutputSpec
 from skesm.backends import LocalBackend
 from skesm.esm2.tokenizer import tokenize
+from skesm.outputs.spec import OutputSpec
 
 CLASSES = ("EsmModel", "EsmForMaskedLM", "EsmForSequenceClassification", "EsmForTokenClassification")
 LENGTHS = (50, 300, 1000, 1500)

@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 from common import mixed_lengths, random_checkpoint, random_sequences, write_results
 
-from skesm._outputs import OutputSpec
 from skesm.backends import LocalBackend
+from skesm.outputs.spec import OutputSpec
 
 MODEL = "esm2_t6_8M_UR50D"
 MEAN = OutputSpec("mean", 6)

@@ -29,8 +29,8 @@ import joblib
 import numpy as np
 from common import random_checkpoint, random_sequences, write_results
 
-from skesm._outputs import Namespace, OutputSpec
 from skesm.cache import RecordStore, sequence_digest, verify
+from skesm.outputs.spec import Namespace, OutputSpec
 
 NAMESPACE = Namespace("bench", "sha256:00", "fp32")
 MEAN = OutputSpec("mean", 6)

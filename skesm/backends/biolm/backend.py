@@ -14,8 +14,6 @@ from urllib.parse import urlsplit
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skesm._alphabet import MASK_SYMBOL, count_residues, split_residues
-from skesm._outputs import Namespace, OutputSpec
 from skesm.backends.base import Backend, Batch, RequestPlan
 from skesm.backends.biolm.auth import HOSTED_ORIGIN, Auth, origin_of
 from skesm.backends.biolm.failures import TransportFailure
@@ -34,8 +32,10 @@ from skesm.exceptions import (
     RequestRejectedError,
     ServiceUnavailableError,
 )
+from skesm.outputs.spec import Namespace, OutputSpec
 from skesm.protocol import wire
 from skesm.protocol.dialects import DIALECTS, ENCODE, PREDICT, guess_dialect
+from skesm.sequences.alphabet import MASK_SYMBOL, count_residues, split_residues
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -10,8 +10,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from skesm._alphabet import count_residues
-from skesm._outputs import Record
 from skesm.backends.base import Batch
 from skesm.backends.biolm.auth import Auth
 from skesm.backends.biolm.sockets import Sockets
@@ -19,6 +17,8 @@ from skesm.backends.biolm.throttle import Pace, Timing
 from skesm.backends.biolm.transport import Connection
 from skesm.backends.biolm.worker import Request, Task, Worker
 from skesm.exceptions import BackendError
+from skesm.outputs.spec import Record
+from skesm.sequences.alphabet import count_residues
 
 _LOGGER = logging.getLogger(__name__)
 

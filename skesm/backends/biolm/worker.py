@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from skesm._alphabet import count_residues
-from skesm._outputs import OutputSpec, Record
 from skesm.backends.biolm.auth import Auth
 from skesm.backends.biolm.decisions import (
     Attempt,
@@ -29,6 +27,7 @@ from skesm.backends.biolm.throttle import Pace, Timing
 from skesm.backends.biolm.transport import Connection, Reply
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import BackendError, InvalidAnswerError, RateLimitError, RequestRejectedError
+from skesm.outputs.spec import OutputSpec, Record
 from skesm.protocol.answers import decode_answer
 from skesm.protocol.dialects import ENCODE
 from skesm.protocol.errors import Refusal, carries_error, decode_error, scrub
@@ -39,6 +38,7 @@ from skesm.protocol.wire import (
     needs_equal_lengths,
     request_body,
 )
+from skesm.sequences.alphabet import count_residues
 
 _LOGGER = logging.getLogger(__name__)
 

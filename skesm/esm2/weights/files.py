@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from skesm._outputs import FloatArray
 from skesm.esm2.weights.header import BITS, Entry, parse_header
 from skesm.exceptions import CheckpointError, CheckpointNotFoundError
+from skesm.outputs.types import FloatArray
 
 _FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
 

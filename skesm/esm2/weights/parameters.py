@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skesm._outputs import FloatArray
 from skesm.esm2.spec import VOCABULARY_SIZE, ModelSpec
 from skesm.esm2.weights.files import WeightsFiles
 from skesm.esm2.weights.names import find_prefix, refuse_unused
 from skesm.esm2.weights.rotary import mark_of_frequencies, read_frequencies
 from skesm.exceptions import CheckpointError
+from skesm.outputs.types import FloatArray
 
 #: Gives a tensor by its name and the shape that it must have.
 Take = Callable[..., FloatArray]

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from skesm._outputs import FloatArray
 from skesm.esm2.spec import DEFAULT_ROPE_THETA, ModelSpec
 from skesm.exceptions import CheckpointError
+from skesm.outputs.types import FloatArray
 
 #: How the names of all tensors of frequencies end.
 SUFFIX = "inv_freq"

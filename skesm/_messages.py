@@ -1,0 +1,33 @@
+"""Parts of messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+#: Rows, lines and causes that a message names.
+MOST_SHOWN = 5
+
+
+def first_and_more(items: Iterable[object], separator: str, *, last: str | None = None) -> str:
+    """The first items, and how many more there are.
+
+    Parameters
+    ----------
+    items : iterable
+    separator : str
+        Stands between items.
+    last : str, optional
+        Stands before the number of further items, if it differs from the separator.
+
+    Examples
+    --------
+    >>> first_and_more([3, 5, 8, 9, 12, 40, 41], ", ")
+    '3, 5, 8, 9, 12, and 2 more'
+    >>> first_and_more([3, 5], ", ")
+    '3, 5'
+    """
+    texts = [str(item) for item in items]
+    shown = separator.join(texts[:MOST_SHOWN])
+    if len(texts) <= MOST_SHOWN:
+        return shown
+    return f"{shown}{separator if last is None else last}and {len(texts) - MOST_SHOWN} more"

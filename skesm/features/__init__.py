@@ -1,0 +1,1 @@
+"""The estimators: records to rows of features."""

@@ -1,0 +1,173 @@
+"""`ESM2AttentionSummarizer`: sequences to statistics of the model's attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import entr
+from sklearn.utils._param_validation import StrOptions
+
+from skesm.backends.base import Backend
+from skesm.esm2.spec import ModelSpec
+from skesm.features.base import _WholeSequenceTransformer
+from skesm.features.parameters import several_layers, several_of
+from skesm.features.recipe import Recipe
+from skesm.outputs.kinds import ATTENTION_STATISTICS
+from skesm.outputs.spec import OutputSpec, Record
+from skesm.outputs.types import FloatArray
+
+
+def received_entropy(received: NDArray[np.float64]) -> float:
+    """Entropy of the weights that residues are given, as shares of their sum, in nats.
+
+    Examples
+    --------
+    >>> round(received_entropy(np.array([0.2, 0.2, 0.0])), 4)  # ln 2
+    0.6931
+    """
+    return float(entr(received / (received.sum() or 1)).sum())
+
+
+#: Statistics of the weights that residues are given, (L,), float64: one number for all heads together.
+_OF_RECEIVED: Mapping[str, Callable[[NDArray[np.float64]], float]] = {
+    "received_max": lambda received: float(received.max()),
+    "received_entropy": received_entropy,
+}
+STATISTICS = (*ATTENTION_STATISTICS, *_OF_RECEIVED)
+
+
+class ESM2AttentionSummarizer(_WholeSequenceTransformer):
+    """Protein sequences to statistics of ESM-2's attention weights, layer by layer and head by head.
+
+    Parameters
+    ----------
+    {model}
+    layers : int or sequence of int, default=-1
+        Layers whose attention is used: 1 is the first, n (or -1) the last. The columns of several are laid side by
+        side.
+    statistics : str or sequence of str, default=("entropy", "distance", "ends")
+        What is said of each layer, in this order: names from the table in Notes.
+    memory : None, str, path-like or joblib.Memory, default=None
+        Folder of the record store; None keeps nothing. What is kept are a few numbers a head, or one a residue, not the
+        weights.
+    long_sequences : {"error", "truncate"}, default="error"
+        What happens to sequences of more than `max_length` residues. ``"truncate"`` uses their first ones, and warns.
+        There are no windows: they would not hold every pair of residues.
+    {shared}
+
+    See Also
+    --------
+    ESM2ContactSummarizer : Statistics of the contacts that are predicted from attention.
+    compute_outputs : The attention weights themselves.
+
+    Notes
+    -----
+    The sequence has L residues, and tokens 0 … L + 1: the start token, the residues 1 … L, and the end token. In head h
+    of layer l, w[i, j] is the weight that token i gives to token j, with Σ_j w[i, j] = 1. r[j] is the mean of w[i, j]
+    over all L + 2 tokens i and all heads: the weight that residue j is given. Sums over i, j and k are over the L
+    residues, unless said otherwise:
+
+    ====================  ======================================================================================
+    statistic             value
+    ====================  ======================================================================================
+    ``entropy``           −Σ_i Σ_j w[i, j] ln w[i, j] / L, over all tokens j: 0 if each residue looks at one token,
+                          ln(L + 2) if at all alike
+    ``distance``          Σ_i Σ_j w[i, j] abs(i − j) / L, over the residues j: how far along the chain residues
+                          look; weight that is given to the start or end token counts as 0
+    ``ends``              Σ_i (w[i, 0] + w[i, L + 1]) / L: the weight given to the start and end tokens
+    ``received_max``      max_j r[j]
+    ``received_entropy``  −Σ_j s[j] ln s[j], with s[j] = r[j] / Σ_k r[k]: 0 if one residue is given all, ln L if
+                          all are given the same
+    ====================  ======================================================================================
+
+    The first three have a column for each head, ``attention_entropy_l6_h0``; the others one for all heads,
+    ``attention_received_max_l6``.
+
+    Heads are counted from 0, layers from 1; entropies are in nats. Longer sequences have larger entropies and
+    distances, and smaller weights.
+
+    Cost: one forward pass for all statistics and layers, up to the last layer that is asked for. A remote service
+    answers what ``received_…`` are made of, and not the statistics of each head.
+
+    References
+    ----------
+    Vig et al., "BERTology meets biology: interpreting attention in protein language models", ICLR 2021.
+
+    Examples
+    --------
+    >>> from skesm import ESM2AttentionSummarizer
+    >>> summarizer = ESM2AttentionSummarizer("skesm-mini", statistics=("entropy", "received_max"))
+    >>> summarizer.transform(["MKTAYIAKQR", "GSHMSLFDFF"]).shape
+    (2, 7)
+    >>> summarizer.get_feature_names_out()[[0, 5, 6]].tolist()
+    ['attention_entropy_l6_h0', 'attention_entropy_l6_h5', 'attention_received_max_l6']
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
+        **_WholeSequenceTransformer._parameter_constraints,
+        "layers": [Integral, "array-like"],
+        "statistics": [StrOptions(set(STATISTICS)), "array-like"],
+    }
+
+    def __init__(
+        self,
+        model: Any = "esm2_t6_8M_UR50D",
+        *,
+        layers: int | Sequence[int] = -1,
+        statistics: str | Sequence[str] = ATTENTION_STATISTICS,
+        backend: str | Backend = "local",
+        memory: Any = None,
+        long_sequences: str = "error",
+        max_length: int | None = 1022,
+        unknown_residues: str = "error",
+        prefetch: str | Sequence[str] = (),
+        on_error: str = "raise",
+        n_jobs: int | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        super().__init__(
+            model,
+            backend=backend,
+            memory=memory,
+            long_sequences=long_sequences,
+            max_length=max_length,
+            unknown_residues=unknown_residues,
+            prefetch=prefetch,
+            on_error=on_error,
+            n_jobs=n_jobs,
+            verbose=verbose,
+        )
+        self.layers = layers
+        self.statistics = statistics
+
+    def _blocks(self, spec: ModelSpec) -> list[tuple[str, OutputSpec]]:
+        """(statistic, output that it is made of) of each block of columns."""
+        layers = several_layers(self.layers, spec.n_layers, first=1)
+        statistics = several_of("statistics", self.statistics, STATISTICS)
+        return [(name, OutputSpec(_kind(name), layer)) for layer in layers for name in statistics]
+
+    def _recipe(self, spec: ModelSpec) -> Recipe:
+        blocks = self._blocks(spec)
+        columns = []
+        for statistic, output in blocks:
+            name = f"attention_{statistic}_l{output.layer}"
+            columns += [name] if statistic in _OF_RECEIVED else [f"{name}_h{head}" for head in range(spec.n_heads)]
+
+        def row(sequence: str, record: Record) -> FloatArray:
+            return np.concatenate([_columns(statistic, record[output]) for statistic, output in blocks])
+
+        return Recipe(columns, sorted({output for _, output in blocks}, key=str), row)
+
+
+def _kind(statistic: str) -> str:
+    return "attention_received" if statistic in _OF_RECEIVED else "attention_heads"
+
+
+def _columns(statistic: str, value: FloatArray) -> FloatArray:
+    if statistic in _OF_RECEIVED:
+        return np.array([_OF_RECEIVED[statistic](value.astype(np.float64))], dtype=np.float32)
+    return value[:, ATTENTION_STATISTICS.index(statistic)]

@@ -1,0 +1,302 @@
+"""What the estimators share: parameters, validation, tags."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from skesm.backends.base import Backend, Model
+from skesm.backends.costs import RunInfo, TransformPlan, add_plans
+from skesm.backends.resolve import resolve_backend
+from skesm.cache import note_memory, warn_if_elsewhere
+from skesm.esm2.spec import ModelSpec
+from skesm.features.parameters import as_tuple, complete_docstring
+from skesm.features.recipe import Recipe
+from skesm.fetch.records import estimate
+from skesm.fetch.run import Run, last_runs
+from skesm.fetch.windows import count_long
+from skesm.outputs.spec import OutputSpec, parse_outputs
+from skesm.outputs.types import FloatArray, Windows
+from skesm.sequences.clean import LONG_SEQUENCES, clean_sequences
+
+
+class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is untyped
+    """An estimator of sequences: parameters, what they fetch, and what it cost."""
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
+        "model": [str, HasMethods("__fspath__")],
+        "backend": [StrOptions({"local", "numpy", "torch", "biolm"}), Backend],
+        "memory": [None, str, HasMethods("__fspath__"), HasMethods("cache")],
+        "long_sequences": [StrOptions(set(LONG_SEQUENCES))],
+        "window_overlap": [Interval(Integral, 0, None, closed="left"), None],
+        "max_length": [Interval(Integral, 1, None, closed="left"), None],
+        "unknown_residues": [StrOptions({"error", "X"})],
+        "prefetch": [str, "array-like"],
+        "on_error": [StrOptions({"raise", "nan"})],
+        "n_jobs": [Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left"), None],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        model: Any = "esm2_t6_8M_UR50D",
+        *,
+        backend: str | Backend = "local",
+        memory: Any = None,
+        long_sequences: str = "error",
+        max_length: int | None = 1022,
+        window_overlap: int | None = None,
+        unknown_residues: str = "error",
+        prefetch: str | Sequence[str] = (),
+        on_error: str = "raise",
+        n_jobs: int | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        self.model = model
+        self.backend = backend
+        self.memory = memory
+        self.long_sequences = long_sequences
+        self.max_length = max_length
+        self.window_overlap = window_overlap
+        self.unknown_residues = unknown_residues
+        self.prefetch = prefetch
+        self.on_error = on_error
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        complete_docstring(cls)
+
+    def cache_info(self) -> RunInfo | None:
+        """What the last ``transform`` or ``predict`` of this object cost, None before the first.
+
+        Returns
+        -------
+        info : RunInfo or None
+            Rows, distinct sequences, those answered by the record store, and those computed.
+        """
+        return last_runs.get(self)
+
+    def _prepare(self) -> tuple[Model, ModelSpec]:
+        """Validate every parameter; an estimator that learns nothing may never see ``fit``."""
+        self._validate_params()
+        backend = resolve_backend(self.backend)
+        backend._validate_params()
+        model = backend.model(self.model if isinstance(self.model, str) else str(self.model.__fspath__()))
+        spec = model.spec
+        self._windows()
+        self._prefetched(spec)
+        self._check(spec)
+        warn_if_elsewhere(self)
+        return model, spec
+
+    def __getstate__(self) -> dict[str, Any]:
+        return note_memory(super().__getstate__())
+
+    def _clean(self, X: Any) -> list[str]:
+        return clean_sequences(
+            X,
+            long_sequences=self.long_sequences,
+            max_length=self.max_length,
+            unknown_residues=self.unknown_residues,
+            choices=self._parameter_constraints["long_sequences"][0].options,
+        )
+
+    def _windows(self) -> Windows | None:
+        """How long sequences are cut; None if they are not."""
+        if self.long_sequences != "window":
+            return None
+        if self.max_length is None:
+            raise ValueError("long_sequences='window' needs a max_length, the residues of a window")
+        overlap = self.max_length // 4 if self.window_overlap is None else self.window_overlap
+        if overlap >= self.max_length:
+            raise ValueError(f"window_overlap={overlap} must be less than max_length={self.max_length}")
+        return Windows(int(self.max_length), int(overlap))
+
+    def _check(self, spec: ModelSpec) -> None:
+        """Validate what depends on the model's shape."""
+
+    def _prefetched(self, spec: ModelSpec) -> tuple[OutputSpec, ...]:
+        return parse_outputs(as_tuple(self.prefetch), spec.n_layers)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        return tags
+
+
+class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc]  # scikit-learn is untyped
+    """A transformer of sequences. A child says in `_recipe` what its columns are, and how they are made."""
+
+    @abstractmethod
+    def _recipe(self, spec: ModelSpec) -> Recipe:
+        """Columns, outputs and rows, from parameters and the model's shape alone."""
+
+    def _complete(self, recipe: Recipe, spec: ModelSpec, sequences: Sequence[str]) -> Recipe:
+        """The recipe for clean sequences: a child that compares them with something checks and adds it here."""
+        return recipe
+
+    def _check(self, spec: ModelSpec) -> None:
+        self._recipe(spec)
+
+    def _learn(self, sequences: Sequence[str]) -> None:
+        """Learn from clean sequences; most transformers do not."""
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Check the parameters and X. No model is loaded; what is learnt, if anything, the class tells.
+
+        Parameters
+        ----------
+        X : list, tuple, array, Series, or one-column DataFrame of str
+            n sequences.
+        y : ignored
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        InvalidSequenceError
+            If X is not a column of sequences; the message lists the first rows that are not.
+        """
+        self._prepare()
+        self._learn(self._clean(X))
+        return self
+
+    def fit_transform(self, X: Any, y: Any = None) -> FloatArray:
+        """The same as ``fit`` and ``transform``; X is checked once.
+
+        Parameters
+        ----------
+        X : list, tuple, array, Series, or one-column DataFrame of str
+            n sequences.
+        y : ignored
+
+        Returns
+        -------
+        features : ndarray of shape (n, n_features), float32
+        """
+        return self._transform(X, learn=True)
+
+    def transform(self, X: Any) -> FloatArray:
+        """Features of sequences, in the order of the rows of X.
+
+        Parameters
+        ----------
+        X : list, tuple, array, Series, or one-column DataFrame of str
+            n sequences. White space at the ends is removed, lower case is raised.
+
+        Returns
+        -------
+        features : ndarray of shape (n, n_features), float32
+            A DataFrame after ``set_output(transform="pandas")`` or ``"polars"``.
+
+        Raises
+        ------
+        InvalidSequenceError
+            If X is not a column of sequences; the message lists the first rows that are not. Nothing was computed.
+        NotFittedError
+            If what ``fit`` learns is needed, and it was not called.
+        CheckpointNotFoundError
+            If the model is not on this machine and cannot be fetched.
+        PartialResultError
+            If the backend failed on some rows, after all others were finished; its `results` are the features with NaN
+            in the failed rows. Not with ``on_error="nan"``.
+        BackendError
+            If the backend fails or answers wrongly. With `memory`, what was finished is stored.
+        """
+        return self._transform(X)
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
+        """Names of the columns that ``transform`` gives; loads no weights.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        names : ndarray of shape (n_features,), object
+        """
+        _, spec = self._prepare()
+        return np.asarray(self._recipe(spec).columns, dtype=object)
+
+    def plan(self, X: Any) -> TransformPlan:
+        """Find what ``transform(X)`` would cost: a dry run, which computes nothing and sends no sequence.
+
+        Parameters
+        ----------
+        X : list, tuple, array, Series, or one-column DataFrame of str
+            n sequences.
+
+        Returns
+        -------
+        plan : TransformPlan
+            Rows, distinct sequences, those that the record store has, those that would go through the model, and for a
+            remote backend the requests.
+
+        Raises
+        ------
+        InvalidSequenceError
+            If X is not a column of sequences.
+        """
+        model, spec = self._prepare()
+        check_is_fitted(self)
+        sequences, windows = self._clean(X), self._windows()
+        recipe = self._complete(self._recipe(spec), spec, sequences)
+        plans = [
+            estimate(request, model=model, memory=self.memory, windows=windows)
+            for request in recipe.requests(sequences, self._prefetched(spec))
+        ]
+        return add_plans(len(sequences), plans, windowed=count_long(sequences, windows))
+
+    def _transform(
+        self,
+        X: Any,
+        *,
+        learn: bool = False,
+        dtype: type[np.floating[Any]] = np.float32,
+        one_column: bool = False,
+    ) -> NDArray[Any]:
+        model, spec = self._prepare()
+        if not learn:
+            check_is_fitted(self)
+        sequences = self._clean(X)
+        if learn:
+            self._learn(sequences)
+        recipe = self._complete(self._recipe(spec), spec, sequences)
+        run = Run(self, model, self._windows())
+        features = recipe.make_rows(run, sequences, self._prefetched(spec), dtype)
+        if one_column:
+            features = features[:, 0]
+        run.finish(features, sequences)
+        return features
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+class _WholeSequenceTransformer(_ESM2Transformer):
+    """A transformer of what pairs of residues have: no sequence is cut into windows, which do not hold every pair."""
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
+        **{name: kinds for name, kinds in _ESM2Transformer._parameter_constraints.items() if name != "window_overlap"},
+        "long_sequences": [StrOptions({"error", "truncate"})],
+    }

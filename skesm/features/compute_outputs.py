@@ -1,0 +1,185 @@
+"""`compute_outputs`: what the model says, as it is, one array a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any, cast
+
+from sklearn.utils._param_validation import validate_parameter_constraints
+
+from skesm.backends.base import Backend
+from skesm.features.base import _ESM2Estimator
+from skesm.features.parameters import as_tuple
+from skesm.fetch.request import Request
+from skesm.fetch.run import Run
+from skesm.outputs.spec import Record, parse_outputs
+from skesm.outputs.types import FloatArray
+from skesm.sequences.variants import distinct_rows
+
+
+def compute_outputs(
+    X: Any,
+    outputs: str | Sequence[str],
+    model: Any = "esm2_t6_8M_UR50D",
+    *,
+    backend: str | Backend = "local",
+    memory: Any = None,
+    long_sequences: str = "error",
+    max_length: int | None = 1022,
+    window_overlap: int | None = None,
+    unknown_residues: str = "error",
+    on_error: str = "raise",
+    n_jobs: int | None = None,
+    verbose: bool | int = False,
+) -> list[dict[str, FloatArray]]:
+    """Outputs of the model for each sequence: contact maps, attention weights, residue representations, logits.
+
+    For looking at them, plots, and other programs. The transformers make columns of one length of the same outputs.
+
+    Parameters
+    ----------
+    X : list, tuple, array, Series, or one-column DataFrame of str
+        n sequences. White space at the ends is removed, lower case is raised.
+    outputs : str or sequence of str
+        Names from the table in Notes. l is a layer: 0 is the embedding, n (or -1) the last, ``*`` all of them.
+    model : str or path-like, default="esm2_t6_8M_UR50D"
+        As for `ESM2Embedder`.
+    backend, memory, long_sequences, max_length, window_overlap, unknown_residues, n_jobs, verbose
+        As for `ESM2Embedder`. ``long_sequences="window"`` is not for contacts and attention: no window holds all pairs
+        of residues.
+    on_error : {"raise", "nan"}, default="raise"
+        What happens if a backend fails on some rows. All others are finished and stored first. Then ``"raise"`` raises
+        a `PartialResultError`, which carries what was finished; ``"nan"`` gives None for these rows, and warns.
+
+    Returns
+    -------
+    records : list of dict, length n
+        For each row of X, in its order, arrays of float32 by the name of the output, with the layer counted from 0:
+        ``"residues@6"`` where ``"residues@-1"`` of six layers was asked for. No two rows share an array. With
+        ``on_error="nan"`` None for a row that failed.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is wrong, or the model has no such output.
+    InvalidSequenceError
+        If X is not a column of sequences; the message lists the first rows that are not. Nothing was computed.
+    CheckpointNotFoundError
+        If the model is not on this machine and cannot be fetched.
+    PartialResultError
+        If the backend failed on some rows, after all others were finished; its `results` is the list with None in
+        the failed rows. Not with ``on_error="nan"``.
+    BackendError
+        If the backend fails or answers wrongly, or the model has no contact head, as ``"skesm-mini"``.
+
+    See Also
+    --------
+    ESM2ContactSummarizer, ESM2AttentionSummarizer, ESM2ResidueEmbedder : Features of these outputs.
+
+    Notes
+    -----
+    For a sequence of L residues, and a model of n layers, width d and h heads:
+
+    ========================  ==================  ==================================================================
+    name                      shape               value
+    ========================  ==================  ==================================================================
+    ``contacts``              (L, L)              probability that the Cβ atoms of two residues are within 8 Å
+    ``attentions@l``          (h, L + 2, L + 2)   weight that each token (row) gives to each token (column), with
+                                                  start and end token; l from 1
+    ``attention_received@l``  (L,)                mean weight that a residue is given, over heads and all tokens
+    ``attention_heads@l``     (h, 3)              entropy, distance, ends: see `ESM2AttentionSummarizer`
+    ``contact_profile``       (2, L)              sums of ``contacts`` by separation, and of each residue's pairs
+                                                  that are 6 or more apart
+    ``residues@l``            (L, d)              representation of each residue
+    ``logits``                (L, 20)             logits of the amino acids, in the order ``LAGVSERTIDPKQNFYMHWC``
+    ``logit_means``           (L,)                mean of each residue's logits over the 33 tokens
+    ``mean@l``, ``max@l``     (d,)                mean and maximum of the representations over the residues
+    ``std@l``                 (d,)                standard deviation of the representations over the residues
+    ``cls@l``, ``eos@l``      (d,)                representation of the start and the end token
+    ========================  ==================  ==================================================================
+
+    All outputs of a sequence come from one forward pass. Everything is held at the end, and stored as it is with
+    `memory`: the attention weights of one layer of ``esm2_t33_650M_UR50D`` for 1,022 residues are 84 MB.
+
+    Examples
+    --------
+    >>> from skesm import compute_outputs
+    >>> records = compute_outputs(["MKTAYIAKQR", "GSHMSLF"], ["attentions@-1", "residues@3"], "skesm-mini")
+    >>> [{name: value.shape for name, value in record.items()} for record in records]
+    [{'attentions@6': (6, 12, 12), 'residues@3': (10, 192)}, {'attentions@6': (6, 9, 9), 'residues@3': (7, 192)}]
+    """
+    reader = _OutputReader(
+        outputs,
+        model,
+        backend=backend,
+        memory=memory,
+        long_sequences=long_sequences,
+        max_length=max_length,
+        window_overlap=window_overlap,
+        unknown_residues=unknown_residues,
+        on_error=on_error,
+        n_jobs=n_jobs,
+        verbose=verbose,
+    )
+    return reader.compute(X)
+
+
+class _OutputReader(_ESM2Estimator):
+    """`compute_outputs` as an estimator, whose parameters say how outputs are fetched."""
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
+        **_ESM2Estimator._parameter_constraints,
+        "outputs": [str, "array-like"],
+    }
+
+    def __init__(
+        self,
+        outputs: str | Sequence[str],
+        model: Any,
+        *,
+        backend: str | Backend,
+        memory: Any,
+        long_sequences: str,
+        max_length: int | None,
+        window_overlap: int | None,
+        unknown_residues: str,
+        on_error: str,
+        n_jobs: int | None,
+        verbose: bool | int,
+    ) -> None:
+        super().__init__(
+            model,
+            backend=backend,
+            memory=memory,
+            long_sequences=long_sequences,
+            max_length=max_length,
+            window_overlap=window_overlap,
+            unknown_residues=unknown_residues,
+            on_error=on_error,
+            n_jobs=n_jobs,
+            verbose=verbose,
+        )
+        self.outputs = outputs
+
+    def _validate_params(self) -> None:
+        validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), "compute_outputs")
+
+    def compute(self, X: Any) -> list[dict[str, FloatArray]]:
+        model, spec = self._prepare()
+        outputs = parse_outputs(as_tuple(self.outputs), spec.n_layers)
+        if not outputs:
+            raise ValueError("outputs must name one output or several, such as 'contacts'")
+        sequences = self._clean(X)
+        run = Run(self, model, self._windows())
+        records = run.fetch(Request(sequences, outputs), _by_name)
+        for _, *repeats in distinct_rows(sequences).values():
+            for row in repeats:
+                records[row] = deepcopy(records[row])  # the caller may write into one
+        run.finish(records, sequences)
+        return cast("list[dict[str, FloatArray]]", records)
+
+
+def _by_name(sequence: str, record: Record) -> dict[str, FloatArray]:
+    """Arrays that the caller may write into: those of the store may not be."""
+    return {str(output): value.copy() for output, value in record.items()}

@@ -1,0 +1,171 @@
+"""`ESM2LogitSummarizer`: sequences to statistics of the model's predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils._param_validation import StrOptions
+
+from skesm.backends.base import Backend
+from skesm.esm2.spec import ModelSpec
+from skesm.features.base import _ESM2Transformer
+from skesm.features.parameters import as_tuple
+from skesm.features.recipe import Recipe
+from skesm.features.summaries import MASKED, STATISTICS, Predictions, Statistic, custom_statistic
+from skesm.outputs.spec import Record
+from skesm.sequences.variants import check_residues, own_columns
+
+
+class ESM2LogitSummarizer(_ESM2Transformer):
+    r"""Protein sequences to a few numbers each: named statistics of ESM-2's logits.
+
+    Parameters
+    ----------
+    {model}
+    statistics : str, callable, or sequence of these, default=("mean", "sum")
+        The columns, in this order: names from the table in Notes, or functions, each of which takes the (L, 20) natural
+        logarithms of the amino acids' probabilities, float64, in the order ``LAGVSERTIDPKQNFYMHWC``, gives one finite
+        number, and names its column by its ``__name__``.
+    {shared}
+
+    See Also
+    --------
+    ESM2Embedder : The model's representations.
+    ESM2VariantScorer : Scores of variants against a reference.
+
+    Notes
+    -----
+    A sequence has residues x[1] … x[L]. The model gives a logit l[i, a] for each of the 20 amino acids a (and for 13
+    other tokens v) at each residue i. p[i, a] is exp l[i, a] / Σ_b exp l[i, b] over the 20, and q[i, a] the same from
+    the pass of the sequence with residue i masked. H[i] = −Σ_a p[i, a] ln p[i, a] is an entropy, and
+    M[i] = ln p[i, x[i]] − max_{a ≠ x[i]} ln p[i, a] the margin over the best alternative. C are the residues that are
+    one of the 20 amino acids, and \|C\| their number:
+
+    ==============================  ====================================================  ========================
+    statistic                       value                                                 column
+    ==============================  ====================================================  ========================
+    ``mean``                        Σ_i m[i] / L, with m[i] = Σ_v l[i, v] / 33            ``logit_mean``
+    ``sum``                         Σ_i m[i]                                              ``logit_sum``
+    ``entropy_mean``                Σ_i H[i] / L                                          of the same name
+    ``entropy_max``                 max_i H[i]                                            of the same name
+    ``entropy_q05`` (25, 50 …)      quantile of H[i] over i: 5, 25, 50, 75 or 95 %        of the same name
+    ``mean_logit``                  Σ_i l[i, a] / L for each a                            ``mean_logit_L`` … ``_C``
+    ``mean_probability``            Σ_i p[i, a] / L for each a                            ``mean_probability_L`` …
+    ``log_likelihood``              Σ_{i ∈ C} ln p[i, x[i]]                               of the same name
+    ``log_likelihood_mean``         the same / \|C\|                                      of the same name
+    ``unmasked_perplexity``         exp(−log_likelihood_mean)                             of the same name
+    ``own_probability_mean``        Σ_{i ∈ C} p[i, x[i]] / \|C\|                          of the same name
+    ``own_probability_min``         min_{i ∈ C} p[i, x[i]]                                of the same name
+    ``margin_mean``                 Σ_{i ∈ C} M[i] / \|C\|                                 of the same name
+    ``margin_min``                  min_{i ∈ C} M[i]                                      of the same name
+    ``pseudo_log_likelihood``       Σ_{i ∈ C} ln q[i, x[i]]                               of the same name
+    ``pseudo_log_likelihood_mean``  the same / \|C\|                                      of the same name
+    ``pseudo_perplexity``           exp(−pseudo_log_likelihood_mean)                      of the same name
+    ==============================  ====================================================  ========================
+
+    Cost: one pass for all statistics together, and \|C\| more for those named ``pseudo_…`` together, which are 237 for
+    GFP. In an unmasked pass the model sees the residue whose probability it gives: ``unmasked_perplexity`` is a cheap
+    estimate, much lower than the pseudo-perplexity, and ranks less well where that matters.
+
+    ``X``, ``B``, ``Z``, ``U``, ``O`` and ``<mask>`` are not in C: they count in entropies and means over all residues,
+    where the model's prediction is what enters, and are context for the others, also while another residue is masked. A
+    sequence without any of the 20 amino acids has no own probability: an error, if one is asked for.
+
+    With ``long_sequences="window"`` a residue in several windows gets the mean of its logits, weighted by its distance
+    to the nearer end of each (1 at the end). Masked passes cost the windows that hold the mask.
+
+    BioLM's first REST API (v1) answers ``logits`` as one number for each residue, most likely m[i]; its users summed or
+    averaged that vector. ``log_likelihood`` is what its later ones call ``log_prob``.
+
+    References
+    ----------
+    Salazar et al., "Masked language model scoring", ACL 2020, 2699-2712: pseudo-log-likelihood and pseudo-perplexity.
+
+    Lin et al., "Evolutionary-scale prediction of atomic-level protein structure with a language model", Science 379,
+    1123-1130 (2023): pseudo-perplexity of ESM-2.
+
+    Examples
+    --------
+    >>> from skesm import ESM2LogitSummarizer
+    >>> summarizer = ESM2LogitSummarizer("skesm-mini")
+    >>> summarizer.transform(["MKTAYIAKQR", "GSHMSLFDFF"]).shape
+    (2, 2)
+    >>> summarizer.get_feature_names_out().tolist()
+    ['logit_mean', 'logit_sum']
+    >>> summarizer.set_params(statistics=["log_likelihood", "pseudo_perplexity"]).transform(["MKTAYIAKQR"]).shape
+    (1, 2)
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
+        **_ESM2Transformer._parameter_constraints,
+        "statistics": [StrOptions(set(STATISTICS)), callable, "array-like"],
+    }
+
+    def __init__(
+        self,
+        model: Any = "esm2_t6_8M_UR50D",
+        *,
+        statistics: str | Callable[..., Any] | Sequence[str | Callable[..., Any]] = ("mean", "sum"),
+        backend: str | Backend = "local",
+        memory: Any = None,
+        long_sequences: str = "error",
+        max_length: int | None = 1022,
+        window_overlap: int | None = None,
+        unknown_residues: str = "error",
+        prefetch: str | Sequence[str] = (),
+        on_error: str = "raise",
+        n_jobs: int | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        super().__init__(
+            model,
+            backend=backend,
+            memory=memory,
+            long_sequences=long_sequences,
+            max_length=max_length,
+            window_overlap=window_overlap,
+            unknown_residues=unknown_residues,
+            prefetch=prefetch,
+            on_error=on_error,
+            n_jobs=n_jobs,
+            verbose=verbose,
+        )
+        self.statistics = statistics
+
+    def _chosen(self) -> tuple[Statistic, ...]:
+        asked = (self.statistics,) if callable(self.statistics) else as_tuple(self.statistics)
+        if not asked or not all(callable(s) or (isinstance(s, str) and s in STATISTICS) for s in asked):
+            raise ValueError(
+                f"statistics must be one or several of {', '.join(STATISTICS)} or a function, got {self.statistics!r}"
+            )
+        chosen = tuple(custom_statistic(s) if callable(s) else STATISTICS[s] for s in asked)
+        columns = [column for statistic in chosen for column in statistic.columns]
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"statistics={self.statistics!r} name the same column twice")
+        return chosen
+
+    def _recipe(self, spec: ModelSpec) -> Recipe:
+        chosen = self._chosen()
+
+        def row(sequence: str, record: Record) -> NDArray[np.float64]:
+            own = own_columns(sequence)
+            of_masked = own[own >= 0]
+            predictions = {
+                output: Predictions(value, of_masked if output == MASKED else own) for output, value in record.items()
+            }
+            found = [
+                s.function(predictions[s.output]) if s.output in predictions else np.full(len(s.columns), np.nan)
+                for s in chosen
+            ]
+            return np.concatenate([np.atleast_1d(value) for value in found])
+
+        columns = [column for statistic in chosen for column in statistic.columns]
+        return Recipe(columns, sorted({s.output for s in chosen}, key=str), row)
+
+    def _complete(self, recipe: Recipe, spec: ModelSpec, sequences: Sequence[str]) -> Recipe:
+        if any(statistic.of_residues for statistic in self._chosen()):
+            check_residues(sequences)
+        return recipe

@@ -1,0 +1,130 @@
+"""The parameters that all estimators share, documented once, and checks of parameters that hold several values."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Collection, Iterable, Mapping, Set
+from numbers import Integral
+from typing import Any
+
+from skesm.outputs.spec import resolve_layer
+
+#: Descriptions in numpydoc's form, by the name of the parameter.
+SHARED: Mapping[str, str] = {
+    "model": """\
+model : str or path-like, default="esm2_t6_8M_UR50D"
+    A published size (``skesm models`` lists them), a folder with a checkpoint in transformers' format, a Hub
+    repository ``"organisation/name"`` (``@revision`` may follow), or ``"skesm-mini"``. The latter is a small demo
+    model, bundled for trials, tests and teaching. Do not use it for research.""",
+    "backend": """\
+backend : {"local", "numpy", "torch", "biolm"} or Backend, default="local"
+    Where the model runs; see `skesm.backends`.""",
+    "memory": """\
+memory : None, str, path-like or joblib.Memory, default=None
+    Folder of the record store. With it, no sequence goes through the model twice: not in other folds, other grids,
+    other processes or tomorrow. None keeps nothing.""",
+    "long_sequences": """\
+long_sequences : {"error", "truncate", "window"}, default="error"
+    What happens to sequences of more than `max_length` residues. ``"truncate"`` uses their first residues, and warns.
+    ``"window"`` computes them in windows of `max_length` residues that overlap, see `ESM2Embedder`; ``cache_info``
+    and ``plan`` count them.""",
+    "max_length": """\
+max_length : int or None, default=1022
+    The longest sequences that ESM-2 was trained on. None sets no limit.""",
+    "window_overlap": """\
+window_overlap : int or None, default=None
+    Residues that neighbouring windows share, at least; None is a quarter of `max_length`.""",
+    "unknown_residues": """\
+unknown_residues : {"error", "X"}, default="error"
+    ``"X"`` reads letters that ESM-2 does not know (``J``) as any residue.""",
+    "prefetch": """\
+prefetch : str or sequence of str, default=()
+    Further outputs to store from the same forward passes, for other settings or estimators to find: ``"mean@*"``
+    (every layer), ``"max@6"``, ``"logits"``, ``"logit_means"``, ``"contact_profile"`` … Changes no value. Passes with
+    masked residues store nothing else.""",
+    "on_error": """\
+on_error : {"raise", "nan"}, default="raise"
+    What happens if a backend fails on some rows. All others are finished and stored first. Then ``"raise"`` raises a
+    `PartialResultError`, which carries what was finished; ``"nan"`` gives rows of NaN, and warns.""",
+    "n_jobs": """\
+n_jobs : int or None, default=None
+    CPU threads that compute; -1 is all cores. None leaves it to the backend. Changes no value.""",
+    "verbose": """\
+verbose : bool, default=False
+    Show a progress bar on stderr.""",
+}
+
+
+def complete_docstring(cls: type) -> None:
+    """Put the descriptions of shared parameters where the docstring of a class says ``{model}`` and ``{shared}``.
+
+    Those that the docstring describes itself are left as they are. The order is that of the signature.
+    """
+    doc = cls.__dict__.get("__doc__")
+    if not doc or "{shared}" not in doc:  # python -OO has no docstrings
+        return
+    names = [name for name in inspect.signature(cls).parameters if name in SHARED and name != "model"]
+    missing = [SHARED[name] for name in names if not re.search(rf"^    {name} : ", doc, re.MULTILINE)]
+    for place, entries in (("{model}", [SHARED["model"]]), ("{shared}", missing)):
+        text = "\n".join(entries).replace("\n", "\n    ")
+        doc = doc.replace(place, text)
+    cls.__doc__ = doc
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """One or several values as a tuple.
+
+    Examples
+    --------
+    >>> as_tuple("mean"), as_tuple([-1, -2])
+    (('mean',), (-1, -2))
+    """
+    if isinstance(value, Set | Mapping):
+        raise ValueError(f"a {type(value).__name__} has no order, which columns need: use a tuple or a list")
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return tuple(value)
+    return (value,)
+
+
+def several_of(parameter: str, value: Any, known: Collection[str]) -> tuple[str, ...]:
+    """One or several of the known names, in the order given, each once.
+
+    Examples
+    --------
+    >>> several_of("pooling", "mean", ("mean", "max"))
+    ('mean',)
+    """
+    chosen = as_tuple(value)
+    if not chosen or not all(isinstance(name, str) and name in known for name in chosen):
+        raise ValueError(f"{parameter} must be one or several of {', '.join(known)}, got {value!r}")
+    refuse_repeats(parameter, value, chosen)
+    return chosen
+
+
+def several_layers(value: Any, n_layers: int, *, first: int = 0) -> tuple[int, ...]:
+    """One or several layers, counted from 0, in the order given, each once.
+
+    With ``first=1`` the embedding, layer 0, is an error.
+
+    Examples
+    --------
+    >>> several_layers([-1, 2], n_layers=6)
+    (6, 2)
+    """
+    layers = as_tuple(value)
+    if not layers or not all(isinstance(layer, Integral) and not isinstance(layer, bool) for layer in layers):
+        raise ValueError(f"layers must be one or several whole numbers, got {value!r}")
+    resolved = tuple(resolve_layer(int(layer), n_layers) for layer in layers)
+    if min(resolved) < first:
+        raise ValueError(
+            f"layers={value!r}: layer 0 is the embedding, which has no attention; layers are 1 to {n_layers}"
+        )
+    refuse_repeats("layers", value, resolved)
+    return resolved
+
+
+def refuse_repeats(parameter: str, value: Any, chosen: Collection[Any]) -> None:
+    """Raise ValueError if something was chosen twice by the value of a parameter."""
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"{parameter}={value!r} name the same columns twice")

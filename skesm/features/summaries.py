@@ -1,0 +1,165 @@
+"""Logits to named statistics of a sequence.
+
+Notation: residues i = 1 … L, of which C are one of the 20 amino acids; x[i] the residue itself; l[i, a] the logit of
+amino acid a; p[i, a] = exp l[i, a] / Σ_b exp l[i, b], over the 20 amino acids. All of a sequence's p come from one
+pass of the sequence as it is, but those written q: q[i, ·] is p[i, ·] of the sequence with residue i masked.
+
+A residue that is none of the 20 (``X``, ``B``, ``Z``, ``U``, ``O``, ``<mask>``) has a distribution, and counts in what
+is over all L residues. It has no probability of its own, and is left out where x[i] is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skesm.outputs.kinds import MASK_LOGITS
+from skesm.outputs.spec import OutputSpec
+from skesm.outputs.types import FloatArray
+from skesm.sequences.alphabet import AMINO_ACIDS
+
+LOGIT_MEANS, LOGITS, MASKED = OutputSpec("logit_means"), OutputSpec("logits"), OutputSpec(MASK_LOGITS)
+
+_QUANTILES = (5, 25, 50, 75, 95)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model says about one sequence.
+
+    Attributes
+    ----------
+    values : ndarray
+        An output's array: ``logits`` of all residues, or of the amino acids alone, each from the pass with it masked;
+        or ``logit_means``.
+    columns : ndarray of int
+        Column of each row's own residue in logits, -1 for what is none of the 20 amino acids.
+    """
+
+    values: FloatArray
+    columns: NDArray[np.intp]
+
+    @cached_property
+    def log_p(self) -> NDArray[np.float64]:
+        """Logarithms of the probabilities over the 20 amino acids, of the shape of the logits."""
+        logits = self.values.astype(np.float64)
+        log_p: NDArray[np.float64] = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+        return log_p
+
+    @cached_property
+    def known(self) -> NDArray[np.intp]:
+        """Rows whose residue is one of the 20 amino acids."""
+        return np.flatnonzero(self.columns >= 0)
+
+    @cached_property
+    def own(self) -> NDArray[np.float64]:
+        """Log-probability of each amino acid at its own place, (C,)."""
+        own: NDArray[np.float64] = self.log_p[self.known, self.columns[self.known]]
+        return own
+
+    @cached_property
+    def margins(self) -> NDArray[np.float64]:
+        """Log-probability of each amino acid at its own place less that of the best other one, (C,)."""
+        others = self.log_p[self.known]
+        others[np.arange(len(others)), self.columns[self.known]] = -np.inf
+        margins: NDArray[np.float64] = self.own - others.max(axis=1)
+        return margins
+
+    @cached_property
+    def entropies(self) -> NDArray[np.float64]:
+        """Entropy of each row's distribution, in nats."""
+        entropies: NDArray[np.float64] = -(np.exp(self.log_p) * self.log_p).sum(axis=1)
+        return entropies
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One number for a sequence, or several.
+
+    Attributes
+    ----------
+    columns : tuple of str
+        Names of the numbers.
+    output : OutputSpec
+        Of what it is made: of ``logit_means``, ``logits``, or ``mask_logits`` of masked copies.
+    function : callable
+        From `Predictions` to the numbers.
+    of_residues : bool
+        Whether x[i] is needed: a sequence without any of the 20 amino acids then has no value.
+    """
+
+    columns: tuple[str, ...]
+    output: OutputSpec
+    function: Callable[[Predictions], Any]
+    of_residues: bool = False
+
+
+def custom_statistic(function: Callable[[NDArray[np.float64]], Any]) -> Statistic:
+    """The statistic that a user's function of the (L, 20) log-probabilities is, named as the function."""
+    name = getattr(function, "__name__", None)
+    if not isinstance(name, str):
+        raise ValueError(
+            f"statistics: a function names its column by its __name__, which a {type(function).__name__} has not: "
+            "use a function of def"
+        )
+
+    def compute(predictions: Predictions) -> float:
+        value = np.asarray(function(predictions.log_p.copy()), dtype=np.float64)
+        if value.shape != () or not np.isfinite(value):
+            raise ValueError(f"statistics: {name} must give one finite number for a sequence, not shape {value.shape}")
+        return float(value)
+
+    return Statistic((name,), LOGITS, compute)
+
+
+def _profile(name: str, function: Callable[[Predictions], Any]) -> dict[str, Statistic]:
+    return {name: Statistic(tuple(f"{name}_{a}" for a in AMINO_ACIDS), LOGITS, function)}
+
+
+def _entropy_quantile(q: int) -> Callable[[Predictions], Any]:
+    return lambda s: np.quantile(s.entropies, q / 100)
+
+
+def _perplexity(predictions: Predictions) -> Any:
+    return np.exp(-predictions.own.mean())
+
+
+#: What is needed of the logits over all 33 tokens; of the model's unmasked predictions; of those of masked residues.
+_MEANS: Mapping[str, Callable[[Predictions], Any]] = {
+    "mean": lambda s: np.mean(s.values, dtype=np.float64),
+    "sum": lambda s: np.sum(s.values, dtype=np.float64),
+}
+_OF_POSITIONS: Mapping[str, Callable[[Predictions], Any]] = {
+    "entropy_mean": lambda s: s.entropies.mean(),
+    "entropy_max": lambda s: s.entropies.max(),
+    **{f"entropy_q{q:02d}": _entropy_quantile(q) for q in _QUANTILES},
+}
+_OF_RESIDUES: Mapping[str, Callable[[Predictions], Any]] = {
+    "log_likelihood": lambda s: s.own.sum(),
+    "log_likelihood_mean": lambda s: s.own.mean(),
+    "unmasked_perplexity": _perplexity,
+    "own_probability_mean": lambda s: np.exp(s.own).mean(),
+    "own_probability_min": lambda s: np.exp(s.own).min(),
+    "margin_mean": lambda s: s.margins.mean(),
+    "margin_min": lambda s: s.margins.min(),
+}
+_OF_MASKED: Mapping[str, Callable[[Predictions], Any]] = {
+    "pseudo_log_likelihood": lambda s: s.own.sum(),
+    "pseudo_log_likelihood_mean": lambda s: s.own.mean(),
+    "pseudo_perplexity": _perplexity,
+}
+
+#: Statistics by name.
+STATISTICS: Mapping[str, Statistic] = {
+    **{name: Statistic((f"logit_{name}",), LOGIT_MEANS, function) for name, function in _MEANS.items()},
+    **{name: Statistic((name,), LOGITS, function) for name, function in _OF_POSITIONS.items()},
+    **{name: Statistic((name,), LOGITS, function, of_residues=True) for name, function in _OF_RESIDUES.items()},
+    **_profile("mean_logit", lambda s: s.values.mean(axis=0, dtype=np.float64)),
+    **_profile("mean_probability", lambda s: np.exp(s.log_p).mean(axis=0)),
+    **{name: Statistic((name,), MASKED, function, of_residues=True) for name, function in _OF_MASKED.items()},
+}

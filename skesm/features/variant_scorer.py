@@ -1,0 +1,242 @@
+"""`ESM2VariantScorer`: variants of a protein to zero-shot scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import RegressorMixin
+from sklearn.utils._param_validation import StrOptions
+
+from skesm.backends.base import Backend
+from skesm.esm2.spec import ModelSpec
+from skesm.features.base import _ESM2Transformer
+from skesm.features.masked import known_positions, masked_request, masked_rows
+from skesm.features.recipe import Recipe, Row
+from skesm.features.reference import ReferenceMixin
+from skesm.features.summaries import LOGITS, MASKED, Predictions
+from skesm.fetch.request import Request
+from skesm.outputs.spec import Record
+from skesm.outputs.types import FloatArray
+from skesm.sequences.alphabet import AMINO_ACIDS, count_residues
+from skesm.sequences.variants import check_lengths, check_scorable, differences, distinct_rows, own_columns
+
+STRATEGIES = ("wt_marginal", "masked_marginal", "mutant_marginal", "pll_ratio")
+
+
+class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Transformer):  # type: ignore[misc]
+    r"""Zero-shot scores of a protein's variants: how much likelier ESM-2 finds them than a reference.
+
+    A regressor without training: ``predict`` gives the score, so that it can stand beside trained models in
+    ``cross_val_score`` and in tables. A higher score is a likelier sequence. Its scale is not that of a measured value:
+    compare ranks (``scoring=make_scorer(lambda y, s: spearmanr(y, s).statistic)``), and mind the sign of the
+    measurement, such as a ΔΔG that is positive where a mutation destabilises.
+
+    Parameters
+    ----------
+    {model}
+    strategy : {"masked_marginal", "wt_marginal", "mutant_marginal", "pll_ratio"}, default="masked_marginal"
+        The score, see Notes.
+    reference : str or None, default=None
+        The sequence that variants are compared with, usually the wild type; or None, for which ``fit`` learns the
+        consensus of its rows (at each position their most common amino acid), ``"most_common"``, for which it takes
+        their most common sequence, or ``"first"``, for which it takes the first. A given reference needs no ``fit``.
+    long_sequences : {"error", "window"}, default="error"
+        What happens to sequences of more than `max_length` residues. ``"window"`` computes them in windows of
+        `max_length` residues that overlap, as `ESM2LogitSummarizer` does; each masked position costs the windows that
+        hold it.
+    {shared}
+
+    Attributes
+    ----------
+    reference_ : str
+        The reference that ``fit`` learnt; only if none is given.
+
+    See Also
+    --------
+    ESM2LogitSummarizer : Likelihoods and pseudo-perplexity without a reference.
+
+    Notes
+    -----
+    With r the reference, s the variant, P the positions at which they differ, and p(a at i | t) the probability, over
+    the 20 amino acids, of a at position i from the pass of sequence t:
+
+    ===================  ==========================================================  =============================
+    strategy             score                                                       passes for n variants
+    ===================  ==========================================================  =============================
+    ``wt_marginal``      Σ_{i ∈ P} ln p(s[i] at i | r) − ln p(r[i] at i | r)         1
+    ``masked_marginal``  the same, given r with residue i masked                     1 for each mutated position
+    ``mutant_marginal``  Σ_{i ∈ P} ln p(s[i] at i | s) − ln p(r[i] at i | s)         n
+    ``pll_ratio``        PLL(s) − PLL(r), with PLL(t) = Σ_i ln p(t[i] at i | t with  L for each of n + 1 sequences
+                         residue i masked)
+    ===================  ==========================================================  =============================
+
+    For single substitutions these are the scores of Meier et al. For a variant of several, their formula of
+    ``masked_marginal`` masks all its mutated positions at once; here the scores of its single substitutions are added,
+    each with one residue masked, so that one pass for each position that is mutated in any variant serves all of them.
+
+    Only ``pll_ratio`` compares sequences of different lengths; for the others that is an error, since nothing is
+    aligned. A longer sequence has a lower pseudo-log-likelihood merely by its length: compare insertions and deletions
+    among themselves.
+
+    The reference's own score is 0. ``X``, ``B``, ``Z``, ``U``, ``O`` and ``<mask>`` may stand where variant and
+    reference agree, as context; where they differ, or in a row of another length, they are an error. ``pll_ratio`` sums
+    over the 20 amino acids only.
+
+    References
+    ----------
+    Meier et al., "Language models enable zero-shot prediction of the effects of mutations on protein function", NeurIPS
+    34, 29287-29303 (2021).
+
+    Examples
+    --------
+    >>> from skesm import ESM2VariantScorer
+    >>> scorer = ESM2VariantScorer("skesm-mini", reference="MKTAYIAKQR")
+    >>> scorer.predict(["MKTAYIAKQR", "MKTWYIAKQR", "MKTWYIAKQG"]).shape
+    (3,)
+    >>> scorer.cache_info().computed  # two positions are mutated
+    2
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
+        **_ESM2Transformer._parameter_constraints,
+        "strategy": [StrOptions(set(STRATEGIES))],
+        "reference": [str, None],
+        "long_sequences": [StrOptions({"error", "window"})],  # a score of a part would not be one of the sequence
+    }
+
+    def __init__(
+        self,
+        model: Any = "esm2_t6_8M_UR50D",
+        *,
+        strategy: str = "masked_marginal",
+        reference: str | None = None,
+        backend: str | Backend = "local",
+        memory: Any = None,
+        long_sequences: str = "error",
+        max_length: int | None = 1022,
+        window_overlap: int | None = None,
+        unknown_residues: str = "error",
+        prefetch: str | Sequence[str] = (),
+        on_error: str = "raise",
+        n_jobs: int | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        super().__init__(
+            model,
+            backend=backend,
+            memory=memory,
+            long_sequences=long_sequences,
+            max_length=max_length,
+            window_overlap=window_overlap,
+            unknown_residues=unknown_residues,
+            prefetch=prefetch,
+            on_error=on_error,
+            n_jobs=n_jobs,
+            verbose=verbose,
+        )
+        self.strategy = strategy
+        self.reference = reference
+
+    def predict(self, X: Any) -> NDArray[np.float64]:
+        """Scores of sequences, in the order of the rows of X.
+
+        Parameters
+        ----------
+        X : list, tuple, array, Series, or one-column DataFrame of str
+            n sequences. White space at the ends is removed, lower case is raised.
+
+        Returns
+        -------
+        scores : ndarray of shape (n,), float64
+            In nats; higher is likelier.
+
+        Raises
+        ------
+        InvalidSequenceError
+            If X is not a column of sequences, or some cannot be compared with the reference; the message lists the
+            first rows. Nothing was computed.
+        NotFittedError
+            If the reference is to be learnt, and ``fit`` was not called.
+        CheckpointNotFoundError
+            If the model is not on this machine and cannot be fetched.
+        PartialResultError
+            If the backend failed on some rows, after all others were finished; its `results` are the scores with NaN in
+            the failed rows. Not with ``on_error="nan"``.
+        BackendError
+            If the backend fails or answers wrongly. With `memory`, what was finished is stored.
+        """
+        return self._transform(X, dtype=np.float64, one_column=True)
+
+    def _learn(self, sequences: Sequence[str]) -> None:
+        super()._learn(sequences)
+        self._check_variants(sequences, self._known_reference())
+
+    def _check_variants(self, sequences: Sequence[str], reference: str) -> None:
+        if self.strategy != "pll_ratio":
+            check_lengths(sequences, reference, "remove these rows, or choose strategy='pll_ratio'")
+        check_scorable(sequences, reference)
+
+    def _recipe(self, spec: ModelSpec) -> Recipe:
+        outputs = {"mutant_marginal": [LOGITS], "pll_ratio": [MASKED]}.get(self.strategy, [])
+        return Recipe([self.strategy], outputs, lambda sequence, record: np.empty(0))
+
+    def _complete(self, recipe: Recipe, spec: ModelSpec, sequences: Sequence[str]) -> Recipe:
+        reference, prefetch = self._known_reference(), self._prefetched(spec)
+        self._check_variants(sequences, reference)
+        if self.strategy == "mutant_marginal":
+            return replace(recipe, row=lambda sequence, record: _marginal(sequence, reference, record[LOGITS]))
+        if self.strategy == "wt_marginal":
+            shared = Request([reference], [LOGITS], prefetch)
+            return replace(
+                recipe, shared=shared, row_from_shared=lambda records: _of_table(reference, records[0][LOGITS])
+            )
+        if self.strategy == "pll_ratio":
+            return self._compare_likelihoods(recipe, reference)
+        differing = [differences(sequence, reference) for sequence in distinct_rows(sequences)]
+        mutated: list[int] = np.unique(np.concatenate(differing)).tolist()
+
+        def of_masked(records: Sequence[Record]) -> Row:
+            table = np.zeros((count_residues(reference), len(AMINO_ACIDS)), dtype=np.float32)
+            table[mutated] = masked_rows(records, reference, mutated)
+            return _of_table(reference, table)
+
+        return replace(
+            recipe, shared=masked_request(reference, mutated) if mutated else None, row_from_shared=of_masked
+        )
+
+    def _compare_likelihoods(self, recipe: Recipe, reference: str) -> Recipe:
+        positions = known_positions(reference)
+
+        def beside(records: Sequence[Record]) -> Row:
+            expected = _pll(masked_rows(records, reference, positions), reference)
+            return lambda sequence, record: np.array([_pll(record[MASKED], sequence) - expected])
+
+        shared = masked_request(reference, positions)
+        return replace(recipe, shared=shared, row_from_shared=beside, known={reference: 0.0})
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = False
+        return tags
+
+
+def _of_table(reference: str, table: FloatArray) -> Row:
+    """Scores by one (L, 20) table of the reference's logits."""
+    return lambda sequence, _: _marginal(sequence, reference, table)
+
+
+def _marginal(sequence: str, reference: str, table: FloatArray) -> NDArray[np.float64]:
+    """Sum over the mutated positions; differences of logits are those of log-probabilities."""
+    at = differences(sequence, reference)
+    new, old = own_columns(sequence)[at], own_columns(reference)[at]
+    return np.array([float((table[at, new].astype(np.float64) - table[at, old]).sum())])
+
+
+def _pll(logits: FloatArray, sequence: str) -> float:
+    """Pseudo-log-likelihood, from logits of the amino acids alone."""
+    columns = own_columns(sequence)
+    return float(Predictions(logits, columns[columns >= 0]).own.sum())

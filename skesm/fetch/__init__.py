@@ -1,0 +1,1 @@
+"""Sequences and outputs to records: the store first, then the model."""

@@ -1,0 +1,61 @@
+"""Distinct sequences through a model, each answer checked."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+
+from skesm.backends.base import Model, answers
+from skesm.exceptions import BackendError, PartialResultError
+from skesm.fetch.request import Distinct
+from skesm.outputs.derived import derive, sources
+from skesm.outputs.spec import OutputSpec, Record, validate_record
+from skesm.sequences.alphabet import count_residues
+
+
+class Computation:
+    """What a model computes of a request's distinct sequences.
+
+    Attributes
+    ----------
+    computed : int
+        Sequences that were answered.
+    failed : dict of int to BackendError
+        Why the model gave no answer for a sequence.
+    """
+
+    def __init__(self, distinct: Distinct, model: Model, n_jobs: int | None) -> None:
+        self.computed = 0
+        self.failed: dict[int, BackendError] = {}
+        self._distinct = distinct
+        self._model = model
+        self._spec = model.spec
+        self._n_jobs = n_jobs
+
+    def run(self, indices: Sequence[int], outputs: Sequence[OutputSpec]) -> Generator[dict[int, Record], None, None]:
+        """Records of some distinct sequences, by index, as they finish; sequences without an answer go to `failed`."""
+        unanswered = set(range(len(indices)))  # the model counts the sequences that it is handed
+        sequences = [self._distinct.sequences[i] for i in indices]
+        asked = sources(outputs)
+        try:
+            # Closed here, not when the garbage collector finds it: a backend's workers and requests end with it.
+            with closing(self._model.run(sequences, asked, n_jobs=self._n_jobs)) as batches:
+                for batch in batches:
+                    fresh = {indices[place]: record for place, record in answers(batch, unanswered)}
+                    for index, record in fresh.items():
+                        self._check(index, record, asked)
+                        fresh[index] = derive(record, outputs, self._distinct.sequences[index])
+                    self.computed += len(fresh)
+                    yield fresh
+        except PartialResultError as error:
+            self.failed.update((indices[place], cause) for place, cause in error.causes.items())
+            unanswered -= error.causes.keys()
+        if unanswered:
+            raise BackendError(f"the backend left {len(unanswered)} of {len(indices)} sequences unanswered")
+
+    def _check(self, index: int, record: Record, outputs: Sequence[OutputSpec]) -> None:
+        try:
+            validate_record(record, outputs, count_residues(self._distinct.sequences[index]), self._spec)
+        except ValueError as error:
+            row = self._distinct.first_row(index)
+            raise BackendError(f"{self._spec.name}: the answer for row {row} of X is wrong: {error}") from error

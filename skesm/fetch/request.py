@@ -1,0 +1,83 @@
+"""Sequences and what is asked of them; the distinct ones, and who asked for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from skesm._messages import first_and_more
+from skesm.exceptions import BackendError, PartialResultError
+from skesm.outputs.spec import OutputSpec
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Request:
+    """Sequences and what is asked of them.
+
+    Attributes
+    ----------
+    sequences : sequence of str
+        Clean sequences, repeats allowed.
+    outputs : sequence of OutputSpec
+        What the records must hold.
+    prefetch : sequence of OutputSpec
+        What else is stored for the sequences that go through the model. Nothing without a store.
+    rows : sequence of sequence of int, optional
+        For each sequence the rows of X that need it, to be named if it fails; by default its own place.
+    """
+
+    sequences: Sequence[str] = field(repr=False)  # confidential
+    outputs: Sequence[OutputSpec]
+    prefetch: Sequence[OutputSpec] = ()
+    rows: Sequence[Sequence[int]] | None = None
+
+    def rows_of(self, place: int) -> Sequence[int]:
+        """Rows of X that need the sequence at a place."""
+        return (place,) if self.rows is None else self.rows[place]
+
+
+class Distinct:
+    """The distinct sequences of a request, in the order of their first places.
+
+    Attributes
+    ----------
+    sequences : list of str
+    """
+
+    def __init__(self, request: Request) -> None:
+        places: dict[str, int] = {}
+        self._request = request
+        self._inverse = [places.setdefault(sequence, len(places)) for sequence in request.sequences]
+        self.sequences = list(places)
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def first_row(self, index: int) -> int:
+        """The first row of X that needs a distinct sequence."""
+        return self._request.rows_of(self._inverse.index(index))[0]
+
+    def spread(self, values: Mapping[int, T]) -> list[T | None]:
+        """The value of each sequence of the request, repeats share theirs; None where there is none."""
+        return [values.get(index) for index in self._inverse]
+
+    def causes(self, failed: Mapping[int, BackendError]) -> dict[int, BackendError]:
+        """Why rows of X failed, from why distinct sequences did."""
+        return {
+            row: failed[index]
+            for place, index in enumerate(self._inverse)
+            if index in failed
+            for row in self._request.rows_of(place)
+        }
+
+
+def partial_result(causes: Mapping[int, BackendError], n_rows: int, results: Any) -> PartialResultError:
+    """The error that names the rows of X that failed, and carries what was finished."""
+    ordered = dict(sorted(causes.items()))
+    shown = first_and_more((f"row {row}: {cause}" for row, cause in ordered.items()), "; ")
+    return PartialResultError(
+        f"{len(ordered)} of {n_rows} rows of X failed, all others are finished: {shown}", ordered, results
+    )

@@ -1,0 +1,169 @@
+"""`KINDS`, the one table of the kinds of outputs.
+
+A row holds all that the rest of the package needs to know of a kind: specs, derived outputs, windows, checks, exports
+and estimators ask it. Two things are stated elsewhere, once each: how an engine computes a kind that is not derived,
+and how a remote protocol names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from skesm.outputs.contacts import contact_profile
+from skesm.outputs.pooling import compared_positions, max_rows, mean_rows, std_rows
+from skesm.outputs.types import Dimensions, FloatArray, Windows
+from skesm.outputs.windows import join_mean, join_rows
+from skesm.sequences.alphabet import AMINO_ACIDS
+from skesm.sequences.variants import is_mask
+
+#: Columns of ``attention_heads``: entropy of a row in nats, Σ weight × distance along the chain over the residues, and
+#: the weight given to the start and end tokens.
+ATTENTION_STATISTICS = ("entropy", "distance", "ends")
+
+#: The heads of the model, as errors name them.
+LANGUAGE_MODEL_HEAD, CONTACT_HEAD = "language-model head", "contact head"
+
+Shape = Callable[[int, Dimensions], tuple[int, ...]]
+#: From the source's value, the clean sequence, and the reference (empty if the kind has none).
+Derive = Callable[[FloatArray, str, str], FloatArray]
+#: From the values of the windows, the number of residues of the whole sequence, and how it was cut.
+Join = Callable[[Sequence[FloatArray], int, Windows], FloatArray]
+
+
+def vector(length: int, model: Dimensions) -> tuple[int, ...]:
+    """Shape of a pooled representation."""
+    return (model.width,)
+
+
+def _channels(model: Dimensions) -> list[str]:
+    return [f"_{channel}" for channel in range(model.width)]
+
+
+def _amino_acids(model: Dimensions) -> list[str]:
+    return [f"_{letter}" for letter in AMINO_ACIDS]
+
+
+def _one_number(model: Dimensions) -> list[str]:
+    return [""]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is known of one kind of output.
+
+    Attributes
+    ----------
+    shape : callable or None
+        Shape of the value, from the number of residues and the model's dimensions; None if it depends on more.
+    first_layer : int or None
+        The first layer that has it; None if it has no layer.
+    head : str or None
+        The head of the model that it needs.
+    source : str or None
+        The kind from which it is derived.
+    derive : callable or None
+        How it follows from the value of its source.
+    pooled_by_engines : bool
+        Whether backends answer it themselves, so that it is derived only for sequences in windows.
+    windows : callable or None
+        How the values of windows become that of the whole sequence. A derived kind follows from its joined source.
+        None: no window holds every pair of residues, so that sequences in windows have no value.
+    rows : str or None
+        What the rows of the value are: ``"residues"`` or ``"masks"``. ``""`` if all sequences have the same shape,
+        None if the value has another form. Exports lay values out accordingly.
+    label : callable
+        Endings of the names of one row's columns.
+    has_reference : bool
+        Whether it compares a sequence with a reference.
+    has_name : bool
+        Whether users can ask for it by name.
+    """
+
+    shape: Shape | None
+    first_layer: int | None = None
+    head: str | None = None
+    source: str | None = None
+    derive: Derive | None = None
+    pooled_by_engines: bool = False
+    windows: Join | None = None
+    rows: str | None = None
+    label: Callable[[Dimensions], list[str]] = _one_number
+    has_reference: bool = False
+    has_name: bool = True
+
+    def source_in(self, windows: Windows | None) -> str | None:
+        """The kind that backends are asked for in place of this one; None if they are asked for this one."""
+        return None if self.pooled_by_engines and windows is None else self.source
+
+
+def _pooling(derive: Derive, *, pooled_by_engines: bool = False, has_reference: bool = False) -> Kind:
+    """A vector that follows from the residues of a layer."""
+    return Kind(
+        vector,
+        first_layer=0,
+        source="residues",
+        derive=derive,
+        pooled_by_engines=pooled_by_engines,
+        windows=join_rows,
+        rows="",
+        label=_channels,
+        has_reference=has_reference,
+        has_name=not has_reference,
+    )
+
+
+KINDS: Mapping[str, Kind] = {
+    "mean": _pooling(lambda residues, *_: mean_rows(residues), pooled_by_engines=True),
+    "max": _pooling(lambda residues, *_: max_rows(residues), pooled_by_engines=True),
+    "std": _pooling(lambda residues, *_: std_rows(residues)),
+    "cls": Kind(vector, first_layer=0, windows=join_mean, rows="", label=_channels),
+    "eos": Kind(vector, first_layer=0, windows=join_mean, rows="", label=_channels),
+    "residues": Kind(
+        lambda length, model: (length, model.width), first_layer=0, windows=join_rows, rows="residues", label=_channels
+    ),
+    "logits": Kind(
+        lambda length, model: (length, len(AMINO_ACIDS)),
+        head=LANGUAGE_MODEL_HEAD,
+        windows=join_rows,
+        rows="residues",
+        label=_amino_acids,
+    ),
+    "logit_means": Kind(lambda length, model: (length,), head=LANGUAGE_MODEL_HEAD, windows=join_rows, rows="residues"),
+    "contacts": Kind(lambda length, model: (length, length), head=CONTACT_HEAD),
+    "contact_profile": Kind(
+        lambda length, model: (2, length),
+        head=CONTACT_HEAD,
+        source="contacts",
+        derive=lambda contacts, *_: contact_profile(contacts),
+    ),
+    "attentions": Kind(lambda length, model: (model.n_heads, length + 2, length + 2), first_layer=1),
+    "attention_received": Kind(lambda length, model: (length,), first_layer=1, rows="residues"),
+    "attention_heads": Kind(lambda length, model: (model.n_heads, len(ATTENTION_STATISTICS)), first_layer=1, rows=""),
+    "mutated": _pooling(
+        lambda residues, sequence, reference: mean_rows(residues[compared_positions(sequence, reference)]),
+        has_reference=True,
+    ),
+    "mask_logits": Kind(
+        None,
+        head=LANGUAGE_MODEL_HEAD,
+        source="logits",
+        derive=lambda logits, sequence, _: logits[is_mask(sequence)],
+        windows=join_rows,
+        rows="masks",
+        label=_amino_acids,
+        has_name=False,
+    ),
+}
+
+CONTACTS, CONTACT_PROFILE, MUTATED, MASK_LOGITS = "contacts", "contact_profile", "mutated", "mask_logits"
+
+#: Vector summaries of a layer that need no reference.
+POOLINGS = tuple(name for name, kind in KINDS.items() if kind.shape is vector and not kind.has_reference)
+_ANSWERED = {name: kind for name, kind in KINDS.items() if kind.source_in(None) is None}
+#: What backends answer: of the representations, of the language-model head, and of the attention weights.
+LAYER_KINDS = tuple(name for name, kind in _ANSWERED.items() if kind.first_layer == 0)
+HEAD_KINDS = tuple(name for name, kind in _ANSWERED.items() if kind.head == LANGUAGE_MODEL_HEAD)
+ATTENTION_KINDS = tuple(name for name, kind in _ANSWERED.items() if kind.first_layer == 1)
+#: What has one row, or one number, for each residue.
+RESIDUE_KINDS = tuple(name for name, kind in KINDS.items() if kind.rows == "residues")

@@ -1,0 +1,1 @@
+"""Sequences as text: letters, clean input, and a sequence beside its reference."""

@@ -1,0 +1,206 @@
+"""A sequence beside its reference, residue by residue; and copies of it with residues masked.
+
+Nothing is aligned: the i-th residue of one is compared with the i-th of the other. Positions count from 0 here, rows
+as well; messages count positions from 1, as residues are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skesm._messages import first_and_more
+from skesm.exceptions import InvalidSequenceError
+from skesm.sequences.alphabet import ALPHABETICAL, AMINO_ACIDS, MASK_SYMBOL, count_residues, split_residues
+
+#: How a reference is learnt from the sequences that are fitted, in place of one that is given; None is the consensus.
+MOST_COMMON, FIRST = "most_common", "first"
+LEARNT = (None, MOST_COMMON, FIRST)
+
+_MASK_BYTE = "\x00"  # one byte for "<mask>", so that a byte is a residue
+
+_COLUMN = np.full(256, -1, dtype=np.intp)
+_COLUMN[np.frombuffer(AMINO_ACIDS.encode(), dtype=np.uint8)] = np.arange(len(AMINO_ACIDS))
+
+
+def letters(sequence: str) -> NDArray[np.uint8]:
+    """One byte for each residue of a clean sequence."""
+    return np.frombuffer(sequence.replace(MASK_SYMBOL, _MASK_BYTE).encode("ascii"), dtype=np.uint8)
+
+
+def is_mask(sequence: str) -> NDArray[np.bool_]:
+    """Which residues of a clean sequence are masked."""
+    masked: NDArray[np.bool_] = letters(sequence) == ord(_MASK_BYTE)
+    return masked
+
+
+def own_columns(sequence: str) -> NDArray[np.intp]:
+    """Column of each residue in ``logits``; -1 for what is none of the 20 amino acids.
+
+    Examples
+    --------
+    >>> own_columns("LAX<mask>C").tolist()
+    [0, 1, -1, -1, 19]
+    """
+    columns: NDArray[np.intp] = _COLUMN[letters(sequence)]
+    return columns
+
+
+def differences(sequence: str, reference: str) -> NDArray[np.intp]:
+    """Positions at which two sequences of equal length differ; ``X`` or ``<mask>`` differ from any amino acid.
+
+    Examples
+    --------
+    >>> differences("MKTV", "MKAV").tolist(), differences("M<mask>AX", "MKAV").tolist()
+    ([2], [1, 3])
+    """
+    return np.flatnonzero(letters(sequence) != letters(reference))
+
+
+def check_lengths(sequences: Sequence[str], reference: str, remedy: str) -> None:
+    """Raise InvalidSequenceError, naming rows, unless every sequence has as many residues as the reference."""
+    length = count_residues(reference)
+    refuse_other_lengths(
+        sequences,
+        length,
+        f"the {length} residues of the reference, so that positions cannot be compared (sequences are not aligned "
+        f"here); {remedy}",
+    )
+
+
+def most_common_length(sequences: Sequence[str]) -> int:
+    """Residues that most sequences have; of equally common lengths the first."""
+    return Counter(map(count_residues, sequences)).most_common(1)[0][0]
+
+
+def refuse_other_lengths(sequences: Sequence[str], length: int, what: str) -> None:
+    """Raise InvalidSequenceError, naming rows, unless every sequence has `length` residues; `what` others have not."""
+    lengths = [count_residues(sequence) for sequence in sequences]
+    _refuse(
+        [row for row, n in enumerate(lengths) if n != length],
+        f"of {len(sequences)} rows of X have not {what}",
+        lambda row: f"row {row}: {lengths[row]} residues",
+    )
+
+
+def check_residues(sequences: Sequence[str]) -> None:
+    """Raise InvalidSequenceError, naming rows, unless every sequence has one of the 20 amino acids."""
+    _refuse(
+        [row for row, sequence in enumerate(sequences) if (own_columns(sequence) < 0).all()],
+        f"of {len(sequences)} rows of X hold none of the 20 amino acids, so that statistics of the residues' own "
+        "probabilities have no value; remove these rows, or choose other statistics",
+        lambda row: f"row {row}",
+    )
+
+
+def check_scorable(sequences: Sequence[str], reference: str) -> None:
+    """Raise InvalidSequenceError, naming rows, if a score would need the probability of what is no amino acid.
+
+    In a sequence of the reference's length that is any other symbol (``X``, ``<mask>`` …) at a position where the two
+    differ, on either side; in others any at all.
+    """
+    own_reference, length = own_columns(reference), count_residues(reference)
+    places: dict[int, int] = {}
+    for row, sequence in enumerate(sequences):
+        own = own_columns(sequence)
+        unknown = own < 0
+        if len(own) == length:
+            unknown = (unknown | (own_reference < 0)) & (letters(sequence) != letters(reference))
+        elif (own_reference < 0).any():
+            places.setdefault(row, int(np.argmin(own_reference)))
+        if unknown.any():
+            places.setdefault(row, int(np.argmax(unknown)))
+    _refuse(
+        list(places),
+        f"of {len(sequences)} rows of X differ from the reference by something other than the 20 amino acids (X, B, Z, "
+        "U, O or <mask>, in the row or in the reference), of which no score is known; remove these rows, or name their "
+        "residues",
+        lambda row: f"row {row}, position {places[row] + 1}",
+    )
+
+
+def learn_reference(sequences: Sequence[str], how: str | None) -> str:
+    """Reference of a library.
+
+    Parameters
+    ----------
+    sequences : sequence of str
+        Clean sequences; repeats count.
+    how : {None, "most_common", "first"}
+        None takes at each position the most common amino acid, of equals the first in the alphabet; ``X`` where no
+        row has one of the 20. ``"most_common"`` takes the most common sequence, ``"first"`` that of the first row.
+
+    Raises
+    ------
+    InvalidSequenceError
+        If lengths differ (None), with the rows that differ from the most common length; or if no sequence
+        is more common than all others (``"most_common"``).
+
+    Examples
+    --------
+    >>> learn_reference(["MKT", "MRT", "MRV"], None)
+    'MRT'
+    """
+    if how == FIRST:
+        return sequences[0]
+    if how == MOST_COMMON:
+        ranked = Counter(sequences).most_common(2)
+        if len(ranked) > 1 and ranked[0][1] == ranked[1][1]:
+            raise InvalidSequenceError(
+                "no sequence of X is more common than all others, so that reference='most_common' has no answer; give "
+                "the reference, or learn the consensus"
+            )
+        return ranked[0][0]
+    usual = most_common_length(sequences)
+    refuse_other_lengths(
+        sequences,
+        usual,
+        f"the most common length, {usual} residues, so that they have no consensus (sequences are not aligned here); "
+        "remove these rows, or give the reference",
+    )
+    columns = np.stack([own_columns(sequence) for sequence in sequences])
+    alphabet = ALPHABETICAL
+    counts = np.stack([(columns == AMINO_ACIDS.index(a)).sum(axis=0) for a in alphabet])
+    return "".join(
+        alphabet[best] if count else "X" for best, count in zip(counts.argmax(axis=0), counts.max(axis=0), strict=True)
+    )
+
+
+def distinct_rows(sequences: Sequence[str]) -> dict[str, list[int]]:
+    """Distinct sequences, in the order of their first rows, with the rows that hold each.
+
+    Examples
+    --------
+    >>> distinct_rows(["MKT", "MRT", "MKT"])
+    {'MKT': [0, 2], 'MRT': [1]}
+    """
+    rows: dict[str, list[int]] = {}
+    for row, sequence in enumerate(sequences):
+        rows.setdefault(sequence, []).append(row)
+    return rows
+
+
+def mask_each(sequence: str, positions: Iterable[int]) -> list[str]:
+    """Copies of a sequence, each with one of `positions` masked; what is masked already stays.
+
+    Examples
+    --------
+    >>> mask_each("MKT", [0, 2])
+    ['<mask>KT', 'MK<mask>']
+    """
+    symbols = split_residues(sequence)
+    copies = []
+    for position in positions:
+        copy = [*symbols[:position], MASK_SYMBOL, *symbols[position + 1 :]]
+        copies.append("".join(copy))
+    return copies
+
+
+def _refuse(rows: list[int], problem: str, describe: Callable[[int], str]) -> None:
+    """Raise InvalidSequenceError if there are rows with a problem; the first are described."""
+    if rows:
+        listed = first_and_more(map(describe, rows), "\n  ")
+        raise InvalidSequenceError(f"{len(rows)} {problem}:\n  {listed}", rows)
