@@ -56,6 +56,7 @@ ARROWS: dict[str, set[str]] = {
         *("_residue_embedder", "_variant_scorer"),
     },
     "datasets": {"_optional", "exceptions"},
+    "model_selection": {"_alphabet", "_optional", "_sequences", "_variants", "exceptions"},
     "benchmark": {"__init__", "_optional", "backends", "exceptions"},
     "server": {"__init__", "_alphabet", "_optional", "_outputs", "_road", "backends", "esm2", "exceptions"},
     "cli": {"__init__", "_optional", "backends", "benchmark", "cache", "datasets", "esm2", "exceptions", "server"},
