@@ -1,0 +1,179 @@
+"""How much of a test set the training set gives away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.model_selection import check_cv
+
+from skesm.exceptions import InvalidSequenceError
+from skesm.model_selection._distances import edit_distances
+from skesm.model_selection._mutations import mutated_positions, read_sequences
+
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class LeakageReport:
+    """What a fold's training set gives away about its test set.
+
+    Attributes
+    ----------
+    fold : int
+        Number of the fold, from 0.
+    n_train, n_test : int
+        Rows of the two sets.
+    duplicates : float
+        Share of the test rows whose sequence is in the training set.
+    neighbours : float
+        Share of the test rows with a training sequence at edit distance 1, or 0.
+    median_distance : float
+        Median over the test rows of the edit distance to the nearest training sequence.
+    seen_positions : float
+        Share of the mutated positions of the test rows that are mutated in a training row. NaN if sequences have
+        different lengths, or the test rows have no mutation.
+    """
+
+    fold: int
+    n_train: int
+    n_test: int
+    duplicates: float
+    neighbours: float
+    median_distance: float
+    seen_positions: float
+
+    def warnings(self) -> list[str]:
+        """Sentences about this fold that a reader of its scores must know; empty if there are none.
+
+        Returns
+        -------
+        sentences : list of str
+        """
+        sentences = []
+        if self.duplicates:
+            sentences.append(
+                f"fold {self.fold}: {self.duplicates:.0%} of the test sequences are in the training set, so that the "
+                "score measures memory; use DistinctSequenceKFold"
+            )
+        if self.seen_positions > 0.5:
+            sentences.append(
+                f"fold {self.fold}: {self.seen_positions:.0%} of the mutated positions of the test set are mutated in "
+                "the training set too, so that the score says little about new positions; compare with PositionKFold"
+            )
+        return sentences
+
+
+def leakage(
+    X: Any, y: ArrayLike | None = None, *, cv: Any = 5, groups: ArrayLike | None = None, reference: str | None = None
+) -> list[LeakageReport]:
+    """Measure what each fold's training set gives away about its test set.
+
+    Parameters
+    ----------
+    X : list, tuple, array, Series, or one-column DataFrame of str
+        n sequences.
+    y : array-like of shape (n,), default=None
+        Measured values, for splitters that look at them.
+    cv : int, splitter, or iterable of (train, test), default=5
+        The folds, as scikit-learn takes them.
+    groups : array-like of shape (n,), default=None
+        For splitters that look at groups.
+    reference : str or None, default=None
+        The wild type of a library of variants. None takes the consensus if all sequences have one length.
+
+    Returns
+    -------
+    reports : list of LeakageReport
+        One for each fold. ``pandas.DataFrame(reports)`` makes a table of it.
+
+    Raises
+    ------
+    InvalidSequenceError
+        If X is not a column of sequences, or `reference` is given and lengths differ.
+    MissingDependencyError
+        If rapidfuzz is not installed.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import KFold
+    >>> from skesm.model_selection import leakage
+    >>> report = leakage(["MKA", "MKG", "AKT", "GKT"], cv=KFold(2), reference="MKT")[0]
+    >>> report.n_test, report.duplicates, report.median_distance, report.seen_positions
+    (2, 0.0, 2.0, 0.0)
+    """
+    sequences = read_sequences(X)
+    mutated = _mutated_if_aligned(sequences, reference)
+    splits = check_cv(cv, y).split(sequences, y, groups)
+    return [_report(number, sequences, mutated, *fold) for number, fold in enumerate(splits)]
+
+
+def distance_to_training(X: Any, training: Any) -> NDArray[np.intp]:
+    """Edit distance of each sequence to the nearest training sequence.
+
+    A model's error usually grows with this distance. Use it to say for which sequences a prediction can be trusted
+    (the domain of applicability).
+
+    Parameters
+    ----------
+    X : list, tuple, array, Series, or one-column DataFrame of str
+        n sequences.
+    training : list, tuple, array, Series, or one-column DataFrame of str
+        The sequences that the model was fitted on.
+
+    Returns
+    -------
+    distances : ndarray of shape (n,), int
+        Substitutions, insertions and deletions; 0 for a sequence that is in the training set.
+
+    Raises
+    ------
+    InvalidSequenceError
+        If X or `training` is not a column of sequences.
+    MissingDependencyError
+        If rapidfuzz is not installed.
+
+    Examples
+    --------
+    >>> from skesm.model_selection import distance_to_training
+    >>> distance_to_training(["MKT", "MRA"], ["MKT", "MKA"]).tolist()
+    [0, 1]
+    """
+    return _nearest(read_sequences(X), read_sequences(training))
+
+
+def _nearest(sequences: list[str], training: list[str]) -> NDArray[np.intp]:
+    distinct, inverse = np.unique(sequences, return_inverse=True)
+    nearest = [block.min(axis=1) for _, block in edit_distances(distinct.tolist(), sorted(set(training)))]
+    distances: NDArray[np.intp] = np.concatenate(nearest).astype(np.intp)[inverse]
+    return distances
+
+
+def _mutated_if_aligned(sequences: list[str], reference: str | None) -> list[Rows] | None:
+    try:
+        return mutated_positions(sequences, reference)
+    except InvalidSequenceError:
+        if reference is not None:
+            raise
+        return None
+
+
+def _report(fold: int, sequences: list[str], mutated: list[Rows] | None, train: Rows, test: Rows) -> LeakageReport:
+    distances = _nearest([sequences[row] for row in test], [sequences[row] for row in train])
+    return LeakageReport(
+        fold=fold,
+        n_train=len(train),
+        n_test=len(test),
+        duplicates=float((distances == 0).mean()),
+        neighbours=float((distances <= 1).mean()),
+        median_distance=float(np.median(distances)),
+        seen_positions=_seen_positions(mutated, train, test) if mutated is not None else float("nan"),
+    )
+
+
+def _seen_positions(mutated: list[Rows], train: Iterable[int], test: Iterable[int]) -> float:
+    trained, tested = ({int(position) for row in rows for position in mutated[row]} for rows in (train, test))
+    return len(trained & tested) / len(tested) if tested else float("nan")
