@@ -1,4 +1,4 @@
-"""Where forward passes happen: on this machine, or behind a REST API.
+"""Where forward passes happen: on this machine, on several, or behind a REST API.
 
 `Backend` is the class to derive from if you write a backend of your own. The other names are what its methods take and
 give.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from skesm.backends.base import Backend, Batch, Model, RequestPlan
 from skesm.backends.costs import RunInfo, TransformPlan
 from skesm.backends.local import LocalBackend
+from skesm.backends.parallel import ParallelBackend
 from skesm.backends.resolve import resolve_backend
 from skesm.esm2.spec import ModelSpec
 from skesm.outputs.spec import Namespace, OutputSpec, Record
@@ -27,6 +28,7 @@ __all__ = [
     "ModelSpec",
     "Namespace",
     "OutputSpec",
+    "ParallelBackend",
     "Record",
     "RequestPlan",
     "RunInfo",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -123,8 +124,9 @@ def _mmseqs2(sequences: list[str], identity: float) -> NDArray[np.intp]:
     with tempfile.TemporaryDirectory() as folder:
         fasta, result = Path(folder, "in.fasta"), Path(folder, "out")
         fasta.write_text("".join(f">{i}\n{s}\n" for i, s in enumerate(sequences)))
-        command = [program, "easy-cluster", fasta, result, Path(folder, "tmp"), "--min-seq-id", str(identity)]
-        done = subprocess.run([*command, "-c", "0.8", "-v", "1"], capture_output=True, text=True, check=False)
+        files = [os.fspath(path) for path in (fasta, result, Path(folder, "tmp"))]
+        options = ["--min-seq-id", str(identity), "-c", "0.8", "-v", "1"]
+        done = subprocess.run([program, "easy-cluster", *files, *options], capture_output=True, text=True, check=False)
         if done.returncode:
             raise ValueError(f"mmseqs easy-cluster failed with exit status {done.returncode}")
         lines = Path(folder, "out_cluster.tsv").read_text().splitlines()
