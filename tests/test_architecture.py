@@ -87,7 +87,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "_windows": {"numpy"},
     "_masked": {"numpy"},
     "_sequences": {"numpy"},
-    "esm2": {"numpy", "threadpoolctl", "huggingface_hub", "torch"},
+    "esm2": {"numpy", "scipy", "threadpoolctl", "huggingface_hub", "torch"},
     "cache": {"numpy", "joblib"},
     "_road": {"tqdm"},
     "datasets": {"numpy", "sklearn", "requests"},

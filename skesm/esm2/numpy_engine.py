@@ -1,4 +1,4 @@
-"""ESM-2 in NumPy: the default engine, without torch.
+"""ESM-2 in NumPy: the default engine, without torch. `skesm.esm2.plain` has the same computation to read.
 
 Sequences are laid end to end along the token axis; linear layers run over all of them at once, attention over each
 alone, and nothing is padded but the last rows of a pack.
@@ -30,6 +30,7 @@ from skesm._pooling import pool
 from skesm.esm2.attention import AttentionReader
 from skesm.esm2.batching import most_together, share_evenly
 from skesm.esm2.parameters import Affine, Block, Parameters
+from skesm.esm2.plain import TRAINED_MASK_RATIO
 from skesm.esm2.plain_attention import Read, Rotary, do_in_turn, mix, rotary_tables
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.threads import limit_own_thread, one_blas_thread
@@ -52,9 +53,6 @@ ROW_MULTIPLE = 16
 def _whole(rows: int) -> int:
     return -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
 
-
-#: Fraction of tokens that ESM-2's training masked, by which its token dropout scales embeddings.
-TRAINED_MASK_RATIO = 0.15 * 0.8
 
 # GELU(x) = x Φ(x) with Φ the normal distribution function, written as x/2 (1 + tanh(x p(x²))), where p is a polynomial
 # of degree 6 fitted to artanh(2Φ(x) - 1) / x on |x| < 7: 7e-8 off in exact arithmetic, 8e-7 in float32, and several

@@ -1,5 +1,7 @@
 """ESM-2 in torch: GPUs, bfloat16, and an alternative on the CPU. Needs the extra ``torch``.
 
+`skesm.esm2.plain` has the same computation to read.
+
 Sequences are laid end to end along the token axis, sorted by length, and nothing is padded. Linear layers run over all
 of them at once. Attention is NumPy's on CPUs; elsewhere it is one call for each run of equal lengths or, where the
 device can, for all. Features agree with those of the NumPy engine within 1e-5 of the layer's scale in float32; they may
@@ -26,8 +28,9 @@ from skesm._outputs import HEAD_KINDS, LAYER_KINDS, FloatArray, OutputSpec
 from skesm.esm2.attention import AttentionReader
 from skesm.esm2.batching import most_together, share_evenly
 from skesm.esm2.centring import CALIBRATION_SEQUENCE, centre
-from skesm.esm2.numpy_engine import TRAINED_MASK_RATIO, Tokens
+from skesm.esm2.numpy_engine import Tokens
 from skesm.esm2.parameters import Affine, Block, Head, Parameters
+from skesm.esm2.plain import TRAINED_MASK_RATIO
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.threads import limit_own_thread, one_blas_thread, one_torch_thread
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK, tokenize
