@@ -21,9 +21,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from skesm._outputs import CONTACTS, HEAD_KINDS, FloatArray, Namespace, OutputSpec
 from skesm.backends.base import Backend, Batch
-from skesm.esm2.batching import plan_packs, split_batches
 from skesm.esm2.checkpoint import Checkpoint, find_spec, locate
 from skesm.esm2.numpy_engine import NumpyEngine, Tokens
+from skesm.esm2.packing import split_batches
 from skesm.esm2.parameters import read_parameters
 from skesm.esm2.spec import DEMO_MODEL, ModelSpec
 from skesm.esm2.threads import default_workers
@@ -46,11 +46,8 @@ class Engine(Protocol):
     has_head: bool
     has_contact_head: bool
 
-    def sharing(self, n_tokens: int, workers: int) -> tuple[int, int]:
-        """(most tokens in a pack of several sequences, most tokens of a sequence in such a pack).
-
-        `n_tokens` are those of the whole run, whose packs go to so many workers.
-        """
+    def plan(self, lengths: Sequence[int], workers: int) -> list[list[int]]:
+        """Group sequences of so many tokens into packs, each a list of their places, for so many workers."""
 
     def hold(self, n_threads: int) -> AbstractContextManager[int]:
         """Prepare this process for `n_threads` threads of work; gives the number of packs to run at once."""
@@ -180,7 +177,7 @@ class LocalBackend(Backend):
         n_threads = effective_n_jobs(n_jobs) if n_jobs is not None else self.num_threads or default_workers()
         with ExitStack() as stack:
             workers = stack.enter_context(engine.hold(n_threads))
-            packs = plan_packs(lengths, *engine.sharing(sum(lengths), workers))
+            packs = engine.plan(lengths, workers)
             batches = split_batches(packs, sizes, self.tokens_per_batch)
             pool = stack.enter_context(ThreadPoolExecutor(workers, "skesm"))
             helpers = None

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skesm._outputs import FloatArray
+from skesm.esm2.packing import lay_out
 from skesm.esm2.parameters import Affine, Block
 from skesm.esm2.plain_attention import mix, rotary_tables
 from skesm.esm2.torch_linear import PlainLinear
@@ -100,13 +101,13 @@ class AttentionOnCpu:
         """What mixes the layers of a pack."""
         import torch
 
-        bounds = [0, *accumulate(length for count, length in shapes for _ in range(count))]
-        rotary = rotary_tables(self._inverse_frequencies, bounds, bounds[-1])
+        spans = lay_out(length for count, length in shapes for _ in range(count))
+        rotary = rotary_tables(self._inverse_frequencies, spans, spans[-1].stop)
 
         def of_layer(projection: Any, x: Tensor, read: Read | None) -> Tensor:
             products = self._channels(projection.weight, x).float().numpy().reshape(3, -1, len(x))
             biases = projection.bias.numpy().reshape(3, -1)
-            mixed = mix(products, biases, rotary, bounds, self._workspace, read=read)
+            mixed = mix(products, biases, rotary, spans, self._workspace, read=read)
             return torch.from_numpy(mixed).to(x.dtype).t().contiguous()
 
         return of_layer

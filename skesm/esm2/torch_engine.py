@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from skesm._optional import import_optional
 from skesm._outputs import HEAD_KINDS, LAYER_KINDS, FloatArray, OutputSpec
 from skesm.esm2.attention import AttentionReader
-from skesm.esm2.batching import most_together, share_evenly
 from skesm.esm2.centring import CALIBRATION_SEQUENCE, centre
 from skesm.esm2.numpy_engine import Tokens
+from skesm.esm2.packing import MIN_PACK_TOKENS, most_together, plan_packs, share_evenly
 from skesm.esm2.parameters import Affine, Block, Head, Parameters
 from skesm.esm2.plain import TRAINED_MASK_RATIO
 from skesm.esm2.spec import ModelSpec
@@ -38,8 +38,6 @@ from skesm.esm2.torch_attention import Mix, Read, choose_attention, split_runs
 from skesm.esm2.torch_linear import Linear, choose_linear
 from skesm.exceptions import BackendError
 
-#: Least tokens to aim at in a shared pack on a CPU: fewer make products slower by more than an idle worker costs.
-MIN_PACK_TOKENS = 128
 #: Elements of the residual stream in a pack on a GPU, which needs more work at a time: 26,214 tokens of the 8M model,
 #: 6,553 of 650M. All arrays of such a pack take about half a gigabyte.
 GPU_PACK_ELEMENTS = 1 << 23
@@ -225,13 +223,13 @@ class TorchEngine:
                     "dtype='bfloat16'"
                 )
 
-    def sharing(self, n_tokens: int, workers: int) -> tuple[int, int]:
-        """(tokens in a shared pack, most tokens of a sequence that shares)."""
-        if self._device.type != "cpu":
-            tokens = max(1, GPU_PACK_ELEMENTS // self.spec.width)
-            return tokens, tokens
-        most = most_together(self.spec.width)
-        return share_evenly(n_tokens, workers, MIN_PACK_TOKENS, most), most
+    def plan(self, lengths: Sequence[int], workers: int) -> list[list[int]]:
+        """Group sequences of so many tokens into packs for so many workers."""
+        if self._device.type == "cpu":
+            budget = share_evenly(sum(lengths), workers, MIN_PACK_TOKENS, most_together(self.spec.width))
+        else:
+            budget = max(1, GPU_PACK_ELEMENTS // self.spec.width)
+        return plan_packs(lengths, budget)
 
     @contextmanager
     def hold(self, n_threads: int) -> Iterator[int]:
