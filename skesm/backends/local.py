@@ -9,53 +9,29 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from importlib.util import find_spec as find_module
 from numbers import Integral
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from joblib import effective_n_jobs
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skesm._outputs import CONTACTS, HEAD_KINDS, FloatArray, Namespace, OutputSpec
+from skesm._outputs import Namespace, OutputSpec
 from skesm.backends.base import Backend, Batch
+from skesm.backends.local_run import Engine, make_plan, refuse, run_ahead
 from skesm.esm2.checkpoint import Checkpoint, find_spec, locate
-from skesm.esm2.numpy_engine import NumpyEngine, Tokens
-from skesm.esm2.packing import split_batches
+from skesm.esm2.numpy_engine import NumpyEngine
 from skesm.esm2.parameters import read_parameters
 from skesm.esm2.spec import DEMO_MODEL, ModelSpec
 from skesm.esm2.threads import default_workers
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.weights_file import WeightsFiles
-from skesm.exceptions import BackendError, DemoModelWarning
+from skesm.exceptions import DemoModelWarning
 
 T = TypeVar("T")
 
 _NUMERICS = {"float32": "fp32", "bfloat16": "bf16"}
-
-#: Values in records that weigh as much as a token: a batch of 8,192 tokens holds 0.25 GB at most, or one sequence.
-_VALUES_PER_TOKEN = 8192
-
-
-class Engine(Protocol):
-    """What the backend needs of an engine."""
-
-    spec: ModelSpec
-    has_head: bool
-    has_contact_head: bool
-
-    def plan(self, lengths: Sequence[int], workers: int) -> list[list[int]]:
-        """Group sequences of so many tokens into packs, each a list of their places, for so many workers."""
-
-    def hold(self, n_threads: int) -> AbstractContextManager[int]:
-        """Prepare this process for `n_threads` threads of work; gives the number of packs to run at once."""
-
-    def forward(
-        self, sequences: Sequence[Tokens], outputs: Sequence[OutputSpec], helpers: Executor | None = None
-    ) -> list[dict[OutputSpec, FloatArray]]:
-        """Compute a pack; `helpers` are threads that have nothing else to do."""
 
 
 class LocalBackend(Backend):
@@ -156,50 +132,12 @@ class LocalBackend(Backend):
         if not sequences:
             return
         engine = self._load(locate(model))
-        beyond = max((output.layer or 0 for output in outputs), default=0)
-        if beyond > engine.spec.n_layers:
-            raise ValueError(
-                f"layer {beyond} does not exist: {engine.spec.name} has layers 0 to {engine.spec.n_layers}"
-            )
-        if not engine.has_head and any(output.kind in HEAD_KINDS for output in outputs):
-            raise BackendError(
-                f"the checkpoint of {engine.spec.name} was saved without its language-model head: it has embeddings, "
-                "but no logits"
-            )
-        if not engine.has_contact_head and any(output.kind == CONTACTS for output in outputs):
-            raise BackendError(
-                f"the checkpoint of {engine.spec.name} has no contact head: it has embeddings and attentions, but no "
-                "contacts; those of the published sizes have one"
-            )
-        tokens = [tokenize(sequence) for sequence in sequences]
-        lengths = [len(t) for t in tokens]
-        sizes = [_size(length, outputs, engine.spec) for length in lengths]
+        refuse(engine, outputs)
         n_threads = effective_n_jobs(n_jobs) if n_jobs is not None else self.num_threads or default_workers()
-        with ExitStack() as stack:
-            workers = stack.enter_context(engine.hold(n_threads))
-            packs = engine.plan(lengths, workers)
-            batches = split_batches(packs, sizes, self.tokens_per_batch)
-            pool = stack.enter_context(ThreadPoolExecutor(workers, "skesm"))
-            helpers = None
-            if len(packs) < workers:
-                helpers = stack.enter_context(ThreadPoolExecutor(workers, "skesm-helper"))
-
-            def submit(batch: list[list[int]]) -> list[Future[list[dict[OutputSpec, FloatArray]]]]:
-                return [pool.submit(engine.forward, [tokens[i] for i in pack], outputs, helpers) for pack in batch]
-
-            try:
-                running = submit(batches[0])
-                for batch, following in zip(batches, [*batches[1:], []], strict=True):
-                    # The workers go on while the consumer stores this batch, unless its records are too large for two.
-                    alone = sum(sizes[i] for pack in batch for i in pack) > self.tokens_per_batch
-                    ahead = None if alone else submit(following)
-                    records = [record for future in running for record in future.result()]
-                    running = []
-                    yield Batch([index for pack in batch for index in pack], records)
-                    del records
-                    running = submit(following) if ahead is None else ahead
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+        tokens = [tokenize(sequence) for sequence in sequences]
+        with engine.hold(n_threads) as workers:
+            plan = make_plan(engine, [len(t) for t in tokens], outputs, workers, self.tokens_per_batch)
+            yield from run_ahead(engine, plan, tokens, outputs, workers)
 
     def _load(self, checkpoint: Checkpoint) -> Engine:
         kind, device = self._resolve_engine()
@@ -240,12 +178,6 @@ class LocalBackend(Backend):
         if self.engine == "auto" and not needs_torch and device == "cpu":
             return "numpy", "cpu"
         return "torch", device
-
-
-def _size(length: int, outputs: Sequence[OutputSpec], spec: ModelSpec) -> int:
-    """Tokens of a sequence, or more if its records are large: what counts between two saves."""
-    values = sum(output.size(length - 2, spec) for output in outputs)
-    return max(length, values // _VALUES_PER_TOKEN)
 
 
 def _may_have_gpu() -> bool:

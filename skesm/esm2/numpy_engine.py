@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from functools import cached_property, partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skesm._outputs import HEAD_KINDS, LAYER_KINDS, FloatArray, OutputSpec
 from skesm._pooling import pool
@@ -31,10 +30,8 @@ from skesm.esm2.plain import TRAINED_MASK_RATIO
 from skesm.esm2.plain_attention import Read, Rotary, do_in_turn, mix, rotary_tables
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.threads import limit_own_thread, one_blas_thread
-from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK
+from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK, Tokens
 from skesm.esm2.workspace import Workspace
-
-Tokens = NDArray[np.uint8]
 
 # GELU(x) = x Φ(x) with Φ the normal distribution function, written as x/2 (1 + tanh(x p(x²))), where p is a polynomial
 # of degree 6 fitted to artanh(2Φ(x) - 1) / x on |x| < 7: 7e-8 off in exact arithmetic, 8e-7 in float32, and several

@@ -27,7 +27,7 @@ from scipy.special import ndtr
 from skesm._outputs import FloatArray
 from skesm.esm2.parameters import Affine, Block, Head, Parameters
 from skesm.esm2.spec import ModelSpec
-from skesm.esm2.tokenizer import MASK
+from skesm.esm2.tokenizer import MASK, Tokens
 
 Array = NDArray[np.float64]
 TRAINED_MASK_RATIO = 0.15 * 0.8  #: Training hid 15 % of the residues, and 80 % of those behind ``<mask>`` [5].
@@ -42,7 +42,7 @@ class Answer(NamedTuple):
     contacts: Array | None  # (L, L), if the checkpoint has the contact head
 
 
-def compute(spec: ModelSpec, parameters: Parameters, tokens: NDArray[np.uint8]) -> Answer:
+def compute(spec: ModelSpec, parameters: Parameters, tokens: Tokens) -> Answer:
     """Compute everything for one sequence, as `skesm.esm2.tokenizer.tokenize` gives it."""
 
     def norm(x: Array, affine: Affine) -> Array:  # each row gets mean 0 and variance 1, then is scaled and shifted

@@ -27,13 +27,12 @@ from skesm._optional import import_optional
 from skesm._outputs import HEAD_KINDS, LAYER_KINDS, FloatArray, OutputSpec
 from skesm.esm2.attention import AttentionReader
 from skesm.esm2.centring import CALIBRATION_SEQUENCE, centre
-from skesm.esm2.numpy_engine import Tokens
 from skesm.esm2.packing import MIN_PACK_TOKENS, most_together, plan_packs, share_evenly
 from skesm.esm2.parameters import Affine, Block, Head, Parameters
 from skesm.esm2.plain import TRAINED_MASK_RATIO
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.threads import limit_own_thread, one_blas_thread, one_torch_thread
-from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK, tokenize
+from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK, Tokens, tokenize
 from skesm.esm2.torch_attention import Mix, Read, choose_attention, split_runs
 from skesm.esm2.torch_linear import Linear, choose_linear
 from skesm.exceptions import BackendError
