@@ -149,6 +149,8 @@ class NumpyEngine:
             One for each sequence.
         """
         limit_own_thread()
+        if self.alignment is None and len(sequences) > 1:
+            return [self.forward([sequence], outputs, helpers)[0] for sequence in sequences]
         n_layers = self.spec.n_layers
         needs_head = any(output.kind in HEAD_KINDS for output in outputs)
         last = max(n_layers if output.layer is None else output.layer for output in outputs)
