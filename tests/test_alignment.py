@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from skesm.esm2.alignment import LEAST_ROWS, Alignment, find_alignment, is_invariant
+from skesm.esm2.numpy_engine.alignment import LEAST_ROWS, Alignment, find_alignment, is_invariant
 
 MOST = 1024
 

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from skesm._outputs import OutputSpec
-from skesm.esm2.centring import CALIBRATION_SEQUENCE
 from skesm.esm2.checkpoint import locate
 from skesm.esm2.parameters import read_parameters
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.torch_engine import TorchEngine
+from skesm.esm2.torch_engine.centring import CALIBRATION_SEQUENCE
 from skesm.esm2.weights_file import WeightsFiles
 
 

@@ -19,9 +19,9 @@ from skesm import ESM2Embedder
 from skesm._alphabet import AMINO_ACIDS
 from skesm._outputs import OutputSpec
 from skesm.backends import LocalBackend
-from skesm.esm2.alignment import ALIGNMENTS, LEAST_ROWS, Alignment, is_invariant
 from skesm.esm2.checkpoint import locate
-from skesm.esm2.numpy_engine import SPLIT_WIDTH, NumpyEngine
+from skesm.esm2.numpy_engine.alignment import ALIGNMENTS, LEAST_ROWS, Alignment, is_invariant
+from skesm.esm2.numpy_engine.engine import SPLIT_WIDTH, NumpyEngine
 from skesm.esm2.packing import most_together
 from skesm.esm2.parameters import read_parameters
 from skesm.esm2.tokenizer import tokenize
@@ -145,7 +145,7 @@ def test_any_layout_gives_the_same_numbers(
 ) -> None:
     sequences = random_sequences(LENGTHS)
     expected = run(shallow_8m, sequences)
-    monkeypatch.setattr("skesm.esm2.numpy_engine.find_alignment", lambda *args: alignment)
+    monkeypatch.setattr("skesm.esm2.numpy_engine.engine.find_alignment", lambda *args: alignment)
     engine = load(shallow_8m)
     tokens = [tokenize(sequence) for sequence in sequences]
     with engine.hold(1):

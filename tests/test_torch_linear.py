@@ -16,7 +16,7 @@ from skesm.esm2.checkpoint import locate
 from skesm.esm2.parameters import read_parameters
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.torch_engine import TorchEngine
-from skesm.esm2.torch_linear import PackedLinear, PlainLinear, choose_linear, is_usable
+from skesm.esm2.torch_engine.linear import PackedLinear, PlainLinear, choose_linear, is_usable
 from skesm.esm2.weights_file import WeightsFiles
 
 CPU = torch.device("cpu")

@@ -172,7 +172,7 @@ class LocalBackend(Backend):
             return "numpy", "cpu"
         if self.engine == "auto" and not needs_torch and (self.device == "cpu" or not _may_have_gpu()):
             return "numpy", "cpu"
-        from skesm.esm2.torch_engine import resolve_device
+        from skesm.esm2.device import resolve_device
 
         device = resolve_device(self.device)
         if self.engine == "auto" and not needs_torch and device == "cpu":

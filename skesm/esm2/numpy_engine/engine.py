@@ -6,9 +6,9 @@ alone, and nothing is padded but the rows between and behind sequences that alig
 The features of a sequence are the same to the last bit whatever else is in the call. A matrix product in BLAS may
 treat a row differently by its place among the others (OpenBLAS's AVX2 kernels do), by their number, and by the number
 of threads. So every product runs on one thread (`skesm.esm2.threads`), and a trial finds where sequences may begin, and
-how many rows a pack may have, so that neither makes a difference (`skesm.esm2.alignment`). If there is no such
-alignment, each sequence has a pack of its own, whose shape is a function of its length. Wide models compute products in
-parts of fixed shape, which a pack that has the machine for itself spreads over helping threads.
+how many rows a pack may have, so that neither makes a difference (`skesm.esm2.numpy_engine.alignment`). If there is no
+such alignment, each sequence has a pack of its own, whose shape is a function of its length. Wide models compute
+products in parts of fixed shape, which a pack that has the machine for itself spreads over helping threads.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import numpy as np
 
 from skesm._outputs import HEAD_KINDS, LAYER_KINDS, FloatArray, OutputSpec
 from skesm._pooling import pool
-from skesm.esm2.alignment import LEAST_ROWS, ROW_MULTIPLE, Alignment, find_alignment
 from skesm.esm2.attention import AttentionReader
+from skesm.esm2.numpy_engine.alignment import LEAST_ROWS, ROW_MULTIPLE, Alignment, find_alignment
 from skesm.esm2.packing import MIN_PACK_TOKENS, lay_out, most_together, plan_packs, round_up, share_evenly
 from skesm.esm2.parameters import Affine, Block, Parameters
 from skesm.esm2.plain import TRAINED_MASK_RATIO
@@ -95,7 +95,7 @@ class NumpyEngine:
             return find_alignment(self._products_of_equal_rows, most_together(self.spec.width))
 
     def _products_of_equal_rows(self, rows: int, columns: int, turned: bool) -> Iterator[FloatArray]:
-        """Results of products of all shapes in this model, of equal rows; see `skesm.esm2.alignment.Products`."""
+        """Results of products of all shapes in this model, of equal rows; see `alignment.Products`."""
         d, f = self.spec.width, self.spec.ffn_width
         row = np.random.default_rng(0).standard_normal(f, dtype=np.float32)
         block, head = self._blocks[0], self._parameters.head
