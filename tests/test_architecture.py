@@ -33,6 +33,10 @@ FORBIDDEN = [
     # local knows nothing of remote, and remote nothing of weights
     ("skesm.backends.local", r"skesm\.(backends\.biolm|protocol)"),
     (r"skesm.(backends.biolm|protocol).*", r"skesm\.(backends\.local|esm2\.(?!spec|names))"),
+    # only those who asked for torch import its engine, and neither engine knows the other
+    (r"skesm\.esm2\.numpy_engine\..*", r"skesm\.esm2\.torch_engine"),
+    (r"skesm\.esm2\.torch_engine\..*", r"skesm\.esm2\.numpy_engine"),
+    (r"skesm\.esm2\.(?!torch_engine)\w+", r"skesm\.esm2\.(torch|numpy)_engine"),
     # the server speaks the protocol; it is no client
     ("skesm.server.*", r"skesm\.backends\.biolm"),
 ]
@@ -45,7 +49,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "sequences": {"numpy"},
     "outputs": {"numpy"},
     "protocol": {"numpy"},
-    "esm2": {"numpy", "threadpoolctl", "huggingface_hub", "filelock", "torch"},
+    "esm2": {"numpy", "scipy", "threadpoolctl", "huggingface_hub", "filelock", "torch"},
     "cache": {"numpy", "joblib", "filelock"},
     "fetch": {"numpy", "tqdm"},
     "io": {"numpy"},
@@ -209,8 +213,8 @@ def test_third_parties(path: Path) -> None:
     others = {name.partition(".")[0] for name in all_imports(path)} - sys.stdlib_module_names - {"skesm"}
     if floor in THIRD_PARTY:
         assert others <= THIRD_PARTY[floor]
-    if floor == "server":
-        return  # imported by nobody who has not asked for a server
+    if floor == "server" or ".torch_engine." in name_of(path):
+        return  # imported by nobody who has not asked for a server, or for torch
     declared = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in PROJECT["dependencies"]}  # type: ignore[index]
     distributions = packages_distributions()
     at_start = {name.partition(".")[0] for name in imports_at_start(path)} & others
@@ -363,6 +367,13 @@ def test_no_error_is_swallowed(path: Path) -> None:
 def test_logging_is_not_configured(path: Path) -> None:
     assert not [call for call in calls_in(path) if ast.unparse(call.func).startswith("logging.basicConfig")]
     assert not [call for call in calls_in(path) if ast.unparse(call.func) == "warnings.filterwarnings"]
+
+
+@pytest.mark.parametrize("folder", [PACKAGE / "esm2", *(PACKAGE / "esm2").glob("*_engine")], ids=lambda f: f.name)
+def test_folders_of_the_model_are_small(folder: Path) -> None:
+    files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+    assert 0 < len(files) <= 12
+    assert max(len(path.read_text(encoding="utf-8").splitlines()) for path in files) <= 400
 
 
 def test_modules_are_short() -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from skesm.esm2.centring import CALIBRATION_SEQUENCE
 from skesm.esm2.checkpoint import locate
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.torch_engine import TorchEngine
+from skesm.esm2.torch_engine.centring import CALIBRATION_SEQUENCE
 from skesm.esm2.weights.files import WeightsFiles
 from skesm.esm2.weights.parameters import read_parameters
 from skesm.outputs.spec import OutputSpec

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from skesm.esm2 import plain_attention
-from skesm.esm2.plain_attention import attend, score_scale
+from skesm.esm2.plain_attention import attend, mix, rotary_tables, score_scale
 from skesm.esm2.workspace import Workspace
 
 LENGTHS = [3, 3, 5, 70, 40]
-BOUNDS = [0, 3, 6, 11, 81, 121]
+SPANS = [slice(0, 3), slice(3, 6), slice(6, 11), slice(11, 81), slice(84, 124)]  # with a gap
 ROWS, HEADS, WIDTH = 128, 4, 16
+OWNED = np.concatenate([np.arange(own.start, own.stop) for own in SPANS])
 
 
 @pytest.fixture(autouse=True)
@@ -37,15 +37,18 @@ def softmax(query: np.ndarray, key: np.ndarray, begin: int, end: int) -> np.ndar
 
 
 def expected(query: np.ndarray, key: np.ndarray, value: np.ndarray) -> np.ndarray:
-    mixed = [value[:, :, begin:end] @ softmax(query, key, begin, end) for begin, end in pairwise(BOUNDS)]
-    return np.concatenate(mixed, axis=2)
+    mixed = np.zeros(value.shape)
+    for own in SPANS:
+        mixed[:, :, own] = value[:, :, own] @ softmax(query, key, own.start, own.stop)
+    return mixed[:, :, OWNED]
 
 
-def run(query: np.ndarray, key: np.ndarray, value: np.ndarray, bounds: list[int] = BOUNDS) -> np.ndarray:
+def run(query: np.ndarray, key: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Values taken by the tokens of sequences, without the rows between."""
     out = np.full_like(value, np.nan)
-    attend(query * np.float32(score_scale(WIDTH)), key, value, bounds, out, Workspace())
-    assert np.isnan(out[:, :, bounds[-1] :]).all(), "rows behind the last sequence"
-    return out[:, :, : bounds[-1]]
+    attend(query * np.float32(score_scale(WIDTH)), key, value, SPANS, out, Workspace())
+    assert np.isnan(out[:, :, SPANS[-1].stop :]).all(), "rows behind the last sequence"
+    return out[:, :, OWNED]
 
 
 @pytest.mark.parametrize("held", [1, 3 * 70 * 32, 1 << 18])
@@ -78,8 +81,8 @@ def test_queries_and_heads_are_worked_on_in_parts(
 
     query, key, value = parts
     out = np.empty_like(value)
-    attend(query * np.float32(score_scale(WIDTH)), key, value, BOUNDS, out, Workspace(), do)
-    np.testing.assert_allclose(out[:, :, : BOUNDS[-1]], expected(*parts), atol=2e-6)
+    attend(query * np.float32(score_scale(WIDTH)), key, value, SPANS, out, Workspace(), do)
+    np.testing.assert_allclose(out[:, :, OWNED], expected(*parts), atol=2e-6)
     assert n_tasks == 3 + sum(tasks_of_longest)
 
 
@@ -125,7 +128,19 @@ def test_weights_are_those_of_the_softmax(parts: np.ndarray, held: int, monkeypa
         seen[place][heads] = weights
 
     query = query * np.float32(score_scale(WIDTH))
-    attend(query, key, value, BOUNDS, np.empty_like(value), Workspace(), read=read)
+    attend(query, key, value, SPANS, np.empty_like(value), Workspace(), read=read)
     for place, got in enumerate(seen):
-        weights = softmax(parts[0], key, *BOUNDS[place : place + 2])
+        weights = softmax(parts[0], key, SPANS[place].start, SPANS[place].stop)
         np.testing.assert_allclose(got, weights, atol=3e-4 if place == 1 else 1e-6)
+
+
+def test_rows_of_no_sequence_are_finite(parts: np.ndarray) -> None:
+    work = Workspace()
+    work.get("wide", 2, HEADS, WIDTH + 1, ROWS)[:] = np.nan  # memory that was used before
+    frequencies = np.ones(WIDTH // 2, dtype=np.float32)
+    biases = [np.ones(HEADS * WIDTH, dtype=np.float32)] * 3
+    products = parts.reshape(3, HEADS * WIDTH, ROWS)
+    mixed = mix(products, biases, rotary_tables(frequencies, SPANS, ROWS), SPANS, work)
+    assert np.isfinite(mixed).all()
+    assert (mixed[:, SPANS[3].stop : SPANS[4].start] == 1).all()
+    assert not mixed[:, SPANS[4].stop :].any()

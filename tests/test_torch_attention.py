@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from skesm.esm2.torch_attention import (
+from skesm.esm2.torch_engine.attention import (
     Attend,
     Attention,
     AttentionOnCpu,
@@ -21,7 +21,7 @@ from skesm.esm2.torch_attention import (
     is_usable,
     read_weights,
 )
-from skesm.esm2.torch_linear import PlainLinear
+from skesm.esm2.torch_engine.linear import PlainLinear
 from skesm.esm2.weights.parameters import Affine, Block
 
 SHAPES = [(2, 3), (1, 5), (3, 8)]
@@ -128,7 +128,7 @@ def test_a_layer_is_mixed_as_defined(
 
 
 def test_weights_are_those_of_the_attention(parts: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skesm.esm2.torch_attention.WEIGHT_ELEMENTS", 3 * 8**2)  # in pieces of 3 heads and 1
+    monkeypatch.setattr("skesm.esm2.torch_engine.attention.WEIGHT_ELEMENTS", 3 * 8**2)  # in pieces of 3 heads and 1
     expected = plain(*parts)[1]
     seen = [torch.full_like(weights, torch.nan) for weights in expected]
 

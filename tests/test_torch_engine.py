@@ -13,10 +13,11 @@ import torch
 
 from skesm.backends import LocalBackend
 from skesm.esm2.checkpoint import locate
+from skesm.esm2.device import resolve_device
 from skesm.esm2.tokenizer import tokenize
-from skesm.esm2.torch_attention import AttentionOnDevice, attend_by_runs
-from skesm.esm2.torch_engine import TorchEngine, resolve_device
-from skesm.esm2.torch_linear import PlainLinear
+from skesm.esm2.torch_engine.attention import AttentionOnDevice, attend_by_runs
+from skesm.esm2.torch_engine.engine import TorchEngine
+from skesm.esm2.torch_engine.linear import PlainLinear
 from skesm.esm2.weights.files import WeightsFiles
 from skesm.esm2.weights.parameters import read_parameters
 from skesm.exceptions import BackendError, MissingDependencyError
@@ -106,8 +107,8 @@ def test_what_gpus_do_agrees_with_numpy(
     def choose(device, dtype, n_heads, inverse_frequencies, *, channels, put) -> AttentionOnDevice:
         return AttentionOnDevice(inverse_frequencies, attend_by_runs, put)
 
-    monkeypatch.setattr("skesm.esm2.torch_engine.choose_attention", choose)
-    monkeypatch.setattr("skesm.esm2.torch_engine.choose_linear", lambda device, dtype: PlainLinear)
+    monkeypatch.setattr("skesm.esm2.torch_engine.engine.choose_attention", choose)
+    monkeypatch.setattr("skesm.esm2.torch_engine.engine.choose_linear", lambda device, dtype: PlainLinear)
     outputs = [*OUTPUTS, OutputSpec("contacts"), OutputSpec("attention_heads", 3)]
     expected = run(LocalBackend(engine="numpy"), checkpoint_8m, proteins[:12], outputs)
     engine = load(checkpoint_8m, dtype=dtype)

@@ -14,7 +14,7 @@ import torch
 from skesm.esm2.checkpoint import locate
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.torch_engine import TorchEngine
-from skesm.esm2.torch_linear import PackedLinear, PlainLinear, choose_linear, is_usable
+from skesm.esm2.torch_engine.linear import PackedLinear, PlainLinear, choose_linear, is_usable
 from skesm.esm2.weights.files import WeightsFiles
 from skesm.esm2.weights.parameters import read_parameters
 from skesm.outputs.spec import OutputSpec

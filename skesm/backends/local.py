@@ -9,59 +9,30 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
 from importlib.util import find_spec as find_module
 from numbers import Integral
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from joblib import effective_n_jobs
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skesm.backends.base import Backend, Batch
-from skesm.esm2.batching import plan_packs, split_batches
+from skesm.backends.local_run import Engine, make_plan, refuse, run_ahead
 from skesm.esm2.checkpoint import Checkpoint, find_spec, locate, open_weights
-from skesm.esm2.numpy_engine import NumpyEngine, Tokens
+from skesm.esm2.numpy_engine import NumpyEngine
 from skesm.esm2.processor import has_bfloat16
 from skesm.esm2.spec import DEMO_MODEL, ModelSpec
-from skesm.esm2.stopping import obey
 from skesm.esm2.threads import default_workers
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.weights.files import WeightsFiles
 from skesm.esm2.weights.parameters import Parameters, read_parameters
-from skesm.exceptions import BackendError, DemoModelWarning, SlowNumericsWarning, UntrainedHeadWarning
+from skesm.exceptions import DemoModelWarning, SlowNumericsWarning, UntrainedHeadWarning
 from skesm.outputs.kinds import CONTACTS, HEAD_KINDS
 from skesm.outputs.spec import Namespace, OutputSpec
-from skesm.outputs.types import FloatArray
 
 T = TypeVar("T")
 
 _NUMERICS = {"float32": "fp32", "bfloat16": "bf16"}
-
-#: Values in records that weigh as much as a token: a batch of 8,192 tokens holds 0.25 GB at most, or one sequence.
-_VALUES_PER_TOKEN = 8192
-
-
-class Engine(Protocol):
-    """What the backend needs of an engine."""
-
-    spec: ModelSpec
-    has_head: bool
-    has_contact_head: bool
-
-    def sharing(self, n_tokens: int, workers: int) -> tuple[int, int]:
-        """(most tokens in a pack of several sequences, most tokens of a sequence in such a pack).
-
-        `n_tokens` are those of the whole run, whose packs go to so many workers.
-        """
-
-    def hold(self, n_threads: int) -> AbstractContextManager[int]:
-        """Prepare this process for `n_threads` threads of work; gives the number of packs to run at once."""
-
-    def forward(
-        self, sequences: Sequence[Tokens], outputs: Sequence[OutputSpec], helpers: Executor | None = None
-    ) -> list[dict[OutputSpec, FloatArray]]:
-        """Compute a pack; `helpers` are threads that have nothing else to do."""
 
 
 class _Loaded(NamedTuple):
@@ -170,54 +141,15 @@ class LocalBackend(Backend):
         if not sequences:
             return
         engine, weights, untrained_heads = self._load(locate(model))
-        beyond = max((output.layer or 0 for output in outputs), default=0)
-        if beyond > engine.spec.n_layers:
-            raise ValueError(
-                f"layer {beyond} does not exist: {engine.spec.name} has layers 0 to {engine.spec.n_layers}"
-            )
-        if not engine.has_head and any(output.kind in HEAD_KINDS for output in outputs):
-            raise BackendError(
-                f"the checkpoint of {engine.spec.name} was saved without its language-model head: it has embeddings, "
-                "but no logits"
-            )
-        if not engine.has_contact_head and any(output.kind == CONTACTS for output in outputs):
-            raise BackendError(
-                f"the checkpoint of {engine.spec.name} has no contact head: it has embeddings and attentions, but no "
-                "contacts; those of the published sizes have one"
-            )
+        refuse(engine, outputs)
         _warn_of_untrained(untrained_heads, engine.spec.name, outputs)
-        tokens = [tokenize(sequence) for sequence in sequences]
-        lengths = [len(t) for t in tokens]
-        sizes = [_size(length, outputs, engine.spec) for length in lengths]
         n_threads = effective_n_jobs(n_jobs) if n_jobs is not None else self.num_threads or default_workers()
-        with ExitStack() as stack:
-            workers = stack.enter_context(engine.hold(n_threads))
-            packs = plan_packs(lengths, *engine.sharing(sum(lengths), workers))
-            batches = split_batches(packs, sizes, self.tokens_per_batch)
-            stop = threading.Event()
-            pool = stack.enter_context(ThreadPoolExecutor(workers, "skesm", initializer=obey, initargs=(stop,)))
-            helpers = None
-            if len(packs) < workers:
-                helpers = stack.enter_context(ThreadPoolExecutor(workers, "skesm-helper"))
-
-            def submit(batch: list[list[int]]) -> list[Future[list[dict[OutputSpec, FloatArray]]]]:
-                return [pool.submit(engine.forward, [tokens[i] for i in pack], outputs, helpers) for pack in batch]
-
-            try:
-                running = submit(batches[0])
-                for batch, following in zip(batches, [*batches[1:], []], strict=True):
-                    # The workers go on while the consumer stores this batch, unless its records are too large for two.
-                    alone = sum(sizes[i] for pack in batch for i in pack) > self.tokens_per_batch
-                    ahead = None if alone else submit(following)
-                    records = [record for future in running for record in future.result()]
-                    running = []
-                    weights.check_unchanged()
-                    yield Batch([index for pack in batch for index in pack], records)
-                    del records
-                    running = submit(following) if ahead is None else ahead
-            finally:
-                stop.set()  # after Ctrl-C, or when nobody wants the rest: passes end after their current layer
-                pool.shutdown(wait=True, cancel_futures=True)
+        tokens = [tokenize(sequence) for sequence in sequences]
+        with engine.hold(n_threads) as workers:
+            plan = make_plan(engine, [len(t) for t in tokens], outputs, workers, self.tokens_per_batch)
+            for batch in run_ahead(engine, plan, tokens, outputs, workers):
+                weights.check_unchanged()
+                yield batch
 
     def _load(self, checkpoint: Checkpoint) -> _Loaded:
         kind, device = self._resolve_engine()
@@ -264,18 +196,12 @@ class LocalBackend(Backend):
             return "numpy", "cpu"
         if self.engine == "auto" and not needs_torch and (self.device == "cpu" or not _may_have_gpu()):
             return "numpy", "cpu"
-        from skesm.esm2.torch_engine import resolve_device
+        from skesm.esm2.device import resolve_device
 
         device = resolve_device(self.device)
         if self.engine == "auto" and not needs_torch and device == "cpu":
             return "numpy", "cpu"
         return "torch", device
-
-
-def _size(length: int, outputs: Sequence[OutputSpec], spec: ModelSpec) -> int:
-    """Tokens of a sequence, or more if its records are large: what counts between two saves."""
-    values = sum(output.size(length - 2, spec) for output in outputs)
-    return max(length, values // _VALUES_PER_TOKEN)
 
 
 def _may_have_gpu() -> bool:

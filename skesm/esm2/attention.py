@@ -8,7 +8,8 @@ engines use this: NumPy and torch know the operations here by the same names.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,16 @@ from skesm.outputs.kinds import ATTENTION_KINDS, ATTENTION_STATISTICS, CONTACTS
 from skesm.outputs.spec import OutputSpec
 from skesm.outputs.types import FloatArray
 
+Array = Any  # of NumPy or torch: both know the operations here by the same names
+
 _SMALLEST = float(np.finfo(np.float32).tiny)  # the logarithm of 0 times 0 is 0
+
+
+class ContactHead(NamedTuple):
+    """The contact head in arrays of an engine's kind, (n_layers, n_heads) and (1,)."""
+
+    weight: Array
+    bias: Array
 
 
 class AttentionReader:
@@ -30,7 +40,7 @@ class AttentionReader:
     lengths : sequence of int
         Tokens of each sequence of the pack.
     n_layers, n_heads : int
-    contacts : Affine or None
+    contacts : ContactHead, Affine or None
         The contact head, (n_layers, n_heads) and (1,), arrays of the engine's kind.
     library : module
         `numpy` or `torch`.
@@ -45,10 +55,10 @@ class AttentionReader:
         n_layers: int,
         n_heads: int,
         *,
-        contacts: Affine | None,
-        library: Any,
-        put: Callable[[FloatArray], Any],
-        fetch: Callable[[Any], FloatArray],
+        contacts: ContactHead | Affine | None,
+        library: ModuleType,
+        put: Callable[[FloatArray], Array],
+        fetch: Callable[[Array], FloatArray],
     ) -> None:
         self._wanted = {output for output in outputs if output.kind in ATTENTION_KINDS}
         self._wants_contacts = any(output.kind == CONTACTS for output in outputs)
@@ -68,7 +78,7 @@ class AttentionReader:
         """Whether the weights of a layer, 1 … n, are needed."""
         return layer in self._layers
 
-    def read(self, layer: int, place: int, heads: slice, weights: Any) -> None:
+    def read(self, layer: int, place: int, heads: slice, weights: Array) -> None:
         """Take what is wanted of the weights of some heads.
 
         Parameters
@@ -101,7 +111,7 @@ class AttentionReader:
             else:
                 record[output][heads] = self._head_statistics(weights)
 
-    def _head_statistics(self, weights: Any) -> FloatArray:
+    def _head_statistics(self, weights: Array) -> FloatArray:
         """`ATTENTION_STATISTICS` of some heads, (heads, 3)."""
         given = weights[:, :, 1:-1]  # by the residues
         entropy = -(given * self._library.log(given.clip(_SMALLEST))).sum(1).mean(-1)
@@ -128,13 +138,20 @@ class ContactMap:
     heads, and Σ_h w_h r_h r_hᵀ / Σ r_h needs only the vectors r_h.
     """
 
-    def __init__(self, head: Affine, n_residues: int) -> None:
+    def __init__(self, head: ContactHead | Affine, n_residues: int) -> None:
         self._head = head
-        self._weighted: Any = None
+        self._weighted: Array = None
         # Made once: many small arrays that stay, among large ones that go, would keep the allocator from reusing these.
         self._sums = np.zeros((*head.weight.shape, n_residues), dtype=np.float32)
 
-    def add(self, layer: int, heads: slice, weights: Any, library: Any, fetch: Callable[[Any], FloatArray]) -> None:
+    def add(
+        self,
+        layer: int,
+        heads: slice,
+        weights: Array,
+        library: ModuleType,
+        fetch: Callable[[Array], FloatArray],
+    ) -> None:
         """Add some heads of a layer, see `AttentionReader.read`."""
         weighted = library.tensordot(self._head.weight[layer - 1, heads], weights, 1)
         if self._weighted is None:
@@ -144,7 +161,7 @@ class ContactMap:
         residues = weights[:, 1:-1, 1:-1]
         self._sums[layer - 1, heads] = fetch(residues.sum(1) + residues.sum(2))
 
-    def finish(self, fetch: Callable[[Any], FloatArray]) -> FloatArray:
+    def finish(self, fetch: Callable[[Array], FloatArray]) -> FloatArray:
         """Probabilities, (L, L)."""
         residues = fetch(self._weighted)[1:-1, 1:-1].astype(np.float64)
         sums = self._sums.reshape(-1, len(residues)).astype(np.float64)

@@ -52,11 +52,11 @@ def distinct_rows(inverse_frequencies: FloatArray) -> tuple[FloatArray, list[int
     return rows, place.ravel().tolist()
 
 
-def rotary_tables(inverse_frequencies: FloatArray, bounds: Sequence[int], rows: int) -> Rotary:
-    """Tables of sequences that begin at `bounds`, whose last is where they end; rows behind it are at position 0."""
+def rotary_tables(inverse_frequencies: FloatArray, spans: Sequence[slice], rows: int) -> Rotary:
+    """Tables for the rows of a pack, `spans` of which are its sequences; all other rows are at position 0."""
     position = np.zeros(rows, dtype=np.float32)
-    for begin, end in pairwise(bounds):
-        position[begin:end] = np.arange(end - begin)
+    for own in spans:
+        position[own] = np.arange(own.stop - own.start)
     angle = np.outer(inverse_frequencies, position)
     scale = np.float32(score_scale(2 * len(inverse_frequencies)))
     cos, sin = np.cos(angle), np.sin(angle)
@@ -67,7 +67,7 @@ def mix(
     products: FloatArray,
     biases: Sequence[FloatArray],
     rotary: Rotary,
-    bounds: Sequence[int],
+    spans: Sequence[slice],
     work: Workspace,
     do: Do = do_in_turn,
     read: Read | None = None,
@@ -82,8 +82,8 @@ def mix(
         Of the three.
     rotary : tuple of ndarray
         See `rotary_tables`.
-    bounds : sequence of int
-        Where sequences begin, and the last one ends; at most `rows`.
+    spans : sequence of slice
+        Rows of each sequence, in order.
     work : Workspace
     do : callable, optional
     read : callable, optional
@@ -92,7 +92,7 @@ def mix(
     Returns
     -------
     mixed : ndarray of shape (d, rows)
-        In the memory of `products`; 0 behind the last sequence.
+        In the memory of `products`. It is 1 between sequences, and 0 behind them.
     """
     for part, bias in zip(products, biases, strict=True):
         part += bias[:, None]
@@ -108,8 +108,8 @@ def mix(
     high *= cos
     high += of_low
     query, key, value = products.reshape(3, -1, 2 * half, rows)
-    attend(query, key, value, bounds, query, work, do, read)
-    query[:, :, bounds[-1] :] = 0
+    attend(query, key, value, spans, query, work, do, read)
+    query[:, :, spans[-1].stop :] = 0
     mixed: FloatArray = products[0]
     return mixed
 
@@ -118,7 +118,7 @@ def attend(
     query: FloatArray,
     key: FloatArray,
     value: FloatArray,
-    bounds: Sequence[int],
+    spans: Sequence[slice],
     out: FloatArray,
     work: Workspace,
     do: Do = do_in_turn,
@@ -131,34 +131,36 @@ def attend(
     query, key : ndarray of shape (heads, h, rows), float32
         Queries times `score_scale`.
     value : ndarray of shape (heads, h, rows), float32
-    bounds : sequence of int
-        Where sequences begin, and the last one ends; at most `rows`.
+    spans : sequence of slice
+        Rows of each sequence, in order.
     out : ndarray of shape (heads, h, rows), float32
-        It may be `query`. Rows behind the last sequence are left as they are.
+        It may be `query`. Rows between sequences become 1, those behind the last one are left as they are.
     work : Workspace
     do : callable, optional
     read : callable, optional
         Gets the weights.
     """
-    heads, width, used = *query.shape[:2], bounds[-1]
+    heads, width, used = *query.shape[:2], spans[-1].stop
     # in memory that the NumPy engine's feed-forward networks use in their turn
     values, taken = work.get("wide", 2, heads, width + 1, used)
     # a row of ones below the values makes the product with them give the softmax's denominator as well
     values[:, :width] = value[:, :, :used]
     values[:, width] = 1
-    sequences = [slice(begin, end) for begin, end in pairwise(bounds)]
+    for own, following in pairwise(spans):
+        if own.stop < following.start:
+            taken[:, :, own.stop : following.start] = 1  # nothing else writes there
 
     def tasks(some: Iterable[slice], exponential: Exponential) -> Iterator[Callable[[], None]]:
         for own in some:
             parts = (part[:, :, own] for part in (query, key, values, taken))
             yield from _tasks(*parts, work=work, exponential=exponential)
 
-    do(tasks(sequences, _exponential))
+    do(tasks(spans, _exponential))
     sums = taken[:, width:]
-    large = [] if _in_range(sums) else [own for own in sequences if not _in_range(sums[:, :, own])]
+    large = [] if _in_range(sums) else [own for own in spans if not _in_range(sums[:, :, own])]
     do(tasks(large, _safe_exponential))
     if read is not None:
-        for place, own in enumerate(sequences):
+        for place, own in enumerate(spans):
             parts = (part[:, :, own] for part in (query, key, sums))
             exponential = _safe_exponential if own in large else _exponential
             _read(*parts, work=work, exponential=exponential, read=partial(read, place))

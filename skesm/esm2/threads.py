@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
+
+T = TypeVar("T")
 
 
 @cache
@@ -110,7 +112,7 @@ class _OneTorchThread:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._holders = 0
-        self._allowed: int | None = None
+        self._allowed = 1
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -131,7 +133,7 @@ class _OneTorchThread:
                     _in_new_thread(lambda: torch.set_num_threads(self._allowed))
 
 
-def _in_new_thread(call: Callable[[], int | None]) -> int | None:
+def _in_new_thread(call: Callable[[], T]) -> T:
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(call).result()
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from skesm.sequences.alphabet import AMBIGUOUS, AMINO_ACIDS, MASK_SYMBOL
 
+Tokens = NDArray[np.uint8]
+
 VOCABULARY = ("<cls>", "<pad>", "<eos>", "<unk>", *AMINO_ACIDS, *AMBIGUOUS, ".", "-", "<null_1>", MASK_SYMBOL)
 CLS, PAD, EOS, UNK, MASK = (VOCABULARY.index(t) for t in ("<cls>", "<pad>", "<eos>", "<unk>", MASK_SYMBOL))
 
@@ -26,7 +28,7 @@ for _token, _symbol in enumerate(VOCABULARY):
 _TABLE[ord(_MASK_BYTE)] = MASK
 
 
-def tokenize(sequence: str) -> NDArray[np.uint8]:
+def tokenize(sequence: str) -> Tokens:
     """Tokens of a sequence, with the start token before and the end token behind.
 
     Parameters

@@ -1,12 +1,15 @@
 """ESM-2 in torch: GPUs, bfloat16, and an alternative on the CPU. Needs the extra ``torch``.
 
+`skesm.esm2.plain` has the same computation to read.
+
 Sequences are laid end to end along the token axis, sorted by length, and nothing is padded. Linear layers run over all
 of them at once. Attention is NumPy's on CPUs; elsewhere it is one call for each run of equal lengths or, where the
 device can, for all. Features agree with those of the NumPy engine within 1e-5 of the layer's scale in float32; they may
 differ in the last bits with what else is in the pack, as torch's products do.
 
-In bfloat16 the weights and the inputs of products are rounded, less what all tokens share (`skesm.esm2.centring`). The
-residual stream and the biases added to it, LayerNorms, rotary angles and poolings stay float32.
+In bfloat16 the weights and the inputs of products are rounded, less what all tokens share
+(`skesm.esm2.torch_engine.centring`). The residual stream and the biases added to it, LayerNorms, rotary angles and
+poolings stay float32.
 """
 
 from __future__ import annotations
@@ -16,96 +19,33 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import groupby
-from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 
-from skesm._optional import import_optional
-from skesm.esm2.attention import AttentionReader
-from skesm.esm2.batching import most_together, share_evenly
-from skesm.esm2.centring import CALIBRATION_SEQUENCE, centre
-from skesm.esm2.numpy_engine import TRAINED_MASK_RATIO, Tokens
+from skesm.esm2.attention import AttentionReader, ContactHead
+from skesm.esm2.packing import MIN_PACK_TOKENS, most_together, plan_packs, share_evenly
+from skesm.esm2.plain import TRAINED_MASK_RATIO
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.stopping import check_stop
 from skesm.esm2.threads import limit_own_thread, one_blas_thread, one_torch_thread
-from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK, tokenize
-from skesm.esm2.torch_attention import Mix, Read, choose_attention, split_runs
-from skesm.esm2.torch_linear import Linear, choose_linear
-from skesm.esm2.weights.parameters import Affine, Block, Head, Parameters
+from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK, Tokens, tokenize
+from skesm.esm2.torch_engine.attention import Mix, Read, choose_attention, split_runs
+from skesm.esm2.torch_engine.blocks import Pair, PlacedBlock, PlacedHead
+from skesm.esm2.torch_engine.centring import CALIBRATION_SEQUENCE, centre
+from skesm.esm2.torch_engine.linear import Linear, choose_linear
+from skesm.esm2.weights.parameters import Affine, Block, Parameters
 from skesm.exceptions import BackendError
 from skesm.outputs.kinds import HEAD_KINDS, LAYER_KINDS
 from skesm.outputs.spec import OutputSpec
 from skesm.outputs.types import FloatArray
 
-#: Least tokens to aim at in a shared pack on a CPU: fewer make products slower by more than an idle worker costs.
-MIN_PACK_TOKENS = 128
 #: Elements of the residual stream in a pack on a GPU, which needs more work at a time: 26,214 tokens of the 8M model,
 #: 6,553 of 650M. All arrays of such a pack take about half a gigabyte.
 GPU_PACK_ELEMENTS = 1 << 23
-
-Tensor = Any  # torch is imported at use, and untyped here
-
-
-class PlacedBlock(NamedTuple):
-    """A transformer block as the engine computes it."""
-
-    attention_norm: Affine  # of tensors, like the other LayerNorm
-    projection: Any  # to queries, keys and values, of the attention's own kind
-    attention_output: Linear
-    ffn_norm: Affine
-    ffn_in: Linear
-    ffn_out: Linear
-    layer: int  # from 0: layers may have rotary frequencies of their own
-
-
-def resolve_device(name: str) -> str:
-    """Device that a name stands for.
-
-    Parameters
-    ----------
-    name : str
-        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; ``"auto"`` is CUDA or MPS if there is one, else the CPU.
-
-    Returns
-    -------
-    device : str
-
-    Raises
-    ------
-    ValueError
-        If the name is none of these.
-    BackendError
-        If this machine, or the installed torch, has no such device.
-    MissingDependencyError
-        If torch is not installed.
-
-    Examples
-    --------
-    >>> resolve_device("cpu")
-    'cpu'
-    >>> resolve_device("gpu")
-    Traceback (most recent call last):
-        ...
-    ValueError: unknown device 'gpu': use 'auto', 'cpu', 'cuda', 'cuda:0' (a number) or 'mps'
-    """
-    torch = import_optional("torch", extra="torch")
-    if name == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    kind, colon, number = name.partition(":")
-    if name not in ("cpu", "cuda", "mps") and not (kind == "cuda" and number.isascii() and number.isdigit()):
-        raise ValueError(f"unknown device {name!r}: use 'auto', 'cpu', 'cuda', 'cuda:0' (a number) or 'mps'")
-    if kind == "cuda":
-        if not torch.cuda.is_available():
-            reason = "no GPU or driver is found" if torch.version.cuda else "it was installed without CUDA"
-            raise BackendError(f"device={name!r}: torch {torch.__version__} cannot use CUDA: {reason}")
-        if colon and int(number) >= torch.cuda.device_count():
-            raise BackendError(f"device={name!r}: torch sees {torch.cuda.device_count()} CUDA devices, from 'cuda:0'")
-    elif kind == "mps" and not torch.backends.mps.is_available():
-        raise BackendError(f"device='mps': torch {torch.__version__} finds no Apple GPU on this machine")
-    return name
 
 
 class TorchEngine:
@@ -117,7 +57,7 @@ class TorchEngine:
     ----------
     spec : ModelSpec
     parameters : Parameters
-        Copied once, to the device or into the layout that is fastest on this processor (`skesm.esm2.torch_linear`);
+        Copied once, to the device or into the layout that is fastest on this processor (`torch_engine.linear`);
         where there is none, the engine computes in float32 on the CPU from these arrays themselves, but for the weights
         of queries, keys and values, which are put together.
     device : str, default="cpu"
@@ -132,7 +72,6 @@ class TorchEngine:
     """
 
     def __init__(self, spec: ModelSpec, parameters: Parameters, device: str = "cpu", dtype: str = "float32") -> None:
-        torch = import_optional("torch", extra="torch")
         self.spec = spec
         self.has_head = parameters.head is not None
         self.has_contact_head = parameters.contacts is not None
@@ -152,17 +91,15 @@ class TorchEngine:
 
     def _place_weights(self, parameters: Parameters) -> None:
         """The parameters' own places, with tensors on the device in them."""
-        import torch
-
         linear = choose_linear(self._device, self._dtype)
 
         def small(array: FloatArray) -> Tensor:
             return self._on_device(array.copy())  # a few views would keep the map open
 
-        def norm(affine: Affine) -> Any:
-            return Affine(*map(small, affine))  # stays float32
+        def norm(affine: Affine) -> Pair:
+            return Pair(*map(small, affine))  # stays float32
 
-        def layer(affine: Affine, bias_dtype: Any = self._dtype) -> Any:
+        def layer(affine: Affine, bias_dtype: torch.dtype = self._dtype) -> Linear:
             return linear.of(self._on_device(affine.weight).to(self._dtype), small(affine.bias).to(bias_dtype))
 
         def placed(i: int, block: Block) -> PlacedBlock:
@@ -190,12 +127,10 @@ class TorchEngine:
         self._blocks = [placed(i, block) for i, block in enumerate(map(self._attention.order, parameters.blocks))]
         self._final_norm = norm(parameters.final_norm)
         head, contacts = parameters.head, parameters.contacts
-        self._head: Any = Head(layer(head.dense), norm(head.norm), layer(head.decoder)) if head is not None else None
-        self._contacts = Affine(*(self._attention.put(part.copy()) for part in contacts)) if contacts else None
+        self._head = PlacedHead(layer(head.dense), norm(head.norm), layer(head.decoder)) if head is not None else None
+        self._contacts = ContactHead(*(self._attention.put(part.copy()) for part in contacts)) if contacts else None
 
     def _centred_blocks(self, exact: Iterable[Block]) -> list[PlacedBlock]:
-        import torch
-
         tokens = tokenize(CALIBRATION_SEQUENCE)
         with torch.inference_mode(), one_blas_thread():
             attention = partial(self._add_attention, mix=self._attention.of([(1, len(tokens))]))
@@ -203,8 +138,6 @@ class TorchEngine:
             return centre(self._blocks, blocks, self._embed([tokens]), self._norm, attention, self._add_feed_forward)
 
     def _on_device(self, array: FloatArray) -> Tensor:
-        import torch
-
         return torch.from_numpy(np.asarray(_Shared(array))).to(self._device)
 
     def _refuse_rounded_products(self) -> None:
@@ -213,8 +146,6 @@ class TorchEngine:
         `torch.set_float32_matmul_precision` and its newer and older spellings do, for a whole process. A trial asks
         what happens, not which spelling was used: 1 + 2⁻¹² is exact in float32 and needs more digits than TF32 has.
         """
-        import torch
-
         if self._dtype != torch.float32:
             return
         n, entry = 256, 1 + 2**-12  # torch rounds no smaller products
@@ -227,13 +158,13 @@ class TorchEngine:
                     "dtype='bfloat16'"
                 )
 
-    def sharing(self, n_tokens: int, workers: int) -> tuple[int, int]:
-        """(tokens in a shared pack, most tokens of a sequence that shares)."""
-        if self._device.type != "cpu":
-            tokens = max(1, GPU_PACK_ELEMENTS // self.spec.width)
-            return tokens, tokens
-        most = most_together(self.spec.width)
-        return share_evenly(n_tokens, workers, MIN_PACK_TOKENS, most), most
+    def plan(self, lengths: Sequence[int], workers: int) -> list[list[int]]:
+        """Group sequences of so many tokens into packs for so many workers."""
+        if self._device.type == "cpu":
+            budget = share_evenly(sum(lengths), workers, MIN_PACK_TOKENS, most_together(self.spec.width))
+        else:
+            budget = max(1, GPU_PACK_ELEMENTS // self.spec.width)
+        return plan_packs(lengths, budget)
 
     @contextmanager
     def hold(self, n_threads: int) -> Iterator[int]:
@@ -271,8 +202,6 @@ class TorchEngine:
         BackendError
             If the device fails, for example for lack of memory.
         """
-        import torch
-
         limit_own_thread()
         order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
         runs = [list(run) for _, run in groupby(order, key=lambda i: len(sequences[i]))]
@@ -351,9 +280,7 @@ class TorchEngine:
             x *= self._to_device(kept)[:, None]
         return x
 
-    def _norm(self, x: Tensor, affine: Affine) -> Tensor:
-        from torch.nn import functional
-
+    def _norm(self, x: Tensor, affine: Pair) -> Tensor:
         return functional.layer_norm(x, x.shape[-1:], affine.weight, affine.bias, self.spec.layer_norm_eps)
 
     def _add_attention(self, block: PlacedBlock, x: Tensor, mix: Mix, read: Read | None = None) -> None:
@@ -372,25 +299,21 @@ class TorchEngine:
         h = self._head.dense.gelu(x.to(self._dtype)).float()
         return self._head.decoder(self._norm(h, self._head.norm).to(self._dtype)).float()
 
-    def _to_device(self, array: NDArray[Any]) -> Tensor:
-        import torch
-
+    def _to_device(self, array: NDArray[np.generic]) -> Tensor:
         tensor = torch.from_numpy(array)
         if self._device.type == "cuda":
             tensor = tensor.pin_memory()  # else the copy would wait for the kernels that are queued
         return tensor.to(self._device, non_blocking=True)
 
-    def _to_host(self, tensors: Sequence[Tensor]) -> list[NDArray[Any]]:
+    def _to_host(self, tensors: Sequence[Tensor]) -> list[FloatArray]:
         """Fetch tensors in one transfer."""
-        import torch
-
         if not tensors:
             return []
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         if self._device.type == "cuda":
             host = torch.empty(flat.shape, dtype=flat.dtype, pin_memory=True)
             host.copy_(flat, non_blocking=True)
-            done = torch.cuda.Event()
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record(torch.cuda.current_stream(self._device))
             done.synchronize()  # this pack only, not what other threads have queued since
         else:

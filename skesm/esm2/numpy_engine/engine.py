@@ -1,63 +1,40 @@
-"""ESM-2 in NumPy: the default engine, without torch.
+"""ESM-2 in NumPy: the default engine, without torch. `skesm.esm2.plain` has the same computation to read.
 
 Sequences are laid end to end along the token axis; linear layers run over all of them at once, attention over each
-alone, and nothing is padded but the last rows of a pack.
+alone, and nothing is padded but the rows between and behind sequences that alignment asks for.
 
 The features of a sequence are the same to the last bit whatever else is in the call. A matrix product in BLAS may
 treat a row differently by its place among the others (OpenBLAS's AVX2 kernels do), by their number, and by the number
-of threads. Therefore every product runs on one thread (`skesm.esm2.threads`), on rows of one sequence only, so that
-its shape is a function of that sequence's length; wide models compute it in parts of fixed shape, which a pack that has
-the machine for itself spreads over helping threads. Sequences share a product only where a trial on this machine shows
-that it does not matter: short ones packs of one fixed size, if their place in it makes no difference
-(`NumpyEngine.places_are_equal`); longer ones too, once an engine has work enough for a longer trial, if the number of
-rows makes none either (`NumpyEngine.sharing`).
+of threads. So every product runs on one thread (`skesm.esm2.threads`), and a trial finds where sequences may begin, and
+how many rows a pack may have, so that neither makes a difference (`skesm.esm2.numpy_engine.alignment`). If there is no
+such alignment, each sequence has a pack of its own, whose shape is a function of its length. Wide models compute
+products in parts of fixed shape, which a pack that has the machine for itself spreads over helping threads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property, partial
-from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skesm.esm2.attention import AttentionReader
-from skesm.esm2.batching import most_together, share_evenly
+from skesm.esm2.numpy_engine.alignment import LEAST_ROWS, ROW_MULTIPLE, Alignment, find_alignment
+from skesm.esm2.packing import MIN_PACK_TOKENS, lay_out, most_together, plan_packs, round_up, share_evenly
+from skesm.esm2.plain import TRAINED_MASK_RATIO
 from skesm.esm2.plain_attention import Read, Rotary, distinct_rows, do_in_turn, mix, rotary_tables
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.stopping import check_stop
 from skesm.esm2.threads import limit_own_thread, one_blas_thread
-from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK
+from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK, Tokens
 from skesm.esm2.weights.parameters import Affine, Block, Parameters
 from skesm.esm2.workspace import Workspace
 from skesm.outputs.kinds import HEAD_KINDS, LAYER_KINDS
 from skesm.outputs.pooling import pool
 from skesm.outputs.spec import OutputSpec
 from skesm.outputs.types import FloatArray
-
-Tokens = NDArray[np.uint8]
-
-#: Rows of a pack that several short sequences share, and the most tokens of a sequence that shares.
-SHARED_ROWS = 256
-SHARED_LIMIT = 128
-#: The most rows of a pack that longer sequences share, after a trial of all sizes of such packs; and the work of an
-#: engine, in trials of these, after which one is worth it: the first saves 5 to 10 %, the second, of narrow models,
-#: 2 to 3 %.
-SIZE_TRIALS = ((512, 14), (1024, 40))
-#: Rows of other packs are a multiple of this: whole vector registers.
-ROW_MULTIPLE = 16
-
-
-def _whole(rows: int) -> int:
-    return -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
-
-
-#: Fraction of tokens that ESM-2's training masked, by which its token dropout scales embeddings.
-TRAINED_MASK_RATIO = 0.15 * 0.8
 
 # GELU(x) = x Φ(x) with Φ the normal distribution function, written as x/2 (1 + tanh(x p(x²))), where p is a polynomial
 # of degree 6 fitted to artanh(2Φ(x) - 1) / x on |x| < 7: 7e-8 off in exact arithmetic, 8e-7 in float32, and several
@@ -114,55 +91,41 @@ class NumpyEngine:
         self._blocks = tuple(parameters.blocks)
         self._frequencies, self._rotary_of_layer = distinct_rows(parameters.inverse_frequencies)
         self._workspace = Workspace()
-        self._work = 0  # tokens, times layers, so far
-        self._most_shared_rows = SHARED_LIMIT  # as far as tried
-        self._trials = tuple(trial for trial in SIZE_TRIALS if trial[0] <= most_together(spec.width))
 
     @cached_property
-    def places_are_equal(self) -> bool:
-        """Whether, on this machine's BLAS, a row's result is independent of its place among `SHARED_ROWS` rows."""
-        return self._rows_are_equal([SHARED_ROWS])
+    def alignment(self) -> Alignment | None:
+        """How packs have to be laid out on this machine; None if each sequence needs its own."""
+        with one_blas_thread():
+            return find_alignment(self._products_of_equal_rows, most_together(self.spec.width))
 
-    def _rows_are_equal(self, sizes: Sequence[int], workers: int = 1) -> bool:
-        """Try packs of so many rows, full of copies of one sequence, through one block and the head."""
-        length = 13  # coprime to the tile sizes of matrix kernels: copies start at every place of a tile
-        sequence = np.arange(length, dtype=np.uint8) % 20 + 4
-        outputs = [OutputSpec("residues", 1)]
-        if self._parameters.head is not None:
-            outputs.append(OutputSpec("logits"))
-        spec, parameters = self.spec, self._parameters
-        shallow = NumpyEngine(replace(spec, n_layers=1), replace(parameters, blocks=self._blocks[:1]))
+    def _products_of_equal_rows(self, rows: int, columns: int, turned: bool) -> Iterator[FloatArray]:
+        """Results of products of all shapes in this model, of equal rows; see `alignment.Products`."""
+        d, f = self.spec.width, self.spec.ffn_width
+        row = np.random.default_rng(0).standard_normal(f, dtype=np.float32)
+        block, head = self._blocks[0], self._parameters.head
+        narrow, wide = (np.repeat(part[None], rows, axis=0) for part in (row[:d], row))
 
-        def copies(rows: int) -> list[dict[OutputSpec, FloatArray]]:
-            return shallow._forward([sequence] * (rows // length), outputs, rows)
+        def multiply(x: FloatArray, weight: FloatArray, out: FloatArray) -> FloatArray:
+            part = slice(min(columns, self._part_of(weight)))  # the other parts have the same shape
+            return np.matmul(x, weight[part].T, out=out[:, part])
 
-        with one_blas_thread(), ThreadPoolExecutor(workers) as pool:
-            first = copies(SHARED_ROWS)[0]
-            return all(
-                np.array_equal(copy[o], first[o]) for pack in pool.map(copies, sizes) for copy in pack for o in outputs
-            )
+        if turned:
+            yield multiply(narrow, block.query.weight, np.empty_like(narrow))
+        else:
+            yield multiply(narrow, block.query.weight, np.empty_like(narrow.T, order="C").T)
+        yield multiply(np.asfortranarray(narrow), block.attention_output.weight, np.empty_like(narrow))
+        yield multiply(narrow, block.ffn_in.weight, np.empty_like(wide))
+        yield multiply(wide, block.ffn_out.weight, np.empty_like(narrow))
+        if head is not None:
+            for weight in (head.dense.weight, head.decoder.weight):
+                yield np.matmul(narrow, weight[:columns].T)
 
-    def sharing(self, n_tokens: int, workers: int) -> tuple[int, int]:
-        """(most tokens in a shared pack, most tokens of a sequence that shares).
-
-        They change with the work that an engine has done, but where they do no bit depends on them.
-        """
-        if not self.places_are_equal:
-            return SHARED_ROWS, 0
-        self._work += n_tokens * self.spec.n_layers
-        for most, pays in self._trials:
-            # of a pack that several sequences share, or of one sequence alone that might have shared it
-            sizes = range(_whole(self._most_shared_rows + 1), most + 1, ROW_MULTIPLE)
-            if self._work < pays * sum(sizes):
-                break
-            if not self._rows_are_equal(sizes, workers):
-                self._trials = ()
-                break
-            self._most_shared_rows = most
-            self._trials = tuple(trial for trial in self._trials if trial[0] > most)
-        if self._most_shared_rows == SHARED_LIMIT:
-            return SHARED_ROWS, SHARED_LIMIT
-        return share_evenly(n_tokens, workers, SHARED_ROWS, self._most_shared_rows), self._most_shared_rows
+    def plan(self, lengths: Sequence[int], workers: int) -> list[list[int]]:
+        """Group sequences of so many tokens into packs for so many workers."""
+        if self.alignment is None:
+            return plan_packs(lengths, 0)
+        taken = [round_up(length, self.alignment.starts) for length in lengths]
+        return plan_packs(taken, share_evenly(sum(taken), workers, MIN_PACK_TOKENS, most_together(self.spec.width)))
 
     @contextmanager
     def hold(self, n_threads: int) -> Iterator[int]:
@@ -189,22 +152,13 @@ class NumpyEngine:
         records : list of dict
             One for each sequence.
         """
-        used = sum(map(len, sequences))
-        shared = len(sequences) > 1 or (used <= SHARED_LIMIT and self.places_are_equal)
-        return self._forward(sequences, outputs, max(_whole(used), SHARED_ROWS if shared else 0), helpers)
-
-    def _forward(
-        self,
-        sequences: Sequence[Tokens],
-        outputs: Sequence[OutputSpec],
-        rows: int,
-        helpers: Executor | None = None,
-    ) -> list[dict[OutputSpec, FloatArray]]:
         limit_own_thread()
+        if self.alignment is None and len(sequences) > 1:
+            return [self.forward([sequence], outputs, helpers)[0] for sequence in sequences]
         n_layers = self.spec.n_layers
         needs_head = any(output.kind in HEAD_KINDS for output in outputs)
         last = max(n_layers if output.layer is None else output.layer for output in outputs)
-        bounds = np.concatenate([[0], np.cumsum([len(s) for s in sequences])]).tolist()
+        spans, rows = self._layout([len(s) for s in sequences])
         records: list[dict[OutputSpec, FloatArray]] = [{} for _ in sequences]
         reader = AttentionReader(
             outputs,
@@ -220,17 +174,17 @@ class NumpyEngine:
         def keep(layer: int, x: FloatArray) -> None:
             for output in outputs:
                 if output.kind in LAYER_KINDS and output.layer == layer:
-                    for record, (begin, end) in zip(records, pairwise(bounds), strict=True):
-                        record[output] = pool(x[begin:end], output.kind)
+                    for record, own in zip(records, spans, strict=True):
+                        record[output] = pool(x[own], output.kind)
 
-        x = self._embed(sequences, rows)
-        tables = [rotary_tables(frequencies, bounds, rows) for frequencies in self._frequencies]
+        x = self._embed(sequences, spans, rows)
+        tables = [rotary_tables(frequencies, spans, rows) for frequencies in self._frequencies]
         with np.errstate(over="ignore", under="ignore"):  # tanh and exp2 saturate as they should
             for i, block in enumerate(self._blocks[:last]):
                 check_stop()
                 keep(i, x)
                 read = partial(reader.read, i + 1) if reader.wants(i + 1) else None
-                self._attention(block, x, bounds, tables[self._rotary_of_layer[i]], read, helpers)
+                self._attention(block, x, spans, tables[self._rotary_of_layer[i]], read, helpers)
                 self._feed_forward(block, x, helpers)
             if last == n_layers:
                 h = self._workspace.get("h", *x.shape)
@@ -238,8 +192,8 @@ class NumpyEngine:
             keep(last, x)
             if needs_head:
                 logits = self._logits(x)
-                for record, (begin, end) in zip(records, pairwise(bounds), strict=True):
-                    residues = logits[begin + 1 : end - 1]
+                for record, own in zip(records, spans, strict=True):
+                    residues = logits[own][1:-1]
                     for output in outputs:
                         if output.kind == "logits":
                             record[output] = residues[:, AMINO_ACID_TOKENS].copy()
@@ -249,18 +203,24 @@ class NumpyEngine:
             record.update(reader.finish(place))
         return records
 
-    def _embed(self, sequences: Sequence[Tokens], rows: int) -> FloatArray:
+    def _layout(self, lengths: Sequence[int]) -> tuple[list[slice], int]:
+        """Rows of each sequence of a pack, and of the pack."""
+        if self.alignment is None:
+            (length,) = lengths
+            return [slice(0, length)], round_up(length, ROW_MULTIPLE)
+        spans = lay_out(lengths, self.alignment.starts)
+        return spans, max(LEAST_ROWS, round_up(spans[-1].stop, self.alignment.rows))
+
+    def _embed(self, sequences: Sequence[Tokens], spans: Sequence[slice], rows: int) -> FloatArray:
         x = self._workspace.get("x", rows, self.spec.width)
-        begin = 0
-        for tokens in sequences:
-            part = x[begin : begin + len(tokens)]
+        x[:] = 0
+        for tokens, own in zip(sequences, spans, strict=True):
+            part = x[own]
             np.take(self._parameters.embedding, tokens, axis=0, out=part)
             if self.spec.token_dropout:
                 masked = tokens == MASK
                 part[masked] = 0
                 part *= np.float32((1 - TRAINED_MASK_RATIO) / (1 - masked.mean()))
-            begin += len(tokens)
-        x[begin:] = 0
         return x
 
     def _norm(self, x: FloatArray, affine: Affine, out: FloatArray) -> FloatArray:
@@ -279,9 +239,24 @@ class NumpyEngine:
         out += affine.bias
         return out
 
+    def _part_of(self, weight: FloatArray) -> int:
+        """Rows of a weight that are multiplied at a time."""
+        return -(-len(weight) // _PARTS) if self.spec.width >= SPLIT_WIDTH else len(weight)
+
+    def _project(
+        self, h: FloatArray, weight: FloatArray, out: FloatArray, turned: bool, helpers: Executor | None
+    ) -> None:
+        """The product of a square weight W with hᵀ into out, (d, rows); see `Alignment.turned`."""
+        if turned:
+            by_rows = self._workspace.get("wide", *h.shape)
+            self._product(h, weight, by_rows, helpers)
+            out[:] = by_rows.T
+        else:
+            self._product(h, weight, out.T, helpers)
+
     def _product(self, x: FloatArray, weight: FloatArray, out: FloatArray, helpers: Executor | None) -> None:
         """The product of x with Wᵀ into out, in parts of a shape that depends on the model and the rows of x alone."""
-        step = -(-len(weight) // _PARTS) if self.spec.width >= SPLIT_WIDTH else len(weight)
+        step = self._part_of(weight)
         parts = [slice(begin, begin + step) for begin in range(0, len(weight), step)]
         _do((partial(np.matmul, x, weight[part].T, out=out[:, part]) for part in parts), helpers)
 
@@ -309,7 +284,7 @@ class NumpyEngine:
         self,
         block: Block,
         x: FloatArray,
-        bounds: Sequence[int],
+        spans: Sequence[slice],
         rotary: Rotary,
         read: Read | None,
         helpers: Executor | None,
@@ -320,10 +295,11 @@ class NumpyEngine:
         h = self._norm(x, block.attention_norm, work.get("h", rows, d))
         products = work.get("qkv", 3, d, rows)
         layers = (block.query, block.key, block.value)
+        turned = self.alignment is not None and self.alignment.turned
         for affine, part in zip(layers, products, strict=True):
-            self._product(h, affine.weight, part.T, helpers)
+            self._project(h, affine.weight, part, turned, helpers)
         biases = [affine.bias for affine in layers]
-        mixed = mix(products, biases, rotary, bounds, work, partial(_do, helpers=helpers), read)
+        mixed = mix(products, biases, rotary, spans, work, partial(_do, helpers=helpers), read)
         self._product(mixed.T, block.attention_output.weight, h, helpers)
         h += block.attention_output.bias
         x += h

@@ -1,23 +1,51 @@
-"""Which sequences share a forward pass: by token budget, longest first."""
+"""Which sequences share a forward pass, and where each begins: by token budget, longest first."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+#: Least tokens to aim at in a shared pack on a CPU: fewer make products slower by more than an idle worker costs.
+MIN_PACK_TOKENS = 128
 
 
-def plan_packs(lengths: Sequence[int], budget: int, alone_above: int) -> list[list[int]]:
+def round_up(n: int, multiple: int) -> int:
+    """Give the least multiple of `multiple` that is at least n.
+
+    Examples
+    --------
+    >>> round_up(25, 12)
+    36
+    """
+    return -(-n // multiple) * multiple
+
+
+def lay_out(lengths: Iterable[int], alignment: int = 1) -> list[slice]:
+    """Rows of each sequence of a pack, which begin at multiples of `alignment`.
+
+    Examples
+    --------
+    >>> lay_out([10, 5], alignment=12)
+    [slice(0, 10, None), slice(12, 17, None)]
+    """
+    spans = []
+    begin = 0
+    for length in lengths:
+        spans.append(slice(begin, begin + length))
+        begin = round_up(begin + length, alignment)
+    return spans
+
+
+def plan_packs(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Group sequences into packs.
 
     Parameters
     ----------
     lengths : sequence of int
-        Tokens of each sequence.
+        Rows that each sequence takes.
     budget : int
-        Most tokens in a pack of several sequences.
-    alone_above : int
-        A sequence of more tokens than this, or than `budget`, has a pack of its own.
+        Most rows in a pack of several sequences. A longer sequence has a pack of its own.
 
     Returns
     -------
@@ -26,13 +54,13 @@ def plan_packs(lengths: Sequence[int], budget: int, alone_above: int) -> list[li
 
     Examples
     --------
-    >>> plan_packs([30, 400, 20, 25, 10], budget=60, alone_above=100)
+    >>> plan_packs([30, 400, 20, 25, 10], budget=60)
     [[1], [0, 3], [2, 4]]
     """
     waiting: dict[int, list[int]] = defaultdict(list)
     packs = []
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if lengths[index] > min(alone_above, budget):
+        if lengths[index] > budget:
             packs.append([index])
         else:
             waiting[lengths[index]].append(index)

@@ -9,15 +9,17 @@ same for any c. It costs no step of computation, since biases that are there alr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
+from torch import Tensor
 
+from skesm.esm2.torch_engine.blocks import Pair, PlacedBlock
+from skesm.esm2.torch_engine.linear import PackedLinear, PlainLinear
 from skesm.esm2.weights.parameters import Affine, Block
 from skesm.outputs.types import FloatArray
 
-Tensor = Any  # torch is imported at use, and untyped here
-Placed = Any  # a `skesm.esm2.torch_engine.PlacedBlock`
+Layer = TypeVar("Layer", bound=Pair | PlainLinear | PackedLinear)
 
 #: Constants are means over this sequence: five of each amino acid, shuffled. Any other would be as exact.
 CALIBRATION_SEQUENCE = (
@@ -26,13 +28,13 @@ CALIBRATION_SEQUENCE = (
 
 
 def centre(
-    blocks: Sequence[Placed],
+    blocks: Sequence[PlacedBlock],
     exact: Iterable[Block],
     x: Tensor,
-    norm: Callable[[Tensor, Affine], Tensor],
-    attention: Callable[[Placed, Tensor], None],
-    feed_forward: Callable[[Placed, Tensor], None],
-) -> list[Placed]:
+    norm: Callable[[Tensor, Pair], Tensor],
+    attention: Callable[[PlacedBlock, Tensor], None],
+    feed_forward: Callable[[PlacedBlock, Tensor], None],
+) -> list[PlacedBlock]:
     """Blocks of the same function whose products have centred inputs, but for the feed-forward network's second.
 
     Parameters
@@ -80,5 +82,5 @@ def _bias_behind(affine: Affine, c: FloatArray) -> FloatArray:
     return affine.bias + affine.weight @ c
 
 
-def _with_bias(affine: Placed, bias: FloatArray) -> Placed:
-    return affine._replace(bias=affine.bias.new_tensor(bias))
+def _with_bias(affine: Layer, bias: FloatArray) -> Layer:
+    return affine._replace(bias=affine.bias.new_tensor(bias))  # type: ignore[return-value]  # _replace keeps the type

@@ -7,24 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
+from skesm.esm2.packing import lay_out
 from skesm.esm2.plain_attention import distinct_rows, mix, rotary_tables
-from skesm.esm2.torch_linear import PlainLinear
+from skesm.esm2.torch_engine.linear import PlainLinear
 from skesm.esm2.weights.parameters import Affine, Block
 from skesm.esm2.workspace import Workspace
 from skesm.outputs.types import FloatArray
 
-Tensor = Any  # torch is imported at use, and untyped here
 Shapes = Sequence[tuple[int, int]]
 #: Takes a sequence's place, some heads, and their weights, (heads, keys, queries), float32.
-Read = Callable[[int, slice, Any], None]
+Read = Callable[[int, slice, Tensor | FloatArray], None]
 #: A layer's projection to queries, keys and values, (3 d, d), and its input, (tokens, d), to what each token takes of
 #: the values, of the input's shape and type. `Read` gets the weights, if they are wanted. The number is the layer's.
-Mix = Callable[[Any, Tensor, Read | None, int], Tensor]
+Mix = Callable[[PlainLinear, Tensor, Read | None, int], Tensor]
 #: Query and key, float32, and value, of the products' type, (tokens, heads, h), to what each token takes of the values,
 #: (tokens, heads × h), of their type.
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -38,14 +40,12 @@ _TRIAL_TOLERANCE = 0.03
 
 def split_runs(x: Tensor, shapes: Shapes) -> list[Tensor]:
     """Views of x, (tokens, …), by run of equal lengths, (count, tokens of one, …)."""
-    parts = x.split([count * length for count, length in shapes])
+    parts = torch.split(x, [count * length for count, length in shapes])
     return [part.view(*shape, *x.shape[1:]) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def attend_by_runs(shapes: Shapes, device: Any) -> Attend:
+def attend_by_runs(shapes: Shapes, device: torch.device) -> Attend:
     """Fused attention, one call for each run of equal lengths."""
-    import torch
-    from torch.nn.functional import scaled_dot_product_attention
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         parts = (query.to(value.dtype), key.to(value.dtype), value)
@@ -56,9 +56,8 @@ def attend_by_runs(shapes: Shapes, device: Any) -> Attend:
     return attend
 
 
-def attend_packed(shapes: Shapes, device: Any) -> Attend:
+def attend_packed(shapes: Shapes, device: torch.device) -> Attend:
     """Fused attention of all sequences in one call, which torch has for low precision on some GPUs."""
-    import torch
     from torch.nn.attention.varlen import varlen_attn
 
     lengths = [length for count, length in shapes for _ in range(count)]
@@ -66,7 +65,9 @@ def attend_packed(shapes: Shapes, device: Any) -> Attend:
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         query, key = query.to(value.dtype), key.to(value.dtype)
-        return varlen_attn(query, key, value, bounds, bounds, max(lengths), max(lengths)).flatten(1)
+        mixed = varlen_attn(query, key, value, bounds, bounds, max(lengths), max(lengths))
+        assert isinstance(mixed, Tensor), "it gives more only where more is asked for"
+        return mixed.flatten(1)
 
     return attend
 
@@ -85,7 +86,7 @@ class AttentionOnCpu:
     #: What `AttentionReader` is to use for the weights.
     library, put, fetch = np, staticmethod(np.asarray), staticmethod(np.asarray)
     #: From the weight, in the products' type, and the bias, float32.
-    projection = Affine
+    projection = staticmethod(PlainLinear.of)
 
     def __init__(self, inverse_frequencies: Tensor, channels: Callable[[Tensor, Tensor], Tensor]) -> None:
         self._frequencies, self._rotary_of_layer = distinct_rows(inverse_frequencies.numpy())
@@ -98,16 +99,14 @@ class AttentionOnCpu:
 
     def of(self, shapes: Shapes) -> Mix:
         """What mixes the layers of a pack."""
-        import torch
+        spans = lay_out(length for count, length in shapes for _ in range(count))
+        tables = [rotary_tables(frequencies, spans, spans[-1].stop) for frequencies in self._frequencies]
 
-        bounds = [0, *accumulate(length for count, length in shapes for _ in range(count))]
-        tables = [rotary_tables(frequencies, bounds, bounds[-1]) for frequencies in self._frequencies]
-
-        def of_layer(projection: Any, x: Tensor, read: Read | None, layer: int) -> Tensor:
+        def of_layer(projection: PlainLinear, x: Tensor, read: Read | None, layer: int) -> Tensor:
             rotary = tables[self._rotary_of_layer[layer]]
             products = self._channels(projection.weight, x).float().numpy().reshape(3, -1, len(x))
             biases = projection.bias.numpy().reshape(3, -1)
-            mixed = mix(products, biases, rotary, bounds, self._workspace, read=read)
+            mixed = mix(products, list(biases), rotary, spans, self._workspace, read=read)
             return torch.from_numpy(mixed).to(x.dtype).t().contiguous()
 
         return of_layer
@@ -129,11 +128,9 @@ class AttentionOnDevice:
     def __init__(
         self,
         inverse_frequencies: Tensor,
-        attend: Callable[[Shapes, Any], Attend],
-        put: Callable[[NDArray[Any]], Tensor],
+        attend: Callable[[Shapes, torch.device], Attend],
+        put: Callable[[NDArray[np.generic]], Tensor],
     ) -> None:
-        import torch
-
         self.library, self.put = torch, put
         distinct, self._rotary_of_layer = distinct_rows(inverse_frequencies.cpu().numpy())
         self._frequencies = inverse_frequencies.new_tensor(distinct)
@@ -160,18 +157,16 @@ class AttentionOnDevice:
 
     def of(self, shapes: Shapes) -> Mix:
         """What mixes the layers of a pack."""
-        import torch
-
         positions = np.concatenate([np.tile(np.arange(length, dtype=np.float32), count) for count, length in shapes])
         angles = [self.put(positions)[:, None, None, None] * frequencies for frequencies in self._frequencies]
         tables = [torch.complex(angle.cos(), angle.sin()) for angle in angles]  # (tokens, 1, 1, h/2)
         attend = self._attend(shapes, self._frequencies.device)
 
-        def of_layer(projection: Any, x: Tensor, read: Read | None, layer: int) -> Tensor:
+        def of_layer(projection: PlainLinear, x: Tensor, read: Read | None, layer: int) -> Tensor:
             rotary = tables[self._rotary_of_layer[layer]]
             products = projection(x).view(len(x), 3, -1, 2 * rotary.shape[-1])
             rotated = products[:, :2].float()
-            pairs = torch.view_as_complex(rotated.unflatten(-1, (-1, 2)))
+            pairs = torch.view_as_complex(rotated.view(*rotated.shape[:-1], -1, 2))
             pairs *= rotary
             query, key = rotated.unbind(1)
             if read is not None:
@@ -185,13 +180,13 @@ Attention = AttentionOnCpu | AttentionOnDevice
 
 
 def choose_attention(
-    device: Any,
-    dtype: Any,
+    device: torch.device,
+    dtype: torch.dtype,
     n_heads: int,
     inverse_frequencies: Tensor,
     *,
     channels: Callable[[Tensor, Tensor], Tensor],
-    put: Callable[[NDArray[Any]], Tensor],
+    put: Callable[[NDArray[np.generic]], Tensor],
 ) -> Attention:
     """`AttentionOnCpu`, or on a device by `attend_packed` if it works, else by `attend_by_runs`."""
     if device.type == "cpu":
@@ -202,13 +197,17 @@ def choose_attention(
     return AttentionOnDevice(inverse_frequencies, attend_packed if packed else attend_by_runs, put)
 
 
-def is_usable(way: Callable[[Shapes, Any], Attend], device: Any, dtype: Any, n_heads: int, head_width: int) -> bool:
+def is_usable(
+    way: Callable[[Shapes, torch.device], Attend],
+    device: torch.device,
+    dtype: torch.dtype,
+    n_heads: int,
+    head_width: int,
+) -> bool:
     """Whether a way to compute attention is there for a device and dtype, and agrees with `attend_by_runs`.
 
     Which torch has it for which GPU, type and width of the heads no table tells: one small trial does.
     """
-    import torch
-
     shapes = [(2, 3), (1, 17), (1, 64)]
     generator = torch.Generator().manual_seed(0)
     size = (3, sum(count * length for count, length in shapes), n_heads, head_width)
@@ -230,7 +229,7 @@ def read_weights(query: Tensor, key: Tensor, shapes: Shapes, read: Callable[[int
     lengths = [length for count, length in shapes for _ in range(count)]
     n_heads, width = query.shape[1:]
     query = query * width**-0.5
-    for place, (q, k) in enumerate(zip(query.split(lengths), key.split(lengths), strict=True)):
+    for place, (q, k) in enumerate(zip(torch.split(query, lengths), torch.split(key, lengths), strict=True)):
         step = max(1, WEIGHT_ELEMENTS // len(q) ** 2)
         for first in range(0, n_heads, step):
             some = slice(first, min(first + step, n_heads))

@@ -9,9 +9,11 @@ products remain.
 from __future__ import annotations
 
 import platform
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-Tensor = Any  # torch is imported at use, and untyped here
+import torch
+from torch import Tensor
+from torch.nn import functional
 
 #: Rows that the layout is chosen for; others are as right, and about as fast.
 LAYOUT_ROWS = 512
@@ -32,27 +34,19 @@ class PlainLinear(NamedTuple):
 
     def __call__(self, x: Tensor) -> Tensor:
         """The product of x with Wᵀ, plus b."""
-        from torch.nn import functional
-
         return functional.linear(x, self.weight, self.bias)
 
     def product(self, x: Tensor) -> Tensor:
         """The product without b."""
-        from torch.nn import functional
-
         return functional.linear(x, self.weight)
 
     def gelu(self, x: Tensor) -> Tensor:
         """GELU of the product plus b."""
-        from torch.nn import functional
-
         return functional.gelu(self(x))
 
     @staticmethod
     def channels(weight: Tensor, x: Tensor) -> Tensor:
         """The product of W, as it was given, with xᵀ, (out, rows)."""
-        from torch.nn import functional
-
         return functional.linear(weight, x)
 
 
@@ -65,8 +59,6 @@ class PackedLinear(NamedTuple):
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor) -> PackedLinear:
         """From the weight, (out, in), of which a copy is made, and the bias, (out,)."""
-        import torch
-
         return cls(torch.ops.mkldnn._reorder_linear_weight(weight, LAYOUT_ROWS), bias)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -90,22 +82,19 @@ class PackedLinear(NamedTuple):
 Linear = PlainLinear | PackedLinear
 
 
-def _packed(x: Tensor, weight: Tensor, bias: Tensor, function: str, algorithm: str) -> Tensor:
-    import torch
+def _packed(x: Tensor, weight: Tensor, bias: Tensor | None, function: str, algorithm: str) -> Tensor:
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, function, [], algorithm)
+    return result
 
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, function, [], algorithm)
 
-
-def choose_linear(device: Any, dtype: Any) -> type[PlainLinear] | type[PackedLinear]:
+def choose_linear(device: torch.device, dtype: torch.dtype) -> type[PlainLinear] | type[PackedLinear]:
     """`PackedLinear` on x86 processors if it works in this torch, else `PlainLinear`."""
     fits = device.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
     return PackedLinear if fits and is_usable(dtype) else PlainLinear
 
 
-def is_usable(dtype: Any) -> bool:
+def is_usable(dtype: torch.dtype) -> bool:
     """Whether `PackedLinear` runs here and agrees with `PlainLinear`."""
-    import torch
-
     generator = torch.Generator().manual_seed(0)
     x, weight, bias = (torch.randn(shape, generator=generator).to(dtype) for shape in ((48, 64), (96, 64), (96,)))
     tolerance = _TRIAL_TOLERANCE[dtype.itemsize * 8]

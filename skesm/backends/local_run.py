@@ -1,0 +1,122 @@
+"""One run of an engine on this machine: refuse, plan, and compute ahead of the consumer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from typing import NamedTuple, Protocol
+
+from skesm.backends.base import Batch
+from skesm.esm2.packing import split_batches
+from skesm.esm2.spec import ModelSpec
+from skesm.esm2.stopping import obey
+from skesm.esm2.tokenizer import Tokens
+from skesm.exceptions import BackendError
+from skesm.outputs.kinds import CONTACTS, HEAD_KINDS
+from skesm.outputs.spec import OutputSpec
+from skesm.outputs.types import FloatArray
+
+#: Values in records that weigh as much as a token: a batch of 8,192 tokens holds 0.25 GB at most, or one sequence.
+_VALUES_PER_TOKEN = 8192
+
+
+class Engine(Protocol):
+    """What the backend needs of an engine."""
+
+    spec: ModelSpec
+    has_head: bool
+    has_contact_head: bool
+
+    def plan(self, lengths: Sequence[int], workers: int) -> list[list[int]]:
+        """Group sequences of so many tokens into packs, each a list of their places, for so many workers."""
+
+    def hold(self, n_threads: int) -> AbstractContextManager[int]:
+        """Prepare this process for `n_threads` threads of work; gives the number of packs to run at once."""
+
+    def forward(
+        self, sequences: Sequence[Tokens], outputs: Sequence[OutputSpec], helpers: Executor | None = None
+    ) -> list[dict[OutputSpec, FloatArray]]:
+        """Compute a pack; `helpers` are threads that have nothing else to do."""
+
+
+class Plan(NamedTuple):
+    """Batches of packs, each a list of places of sequences, and whether a batch leaves room for the next one."""
+
+    batches: list[list[list[int]]]
+    room_for_two: list[bool]
+
+    @property
+    def n_packs(self) -> int:
+        """Packs in all batches."""
+        return sum(map(len, self.batches))
+
+
+def refuse(engine: Engine, outputs: Sequence[OutputSpec]) -> None:
+    """Raise if the model does not have what is asked for.
+
+    Raises
+    ------
+    ValueError
+        If a layer does not exist.
+    BackendError
+        If the checkpoint was saved without a head that is needed.
+    """
+    name, n_layers = engine.spec.name, engine.spec.n_layers
+    beyond = max((output.layer or 0 for output in outputs), default=0)
+    if beyond > n_layers:
+        raise ValueError(f"layer {beyond} does not exist: {name} has layers 0 to {n_layers}")
+    if not engine.has_head and any(output.kind in HEAD_KINDS for output in outputs):
+        raise BackendError(
+            f"the checkpoint of {name} was saved without its language-model head: it has embeddings, but no logits"
+        )
+    if not engine.has_contact_head and any(output.kind == CONTACTS for output in outputs):
+        raise BackendError(
+            f"the checkpoint of {name} has no contact head: it has embeddings and attentions, but no contacts; those "
+            "of the published sizes have one"
+        )
+
+
+def make_plan(
+    engine: Engine, lengths: Sequence[int], outputs: Sequence[OutputSpec], workers: int, tokens_per_batch: int
+) -> Plan:
+    """Group sequences of so many tokens into packs, and packs into batches of `tokens_per_batch` tokens."""
+    sizes = [_size(length, outputs, engine.spec) for length in lengths]
+    batches = split_batches(engine.plan(lengths, workers), sizes, tokens_per_batch)
+    return Plan(batches, [sum(sizes[i] for pack in batch for i in pack) <= tokens_per_batch for batch in batches])
+
+
+def _size(length: int, outputs: Sequence[OutputSpec], spec: ModelSpec) -> int:
+    """Tokens of a sequence, or more if its records are large: what counts between two saves."""
+    values = sum(output.size(length - 2, spec) for output in outputs)
+    return max(length, values // _VALUES_PER_TOKEN)
+
+
+def run_ahead(
+    engine: Engine, plan: Plan, tokens: Sequence[Tokens], outputs: Sequence[OutputSpec], workers: int
+) -> Generator[Batch, None, None]:
+    """Compute a plan on worker threads; while the consumer stores one batch, they compute the next."""
+    with ExitStack() as stack:
+        stop = threading.Event()
+        pool = stack.enter_context(ThreadPoolExecutor(workers, "skesm", initializer=obey, initargs=(stop,)))
+        helpers = None
+        if plan.n_packs < workers:
+            helpers = stack.enter_context(ThreadPoolExecutor(workers, "skesm-helper"))
+
+        def submit(batch: list[list[int]]) -> list[Future[list[dict[OutputSpec, FloatArray]]]]:
+            return [pool.submit(engine.forward, [tokens[i] for i in pack], outputs, helpers) for pack in batch]
+
+        try:
+            running = submit(plan.batches[0])
+            following = [*plan.batches[1:], []]
+            for batch, after, room in zip(plan.batches, following, plan.room_for_two, strict=True):
+                ahead = submit(after) if room else None
+                records = [record for future in running for record in future.result()]
+                running = []
+                yield Batch([index for pack in batch for index in pack], records)
+                del records
+                running = submit(after) if ahead is None else ahead
+        finally:
+            stop.set()  # after Ctrl-C, or when nobody wants the rest: passes end after their current layer
+            pool.shutdown(wait=True, cancel_futures=True)
