@@ -5,12 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import signal
-import subprocess
-import sys
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,11 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 import threadpoolctl
+from biolm_service import Service, running_service
+from server_process import CANARY_PASSWORD, CANARY_TOKEN, N_LAYERS, Local, Server, running
 
 from skesm.backends import Batch, LocalBackend
 from skesm.datasets import load_gfp_fluorescence
 from skesm.exceptions import BackendError, PartialResultError
-from skesm.outputs.spec import OutputSpec
+from skesm.outputs.spec import OutputSpec, Record, parse_outputs
 
 MakeCheckpoint = Callable[..., Path]
 
@@ -56,7 +55,6 @@ def pickled() -> Callable[..., Path]:
     """Turns a checkpoint's folder into one with pickles: ``pickled(folder, target, shards=1)``."""
 
     def write(folder: Path, target: Path, shards: int = 1) -> Path:
-        import json
 
         import torch
         from safetensors.torch import load_file
@@ -210,59 +208,75 @@ def blas_threads() -> Callable[[], int]:
     return most
 
 
-@dataclass
-class RunningServer:
-    """`skesm serve` in a process of its own, with the tiny checkpoint as its model ``tiny``."""
-
-    url: str
-    process: subprocess.Popen[str]
-    log: Path
-
-    @property
-    def port(self) -> int:
-        return int(self.url.rpartition(":")[2])
-
-    def log_lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-
-StartServer = Callable[..., AbstractContextManager[RunningServer]]
+StartServer = Callable[..., AbstractContextManager[Server]]
 
 
 @pytest.fixture(scope="session")
 def start_server(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> StartServer:
-    """``start_server(*arguments, environ={}, before=None, status=0)``: it must end with this status, by SIGTERM if not
-    before.
-    """
+    """``start_server(*arguments, environ={}, before=None, status=0)``: a server of the tiny checkpoint."""
 
-    @contextmanager
-    def start(
-        *arguments: str,
-        environ: Mapping[str, str] = MappingProxyType({}),
-        before: Callable[[], object] | None = None,
-        status: int = 0,
-    ) -> Iterator[RunningServer]:
-        log = tmp_path_factory.mktemp("served") / "log"
-        command = [sys.executable, "-m", "skesm", "serve", "--model", f"tiny={tiny_checkpoint}", "--port", "0"]
-        with log.open("w") as errors:
-            process = subprocess.Popen(
-                [*command, "--threads", "1", *arguments],
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env={**os.environ, **environ},
-                preexec_fn=before,
-            )
-        assert process.stdout is not None
-        with process.stdout:
-            try:
-                url = process.stdout.readline().strip()
-                assert url, log.read_text()
-                yield RunningServer(url, process, log)
-                process.send_signal(signal.SIGTERM)  # nothing happens if it has ended
-                assert process.wait(timeout=60) == status
-            finally:
-                process.kill()
-                process.wait()
+    def start(*arguments: str, **options: Any) -> AbstractContextManager[Server]:
+        return running(tiny_checkpoint, tmp_path_factory.mktemp("served") / "log", *arguments, **options)
 
     return start
+
+
+@pytest.fixture(scope="module")
+def server(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for everybody on this machine."""
+    with running(tiny_checkpoint, tmp_path_factory.mktemp("server") / "log", "--log-level", "debug") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def guarded(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for those with a token or a password."""
+    environ = {
+        "SKESM_SERVER_TOKENS": f"other-token {CANARY_TOKEN}",
+        "SKESM_SERVER_USERS": f"ada:{CANARY_PASSWORD} bob:second",
+    }
+    log = tmp_path_factory.mktemp("guarded") / "log"
+    with running(tiny_checkpoint, log, "--log-level", "debug", environ=environ) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def local(tiny_checkpoint: Path) -> Local:
+    """Records of the local backend called directly."""
+    backend = LocalBackend(engine="numpy", num_threads=1)
+
+    def compute(sequences: Sequence[str], *names: str) -> list[Record]:
+        distinct = list(dict.fromkeys(sequences))
+        found: dict[str, Record] = {}
+        for batch in backend.run(str(tiny_checkpoint), distinct, parse_outputs(names, N_LAYERS)):
+            found |= {distinct[i]: record for i, record in zip(batch.indices, batch.records, strict=True)}
+        return [found[s] for s in sequences]
+
+    return compute
+
+
+@pytest.fixture
+def patient(tiny_checkpoint: Path, tmp_path: Path) -> Iterator[Server]:
+    """A server that waits a second for more before it computes, and takes no more than ten residues at a time."""
+    with running(tiny_checkpoint, tmp_path / "log", "--batch-wait", "1000", "--queue", "10") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[Service]:
+    """A service that misbehaves as it is told."""
+    with running_service() as service:
+        yield service
+
+
+@pytest.fixture
+def service(process: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Service]:
+    """The service, behaving well, for a client without credentials."""
+    for name in [name for name in os.environ if name.startswith("BIOLM")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    process.script()
+    yield process
+    process.open_gate()
+    left = [thread.name for thread in threading.enumerate() if thread.name.startswith("skesm-biolm")]
+    assert not left, "the client has left threads behind"

@@ -1,8 +1,7 @@
-"""What crosses the BioLM client's borders: answers, credentials, redirects, masks. Real HTTP, as in `test_biolm`."""
+"""What crosses the BioLM client's borders: answers, credentials, redirects, masks. Real HTTP."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import pickle
 import subprocess
@@ -14,11 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from biolm_service import MEAN, MODEL, WIDTH, FastBackend, assert_right, collect, make_sequences
+from faulty_server import expected
 from urllib3.connection import HTTPConnection
 
 from skesm import ESM2AttentionSummarizer, ESM2LogitSummarizer, ESM2VariantScorer
 from skesm.backends import BioLMBackend
 from skesm.backends.biolm.auth import Auth
+from skesm.backends.biolm.throttle import Timing
 from skesm.exceptions import (
     AuthenticationError,
     BackendError,
@@ -30,13 +32,6 @@ from skesm.exceptions import (
 )
 from skesm.outputs.spec import OutputSpec
 
-_spec = importlib.util.spec_from_file_location("biolm_tests", Path(__file__).with_name("test_biolm.py"))
-biolm_tests = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(biolm_tests)
-process, service = biolm_tests.process, biolm_tests.service
-FastBackend, collect, expected = biolm_tests.FastBackend, biolm_tests.collect, biolm_tests.expected
-make_sequences, assert_right = biolm_tests.make_sequences, biolm_tests.assert_right
-MODEL, MEAN, WIDTH = biolm_tests.MODEL, biolm_tests.MEAN, biolm_tests.WIDTH
 LOGITS = OutputSpec("logits")
 
 
@@ -221,7 +216,7 @@ def test_what_the_service_took_is_never_posted_again(service, fault):
 
 def test_an_answer_that_is_never_ready_is_not_asked_for_again(service):
     class Impatient(FastBackend):
-        _timing = biolm_tests.Timing(backoff_base=0.01, poll_interval=0.01, answer_deadline=0.3)
+        _timing = Timing(backoff_base=0.01, poll_interval=0.01, answer_deadline=0.3)
 
     service.script({"do": {"poll": 10**6}})
     _, error = collect(Impatient(service.url), make_sequences(3))

@@ -144,8 +144,8 @@ def test_answers_have_the_keys_of_their_dialect():
     records = make_records([OutputSpec("mean", 6), OutputSpec("residues", 6)], [3])
     keys = {
         "v2": {"mean_representations", "representations"},
-        "v3": {"embeddings", "per_token_embeddings"},
-        "hub": set(wire.DIALECTS["hub"].always),
+        "v3": {"sequence_index", "embeddings", "per_token_embeddings"},
+        "hub": {"sequence_index", *wire.DIALECTS["hub"].always},
     }
     for dialect, want in keys.items():
         (result,) = answers.encode_answer(dialect, records)["results"]
@@ -220,7 +220,7 @@ def test_attention_that_is_not_finite_concerns_its_item_and_layer():
 
 
 def test_attentions_are_not_answered_with_a_layer_missing():
-    with pytest.raises(ValueError, match="attention_received@3 is there without that of layer 2"):
+    with pytest.raises(ValueError, match="attention_received@3 is there without the layer before it"):
         answers.encode_answer("v3", make_records([RECEIVED[0], *RECEIVED[2:]], [3]))
 
 
@@ -325,7 +325,7 @@ def test_errors_of_too_many_items_are_read(dialect):
 
 @pytest.mark.parametrize("dialect", wire.DIALECTS)
 def test_other_errors_survive_both_directions(dialect):
-    _, body = errors.encode_error(dialect, 503, "later")
+    body = wire.DIALECTS[dialect].errors.whole(503, "later")
     assert errors.decode_error(body).reason == "later"
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from skesm.outputs.spec import OutputSpec, Record
-from skesm.server._batcher import Batcher, Compute, Computed
-from skesm.server._metrics import Metrics
+from skesm.server.work.batcher import Batcher, Compute, Computed
+from skesm.server.work.metrics import Metrics
 
 MEAN, LOGITS = OutputSpec("mean", 1), OutputSpec("logits")
 

@@ -7,6 +7,7 @@ import logging
 import pickle
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,18 +15,19 @@ import pytest
 from skesm.backends import LocalBackend
 from skesm.esm2.spec import find_registered
 from skesm.outputs.spec import OutputSpec
+from skesm.protocol.dialects import DIALECTS
 from skesm.server import Gatekeeper, Limits, ServerConfig
-from skesm.server._config import is_loopback
-from skesm.server._logs import FIELDS, JsonLines, NoFlood
-from skesm.server._metrics import Counter, Histogram
-from skesm.server._problems import Refusal
-from skesm.server._requests import read_ask
+from skesm.server.api.refusals import Refusal
+from skesm.server.api.requests import Ask, read_ask
+from skesm.server.config import ServedModel, is_loopback
+from skesm.server.logs import FIELDS, JsonLines, NoFlood
+from skesm.server.work.metrics import Counter, Histogram
 
 pytest.importorskip("orjson", reason="needs the extra 'server'")
 
 
 def test_to_json_gives_every_float32_back() -> None:
-    from skesm.server._answers import to_json
+    from skesm.server.api.answers import to_json
 
     rng = np.random.default_rng(0)
     bits = rng.integers(0, 1 << 32, 100_000, dtype=np.uint64).astype(np.uint32)
@@ -40,44 +42,47 @@ def test_to_json_gives_every_float32_back() -> None:
 # ------------------------------------------------------------------------------------------------------ requests
 
 
-def test_an_answer_that_is_too_large_is_refused() -> None:
-    spec = find_registered("esm2-650m")
+def model_of(name: str, *, contacts: bool = True) -> ServedModel:
+    spec = find_registered(name)
     assert spec is not None
+    return ServedModel(name, spec, contacts)
+
+
+def read(dialect: str, action: str, body: Any, model: ServedModel, limits: Limits | None = None) -> Ask:
+    return read_ask(DIALECTS[dialect], action, json.dumps(body).encode(), model, limits or Limits())
+
+
+def test_an_answer_that_is_too_large_is_refused() -> None:
+    model = model_of("esm2-650m")
     item = {"sequence": "A" * 2048}
     most = {"items": [item] * 8, "params": {"include": ["per_residue"]}}
-    ask = read_ask("v3", "encode", json.dumps(most).encode(), spec, Limits(), contacts=True)
     # As documented, a full batch is fine.
-    assert ask.values == 8 * 2048 * 1280
+    assert read("v3", "encode", most, model).values == 8 * 2048 * 1280
     body = {"items": [item] * 8, "params": {"include": ["per_residue"], "repr_layers": [32, 33]}}
     with pytest.raises(Refusal) as refused:
-        read_ask("v3", "encode", json.dumps(body).encode(), spec, Limits(), contacts=True)
+        read("v3", "encode", body, model)
     assert refused.value.status == 413
 
 
 @pytest.mark.parametrize("contacts", [True, False])
 def test_maps_count_in_the_size_of_an_answer(contacts: bool) -> None:
-    spec = find_registered("esm2-650m")
-    assert spec is not None
-    body = {"instances": [{"data": {"text": "A" * 100}}] * 2}
-    ask = read_ask("v1", "transform", json.dumps(body).encode(), spec, Limits(), contacts=contacts)
+    model = model_of("esm2-650m", contacts=contacts)
+    ask = read("v1", "encode", {"instances": [{"data": {"text": "A" * 100}}] * 2}, model)
     assert ask.values == 2 * (1280 + 100 + 33 * 100 + contacts * 100 * 100)
     assert (OutputSpec("contacts") in ask.outputs) == contacts
     items = {"items": [{"sequence": "A" * 2048}] * 8}
-    attentions = json.dumps({**items, "params": {"include": ["attentions"], "repr_layers": [5]}}).encode()
-    assert read_ask("hub", "encode", attentions, spec, Limits(), contacts=contacts).values == 8 * 33 * 2048
-    wanted = json.dumps({**items, "params": {"include": ["contacts"]}}).encode()
-    with pytest.raises(Refusal) as refused:  # not what is not there, nor too much of what is
-        read_ask("hub", "encode", wanted, spec, Limits(), contacts=contacts)
+    attentions = {**items, "params": {"include": ["attentions"], "repr_layers": [5]}}
+    assert read("hub", "encode", attentions, model).values == 8 * 33 * 2048
+    with pytest.raises(Refusal) as refused:  # refused if there is no contact head, and also if there is too much
+        read("hub", "encode", {**items, "params": {"include": ["contacts"]}}, model)
     assert refused.value.status == (413 if contacts else 400)
 
 
 def test_the_largest_allowed_body_fits() -> None:
-    spec = find_registered("esm2-8m")
-    assert spec is not None
     limits = Limits(max_items=100, max_length=5000)
-    body = json.dumps({"items": [{"sequence": "<mask>" * 5000}] * 100}).encode()
-    assert len(body) <= limits.max_body
-    ask = read_ask("hub", "predict", body, spec, limits, contacts=True)
+    body = {"items": [{"sequence": "<mask>" * 5000}] * 100}
+    assert len(json.dumps(body)) <= limits.max_body
+    ask = read("hub", "predict", body, model_of("esm2-8m"), limits)
     assert ask.residues == 500_000
     assert ask.outputs == (OutputSpec("logits"),)
 

@@ -15,20 +15,21 @@ import numpy as np
 
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import InvalidAnswerError
-from skesm.outputs.kinds import CONTACTS, HEAD_KINDS
+from skesm.outputs.kinds import CONTACT_HEAD, KINDS
 from skesm.outputs.spec import OutputSpec, Record
 from skesm.outputs.types import FloatArray
-from skesm.protocol.dialects import DIALECTS, Dialect
+from skesm.protocol.dialects import COLUMNS, DIALECTS, STACKED, Dialect
 from skesm.protocol.wire import at
 from skesm.sequences.alphabet import AMBIGUOUS, AMINO_ACIDS, split_residues
 
-# Output kind → name in `include`, and name in `include` → its keys in any dialect: answers are read liberally, since
-# what hosted services answer is not wholly documented.
+# Answers are read liberally, since the answers of hosted services are not wholly documented: a kind of output may stand
+# under the key that any dialect gives it.
 _INCLUDES = {kind: name for dialect in DIALECTS.values() for kind, name in dialect.includes.items()}
-_LAYER_KEYS = {
-    name: list(dict.fromkeys(d.layer_keys[name] for d in DIALECTS.values() if name in d.layer_keys))
-    for name in ("mean", "per_residue", "bos")
+_KEYS = {
+    kind: list(dict.fromkeys(dialect.key(kind) for dialect in DIALECTS.values() if kind in dialect.includes))
+    for kind in _INCLUDES
 }
+_NUMBERS = {dialect.number[0] for dialect in DIALECTS.values() if dialect.number is not None}
 _AS_ANY = str.maketrans(dict.fromkeys(AMBIGUOUS, "X"))
 
 # Longest run of numbers that different sequences may share by chance: contacts of short sequences, when rounded.
@@ -102,7 +103,7 @@ def _check_different(sequences: Sequence[str], records: Sequence[Record | Invali
             continue
         for output, value in record.items():
             # The embedding layer may be the same for different sequences, such as those of the same residues.
-            enough = _SHARED_PAIRS if output.kind == CONTACTS else _SHARED_BY_CHANCE
+            enough = _SHARED_PAIRS if KINDS[output.kind].head == CONTACT_HEAD else _SHARED_BY_CHANCE
             if output.layer == 0 or value.size < enough:
                 continue
             digest = hashlib.blake2b(np.ascontiguousarray(value).data, digest_size=16).digest()
@@ -113,7 +114,7 @@ def _check_different(sequences: Sequence[str], records: Sequence[Record | Invali
 
 
 def _check_place(result: Mapping[str, Any], place: int, where: str) -> None:
-    for key in ("sequence_index", "name"):
+    for key in sorted(_NUMBERS, reverse=True):
         value = result.get(key)
         if isinstance(value, str) and value.isdecimal():
             value = int(value)
@@ -125,50 +126,53 @@ def _decode_result(
     result: Mapping[str, Any], outputs: Sequence[OutputSpec], length: int, spec: ModelSpec, where: str
 ) -> dict[OutputSpec, FloatArray]:
     record: dict[OutputSpec, FloatArray] = {}
-    received: FloatArray | None = None  # of all layers, read once
+    stacks: dict[str, FloatArray] = {}  # all layers of a kind, read once
     for output in outputs:
-        if output.kind != "attention_received":
+        kind = output.kind
+        if kind not in STACKED:
             record[output] = _decode_output(result, output, length, spec, where)
             continue
+        first = KINDS[kind].first_layer
+        assert first is not None
         assert output.layer is not None
-        if received is None:
-            if result.get("attentions") is None:
+        if kind not in stacks:
+            (key,) = _KEYS[kind]
+            if result.get(key) is None:
                 raise InvalidAnswerError(f"{where}: {output} is missing")
-            received = _float32(result["attentions"], (spec.n_layers, length), f"{where}: attentions")
-        record[output] = received[output.layer - 1].copy()  # a view would keep all layers in memory
+            shape = (spec.n_layers + 1 - first, *output.shape(length, spec))
+            stacks[kind] = _float32(result[key], shape, f"{where}: {key}")
+        record[output] = stacks[kind][output.layer - first].copy()  # a view would keep all layers in memory
     return record
 
 
 def _decode_output(
     result: Mapping[str, Any], output: OutputSpec, length: int, spec: ModelSpec, where: str
 ) -> FloatArray:
-    if output.layer is None:
-        if output.kind == "logits":
-            vocabulary = result.get("vocab_tokens")
-            if vocabulary is not None and vocabulary != list(AMINO_ACIDS):
-                raise InvalidAnswerError(f"{where}: vocab_tokens are not {' '.join(AMINO_ACIDS)}")
-        value = result.get("contacts" if output.kind == CONTACTS else "logits")
-        shape = output.shape(length, spec)
-    else:
-        value = _layer_value(result, _INCLUDES[output.kind], output.layer, where)
-        shape = (length, spec.width) if output.kind in ("residues", "max") else (spec.width,)
+    kind = KINDS[output.kind]
+    columns = COLUMNS.get(output.kind)
+    if columns is not None and result.get(columns) not in (None, list(AMINO_ACIDS)):
+        raise InvalidAnswerError(f"{where}: {columns} are not {' '.join(AMINO_ACIDS)}")
+    # A kind that no dialect answers is derived here.
+    carrier = output if output.kind in _KEYS or kind.source is None else OutputSpec(kind.source, output.layer)
+    value = _value(result, carrier, where)
     if value is None:
         raise InvalidAnswerError(f"{where}: {output} is missing")
-    array = _float32(value, shape, f"{where}: {output}")
-    return array.max(axis=0) if output.kind == "max" else array
+    array = _float32(value, carrier.shape(length, spec), f"{where}: {output}")
+    return array if carrier is output or kind.derive is None else kind.derive(array, "", "")
 
 
-def _layer_value(result: Mapping[str, Any], include: str, layer: int | None, where: str) -> Any:
-    layers = next((result[key] for key in _LAYER_KEYS[include] if result.get(key) is not None), None)
-    if isinstance(layers, Mapping):
-        return layers.get(str(layer))
-    if layers is None:
-        return None
-    if not isinstance(layers, list) or not all(isinstance(entry, Mapping) for entry in layers):
-        raise InvalidAnswerError(f"{where}: {include} is not a list of layers")
-    entries = [entry for entry in layers if type(entry.get("layer")) is int and entry["layer"] == layer]
+def _value(result: Mapping[str, Any], output: OutputSpec, where: str) -> Any:
+    value = next((result[key] for key in _KEYS[output.kind] if result.get(key) is not None), None)
+    if output.layer is None or value is None:
+        return value
+    if isinstance(value, Mapping):
+        return value.get(str(output.layer))
+    name, layer = _INCLUDES[output.kind], output.layer
+    if not isinstance(value, list) or not all(isinstance(entry, Mapping) for entry in value):
+        raise InvalidAnswerError(f"{where}: {name} is not a list of layers")
+    entries = [entry for entry in value if type(entry.get("layer")) is int and entry["layer"] == layer]
     if len(entries) > 1:
-        raise InvalidAnswerError(f"{where}: layer {layer} of {include} is there {len(entries)} times")
+        raise InvalidAnswerError(f"{where}: layer {layer} of {name} is there {len(entries)} times")
     return entries[0].get("embedding", entries[0].get("embeddings")) if entries else None
 
 
@@ -210,7 +214,7 @@ def encode_answer(dialect: str, records: Sequence[Record], start: int = 0) -> di
         One for each sequence, in the order asked, holding outputs that the protocol has a place for;
         ``attention_received`` of all layers, or of none.
     start : int, default=0
-        Place of the first of them in the request: in v1, results are numbered.
+        Place of the first of them in the request: some dialects number their results.
 
     Returns
     -------
@@ -219,8 +223,8 @@ def encode_answer(dialect: str, records: Sequence[Record], start: int = 0) -> di
 
     Examples
     --------
-    >>> encode_answer("v3", [{OutputSpec("mean", 6): np.ones(2, np.float32)}])
-    {'results': [{'embeddings': [{'layer': 6, 'embedding': array([1., 1.], dtype=float32)}]}]}
+    >>> encode_answer("v2", [{OutputSpec("mean", 6): np.ones(2, np.float32)}])
+    {'results': [{'mean_representations': {'6': array([1., 1.], dtype=float32)}}]}
     >>> (result,) = encode_answer("v1", [{OutputSpec("logit_means"): np.ones(2, np.float32)}])["predictions"]
     >>> result["name"], result["logits"], result["contacts"]
     ('0', array([1., 1.], dtype=float32), None)
@@ -231,27 +235,26 @@ def encode_answer(dialect: str, records: Sequence[Record], start: int = 0) -> di
 
 
 def _encode_result(speaks: Dialect, place: int, record: Record) -> dict[str, Any]:
-    result: dict[str, Any] = {} if speaks.number is None else {speaks.number: str(place)}
+    result: dict[str, Any] = {}
+    if speaks.number is not None:
+        key, number = speaks.number
+        result[key] = number(place)
     result.update(dict.fromkeys(speaks.always))
-    received: list[FloatArray] = []  # of the layers from the first to the last
+    stacks: dict[str, list[FloatArray]] = {}
     for output, value in sorted(record.items(), key=lambda pair: (pair[0].kind, pair[0].layer or 0)):
-        if output.kind in HEAD_KINDS:
-            result["logits"] = value
-            if output.kind == "logits" and speaks.names_columns:
-                result["vocab_tokens"] = list(AMINO_ACIDS)
-        elif output.kind == CONTACTS:
-            result["contacts"] = value
-        elif output.kind == "attention_received":
-            received.append(value)
-            if output.layer != len(received):
-                raise ValueError(f"output {output} is there without that of layer {len(received)}")
+        key, kind = speaks.key(output.kind), KINDS[output.kind]
+        if output.kind in STACKED:
+            stack = stacks.setdefault(key, [])
+            if output.layer != len(stack) + (kind.first_layer or 0):
+                raise ValueError(f"output {output} is there without the layer before it")
+            stack.append(value)
+        elif output.layer is None:
+            result[key] = value
+            if speaks.names_columns and output.kind in COLUMNS:
+                result[COLUMNS[output.kind]] = list(AMINO_ACIDS)
+        elif speaks.layers_by_name:
+            result[key] = {**(result.get(key) or {}), str(output.layer): value}
         else:
-            key = speaks.layer_keys[speaks.includes[output.kind]]
-            if speaks.layers_by_name:
-                result[key] = {**(result.get(key) or {}), str(output.layer): value}
-            else:
-                inner = "embeddings" if output.kind == "residues" else "embedding"
-                result[key] = [*(result.get(key) or ()), {"layer": output.layer, inner: value}]
-    if received:
-        result["attentions"] = np.stack(received)
-    return result
+            inner = "embeddings" if kind.rows == "residues" else "embedding"
+            result[key] = [*(result.get(key) or ()), {"layer": output.layer, inner: value}]
+    return result | {key: np.stack(stack) for key, stack in stacks.items()}

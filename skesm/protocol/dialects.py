@@ -20,12 +20,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 
-from skesm.outputs.kinds import CONTACTS
+from skesm.outputs.kinds import CONTACTS, KINDS
+from skesm.protocol.shapes import HOSTED_ERRORS, HUB_ERRORS, Errors
 
-#: Our name of the action that gives representations, logits and contacts; and of the one that takes ``<mask>``.
-ENCODE, PREDICT = "encode", "predict"
+#: Our names of the actions. `ENCODE` gives representations, logits and contacts. `PREDICT` takes ``<mask>``. `LOG_PROB`
+#: gives one number for each sequence.
+ENCODE, PREDICT, LOG_PROB = "encode", "predict", "log_prob"
+
+_RECEIVED = "attention_received"
+#: The kind of output that `PREDICT` answers.
+PREDICTED = "logits"
+#: Kinds of which an answer holds all layers, in one array from the first to the last, whatever layers were asked for.
+STACKED = (_RECEIVED,)
+#: Kinds that the hub computes wrongly if a request holds sequences of different lengths: it takes the mean of the
+#: attention over the tokens of the longest sequence, padding included.
+NEED_EQUAL_LENGTHS = (_RECEIVED,)
+#: Kind of output to the key that names its columns.
+COLUMNS = {PREDICTED: "vocab_tokens"}
 
 _ATTENTION_REMEDY = (
     "services answer attention_received only: choose statistics=('received_max', 'received_entropy') of "
@@ -35,28 +49,6 @@ _LOGIT_MEANS_REMEDY = (
     "services answer the logits of the 20 amino acids only: choose statistics such as 'entropy_mean' or "
     "'log_likelihood_mean' of ESM2LogitSummarizer, or dialect='v1', or the local backend"
 )
-
-
-@dataclass(frozen=True)
-class Errors:
-    """Shape of a dialect's errors.
-
-    Attributes
-    ----------
-    key : str
-        Field that holds the reason.
-    status : int
-        HTTP status of a body that is not valid.
-    listed : bool
-        Whether the problems of a body are pydantic's list; else a mapping from places, joined by ``__``, to messages.
-    coded : bool
-        Whether an error may carry a code, such as ``user.validation``.
-    """
-
-    key: str
-    status: int
-    listed: bool
-    coded: bool
 
 
 @dataclass(frozen=True)
@@ -83,12 +75,17 @@ class Dialect:
         Name in ``include`` to the key of the answer, for what has layers.
     always : tuple of str
         Keys of every answer, asked for or not; null if there is no value.
-    number : str or None
-        Key under which the server numbers its results. The client checks any number that it finds.
+    number : (str, type) or None
+        Key under which the server numbers its results, and the type of the number. The client checks any number that
+        it finds.
     names_columns : bool
-        Whether logits come with their columns, ``vocab_tokens``.
+        Whether logits come with the names of their columns, under the key in `COLUMNS`.
     includes : mapping of str to str
-        Kind of output to its name in ``include``: what the dialect can answer.
+        Kind of output to its name in ``include``: the kinds that an answer can hold.
+    aliases : mapping of str to str
+        Another name in ``include`` to the usual one.
+    unread : tuple of str
+        Kinds that the server answers, but that the client does not trust.
     choice : bool
         Whether a request can choose layers and outputs; if not, everything is answered, of the last layer.
     ends, hosted_ends : tuple of str
@@ -113,7 +110,7 @@ class Dialect:
     layers_by_name: bool
     layer_keys: Mapping[str, str]
     always: tuple[str, ...]
-    number: str | None
+    number: tuple[str, type[str | int]] | None
     names_columns: bool
     includes: Mapping[str, str]
     choice: bool
@@ -123,20 +120,44 @@ class Dialect:
     hosted_ends: tuple[str, ...] = ()
     registry_names: bool = False
     slugs: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
+
+    def key(self, kind: str) -> str:
+        """Key of an answer that holds this kind of output."""
+        return self.layer_keys.get(self.includes[kind], self.includes[kind])
+
+    def carrier(self, kind: str) -> str | None:
+        """The kind that an answer holds and that gives this one: itself, or the kind from which it is derived.
+
+        Examples
+        --------
+        >>> DIALECTS["v3"].carrier("max"), DIALECTS["v1"].carrier("max")
+        ('residues', None)
+        """
+        row = KINDS[kind]
+        carrier = row.source if row.pooled_by_engines and kind not in self.includes else kind
+        return carrier if carrier in self.includes else None
+
+    @cached_property
+    def kinds(self) -> Mapping[str, str]:
+        """Name in ``include``, or its alias, to the kind of output."""
+        found: dict[str, str] = {}
+        for kind, name in self.includes.items():
+            found |= {name: kind} | {alias: kind for alias, usual in self.aliases.items() if usual == name}
+        return found
 
 
-_HOSTED_ERRORS = Errors(key="error", status=400, listed=False, coded=False)
 _HOSTED_ACTIONS = {ENCODE: "encode", PREDICT: "predict"}
-# `max` is reduced by the client: no service answers it.
 _INCLUDES = {
     "mean": "mean",
-    "cls": "bos",
     "residues": "per_residue",
-    "max": "per_residue",
+    "cls": "bos",
     "logits": "logits",
     CONTACTS: "contacts",
-    "attention_received": "attentions",
+    _RECEIVED: "attentions",
 }
+_ALIASES = {"per_token": "per_residue"}
 _REMEDIES = {
     "": "use the local backend",
     "eos": "choose pooling 'cls', 'mean' or 'max', or the local backend",
@@ -156,12 +177,12 @@ _V1 = Dialect(
     layers_by_name=True,
     layer_keys={"mean": "mean_representations"},
     always=("mean_representations", "contacts", "logits", "attentions"),
-    number="name",
+    number=("name", str),
     names_columns=False,
-    # Its attentions are left out: nothing says what their axes are, and a shape of n x n would not tell.
-    includes={"mean": "mean", "logit_means": "logits", CONTACTS: "contacts"},
+    includes={"mean": "mean", "logit_means": "logits", CONTACTS: "contacts", _RECEIVED: "attentions"},
+    unread=(_RECEIVED,),  # nothing says what their axes are, and a shape of n x n would not tell
     choice=False,
-    errors=_HOSTED_ERRORS,
+    errors=HOSTED_ERRORS,
     remedies={
         "": "this dialect answers only mean of the last layer, logit_means and contacts: use dialect='v3' or the local "
         "backend"
@@ -188,8 +209,9 @@ _V2 = Dialect(
     number=None,
     names_columns=False,
     includes=_INCLUDES,
+    aliases=_ALIASES,
     choice=True,
-    errors=_HOSTED_ERRORS,
+    errors=HOSTED_ERRORS,
     remedies=_REMEDIES,
     ends=("/api/v2",),
     slugs={"esm2-3b": "esm2-3B"},  # the documentation of v2 writes this one with a capital
@@ -205,18 +227,19 @@ _V3 = Dialect(
     layers_by_name=False,
     layer_keys={"mean": "embeddings", "per_residue": "per_token_embeddings", "bos": "bos_embeddings"},
     always=(),
-    number=None,
+    number=("sequence_index", int),
     names_columns=True,
     includes=_INCLUDES,
+    aliases=_ALIASES,
     choice=True,
-    errors=_HOSTED_ERRORS,
+    errors=HOSTED_ERRORS,
     remedies=_REMEDIES,
     ends=("/api/v3",),
 )
 _HUB = Dialect(
     name="hub",
     path="/api/v1/{slug}/{action}",  # with a slash at the end, the hub redirects
-    actions={**_HOSTED_ACTIONS, "log_prob": "log_prob"},
+    actions={**_HOSTED_ACTIONS, LOG_PROB: "log_prob"},
     schema="/openapi.json",
     items="items",
     item=("sequence",),
@@ -226,11 +249,12 @@ _HUB = Dialect(
     always=(
         *("embeddings", "bos_embeddings", "residue_embeddings", "contacts", "logits", "vocab_tokens", "attentions"),
     ),
-    number=None,
+    number=("sequence_index", int),
     names_columns=True,
     includes=_INCLUDES,
+    aliases=_ALIASES,
     choice=True,
-    errors=Errors(key="detail", status=422, listed=True, coded=True),
+    errors=HUB_ERRORS,
     remedies=_REMEDIES,
     ends=("/api/v1",),
 )

@@ -10,6 +10,10 @@ from typing import Any
 from skesm.protocol.dialects import DIALECTS
 from skesm.protocol.wire import at
 
+# Errors are read liberally: keys of any dialect are understood.
+_ITEMS = {dialect.items for dialect in DIALECTS.values()}
+_RESULTS = {dialect.results for dialect in DIALECTS.values()}
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -36,9 +40,7 @@ class Refusal:
 
 def carries_error(body: Any) -> bool:
     """Whether a body with status 200 is an error all the same."""
-    return bool(at(body, "error")) or (
-        isinstance(body, Mapping) and "detail" in body and not {"results", "predictions"} & body.keys()
-    )
+    return bool(at(body, "error")) or (isinstance(body, Mapping) and "detail" in body and not _RESULTS & body.keys())
 
 
 def decode_error(body: Any) -> Refusal:
@@ -67,7 +69,7 @@ def decode_error(body: Any) -> Refusal:
     items: dict[int, str] = {}
     oversize, max_items = False, None
     for loc, text, limit in entries:
-        if loc[:1] not in (("items",), ("instances",)):
+        if loc[0] not in _ITEMS:
             continue
         if len(loc) == 1:
             oversize, max_items = True, limit if isinstance(limit, int) and limit > 0 else None
@@ -95,11 +97,3 @@ def scrub(text: str, sequences: Iterable[str], secrets: Iterable[str] = ()) -> s
     text = re.sub(r"[A-Z*\-]{8,}|[a-z*\-]{24,}", "[...]", text)
     text = " ".join(text.split())
     return text if len(text) <= 200 else f"{text[:200]}…"
-
-
-def encode_error(dialect: str, status: int, reason: str, code: str = "") -> tuple[int, dict[str, Any]]:
-    """Status and body of any other error, for a server."""
-    errors = DIALECTS[dialect].errors
-    if errors.coded and code:
-        return status, {errors.key: reason, "errors": [], "status_code": status, "code": code}
-    return status, {errors.key: reason}

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from skesm.esm2.spec import ALIASES, ModelSpec
-from skesm.outputs.kinds import LAYER_KINDS
+from skesm.outputs.kinds import KINDS
 from skesm.outputs.spec import OutputSpec
-from skesm.protocol.dialects import DIALECTS, ENCODE, PREDICT
-from skesm.sequences.alphabet import AMINO_ACIDS
+from skesm.protocol.dialects import DIALECTS, ENCODE, NEED_EQUAL_LENGTHS, PREDICT, PREDICTED, STACKED
 
 #: Documented limits of the hosted service.
 MAX_ITEMS = 8
@@ -84,7 +83,7 @@ def check_outputs(dialect: str, spec: ModelSpec, outputs: Iterable[OutputSpec]) 
         if output.layer is not None and output.layer > spec.n_layers:
             raise ValueError(f"output {output} does not exist: {spec.name} has layers 0 to {spec.n_layers}")
         chosen = speaks.choice or output.layer in (None, spec.n_layers)
-        if output.kind not in speaks.includes or not chosen:
+        if speaks.carrier(output.kind) is None or output.kind in speaks.unread or not chosen:
             remedy = speaks.remedies.get(output.kind, speaks.remedies[""])
             raise ValueError(f"output {output} is not available in dialect {dialect!r}: {remedy}")
 
@@ -99,7 +98,7 @@ def mask_refusal(dialect: str, outputs: Iterable[OutputSpec]) -> str | None:
     """
     if PREDICT not in DIALECTS[dialect].actions:
         return f"dialect {dialect!r} takes no <mask>: use dialect='v3' or the local backend"
-    if {output.kind for output in outputs} != {"logits"}:
+    if {output.kind for output in outputs} != {PREDICTED}:
         return "a sequence with <mask> has only logits from a remote service: use the local backend"
     return None
 
@@ -129,27 +128,47 @@ def request_body(
         return {speaks.items: items}
     layers = sorted(_representation_layers(outputs))
     params: dict[str, Any] = {"repr_layers": layers} if layers else {}
-    params["include"] = sorted({speaks.includes[output.kind] for output in outputs})
+    params["include"] = sorted({speaks.includes[kind] for kind in _carriers(dialect, outputs)})
     return {"params": params, speaks.items: items}
 
 
 def floats_per_answer(dialect: str, spec: ModelSpec, outputs: Iterable[OutputSpec], length: int) -> int:
     """How many numbers the answer for one sequence of `length` residues holds: its size, before it is asked for."""
     speaks = DIALECTS[dialect]
-    if not speaks.choice:
-        return spec.width + length * (length + 1 + spec.n_layers)
     outputs = tuple(outputs)
-    includes = {speaks.includes[output.kind] for output in outputs}
-    layers = len(_representation_layers(outputs))
-    sizes = {
-        "mean": layers * spec.width,
-        "bos": layers * spec.width,
-        "per_residue": layers * length * spec.width,
-        "logits": length * len(AMINO_ACIDS),
-        "contacts": length * length,
-        "attentions": spec.n_layers * length,
-    }
-    return sum(sizes[name] for name in includes)
+    kinds = _carriers(dialect, outputs) if speaks.choice else speaks.includes
+    layers = _representation_layers(outputs) if speaks.choice else {spec.n_layers}
+    return sum(output.size(length, spec) for output in answered_outputs(spec, kinds, layers))
+
+
+def answered_outputs(spec: ModelSpec, kinds: Iterable[str], layers: Iterable[int]) -> set[OutputSpec]:
+    """All outputs that an answer holds: each layer of each kind, although only some pairs may have been wanted.
+
+    Examples
+    --------
+    >>> from skesm.esm2.spec import find_registered
+    >>> outputs = answered_outputs(find_registered("esm2-8m"), ["mean", "logits"], [0, 6])
+    >>> sorted(map(str, outputs))
+    ['logits', 'mean@0', 'mean@6']
+    """
+    found: set[OutputSpec] = set()
+    for kind in kinds:
+        first = KINDS[kind].first_layer
+        if first is None:
+            found.add(OutputSpec(kind))
+        else:
+            wanted = range(first, spec.n_layers + 1) if kind in STACKED else layers
+            found |= {OutputSpec(kind, layer) for layer in wanted}
+    return found
+
+
+def _carriers(dialect: str, outputs: Iterable[OutputSpec]) -> set[str]:
+    """Kinds that an answer must hold, so that it gives all outputs."""
+    carriers = {output.kind: DIALECTS[dialect].carrier(output.kind) for output in outputs}
+    missing = [kind for kind, carrier in carriers.items() if carrier is None]
+    if missing:
+        raise ValueError(f"dialect {dialect!r} cannot answer {', '.join(missing)}")
+    return {carrier for carrier in carriers.values() if carrier is not None}
 
 
 def bytes_per_answer(dialect: str, spec: ModelSpec, outputs: Iterable[OutputSpec], lengths: Iterable[int]) -> int:
@@ -172,7 +191,7 @@ def bytes_per_answer(dialect: str, spec: ModelSpec, outputs: Iterable[OutputSpec
 
 
 def _representation_layers(outputs: Iterable[OutputSpec]) -> set[int]:
-    return {output.layer for output in outputs if output.kind in LAYER_KINDS and output.layer is not None}
+    return {output.layer for output in outputs if output.kind not in STACKED and output.layer is not None}
 
 
 def needs_equal_lengths(outputs: Iterable[OutputSpec]) -> bool:
@@ -186,7 +205,7 @@ def needs_equal_lengths(outputs: Iterable[OutputSpec]) -> bool:
     >>> needs_equal_lengths([OutputSpec("contacts")]), needs_equal_lengths([OutputSpec("attention_received", 1)])
     (False, True)
     """
-    return any(output.kind == "attention_received" for output in outputs)
+    return any(output.kind in NEED_EQUAL_LENGTHS for output in outputs)
 
 
 def at(value: Any, *keys: str) -> Any:

@@ -11,15 +11,38 @@ from typing import Any
 
 from skesm.backends.local import LocalBackend
 from skesm.esm2.spec import DEMO_MODEL, ModelSpec, find_registered
+from skesm.outputs.kinds import CONTACT_HEAD, KINDS
 from skesm.protocol.dialects import DIALECTS
-from skesm.protocol.wire import model_slug
-from skesm.server._auth import Gatekeeper
-from skesm.server._requests import Limits
+from skesm.protocol.wire import MAX_ITEMS, MAX_LENGTH, model_slug
+from skesm.sequences.alphabet import MASK_SYMBOL
+from skesm.server.gatekeeper import Gatekeeper
 
 #: Loaded models that `LocalBackend` keeps: with more, each batch would load one anew.
 MAX_MODELS = 2
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much one request may ask for.
+
+    Attributes
+    ----------
+    max_items, max_length : int
+        Sequences in a request, residues in a sequence.
+    max_values : int
+        Numbers in an answer: they all are in memory at once.
+    """
+
+    max_items: int = MAX_ITEMS
+    max_length: int = MAX_LENGTH
+    max_values: int = 25_000_000
+
+    @property
+    def max_body(self) -> int:
+        """Bytes of a body that holds as much as is allowed, and of one that is refused for a better reason."""
+        return max(1 << 20, self.max_items * (len(MASK_SYMBOL) * self.max_length + 256))
 
 
 @dataclass(frozen=True)
@@ -44,6 +67,10 @@ class ServedModel:
     def names(self) -> set[str]:
         """What it may be called in paths, in lower case."""
         return {model_slug(self.spec, dialect).lower() for dialect in DIALECTS}
+
+    def answers(self, kind: str) -> bool:
+        """Whether the model has the head that this kind of output needs."""
+        return self.has_contacts or KINDS[kind].head != CONTACT_HEAD
 
 
 @dataclass(frozen=True)

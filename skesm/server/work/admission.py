@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from skesm.server._metrics import Metrics
-from skesm.server._problems import refusal
-from skesm.server._requests import Ask
+from skesm.server.api.refusals import refusal
+from skesm.server.api.requests import Ask
+from skesm.server.work.metrics import Metrics
 
 _LONGEST_RETRY_AFTER = 60
 
@@ -44,7 +44,7 @@ class Admission:
             # Until about half of what waits is done.
             seconds = math.ceil(seconds_for(self._residues) / 2)
             wait = str(min(max(seconds, 1), _LONGEST_RETRY_AFTER))
-            raise refusal(ask.dialect, 429, "too much is waiting to be computed", **{"Retry-After": wait})
+            raise refusal(ask.errors, 429, "too much is waiting to be computed", **{"Retry-After": wait})
         self._add(1, ask)
         try:
             yield

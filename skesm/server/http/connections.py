@@ -10,7 +10,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from skesm.server._app import Application
+from skesm.server.http.app import Application
 
 #: Connections that asyncio accepts at a time. Each holds a descriptor before this module can count it.
 ACCEPTED_AT_ONCE = 64

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from skesm.server._auth import LOGIN_PATH, REFRESH_PATH
-from skesm.server._config import ServedModel
-from skesm.server._embeddings import EMBEDDINGS_PATH
-from skesm.server._openapi_answers import COMPONENTS, reference
-from skesm.server._requests import ACTIONS, Limits
-from skesm.server._schema import Json, embeddings_schema, object_schema, post_paths, request_schema
+from skesm.protocol.dialects import DIALECTS, Dialect
+from skesm.protocol.shapes import HOSTED_ERRORS, OPENAI_ERRORS, Errors
+from skesm.protocol.wire import schema_path
+from skesm.server.api.embeddings import EMBEDDINGS_PATH
+from skesm.server.config import Limits, ServedModel
+from skesm.server.describe.answers import COMPONENTS, answer_name, reference
+from skesm.server.describe.requests import Json, embeddings_schema, object_schema, post_paths, request_schema
+from skesm.server.gatekeeper import LOGIN_PATH, REFRESH_PATH
 
 _RETRY_AFTER: Json = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait."}}
 #: Refusals of every path that takes a body: status → (why, further headers).
@@ -23,13 +26,8 @@ _REFUSALS: Mapping[str, tuple[str, Json]] = {
     "500": ("The server could not compute this.", {}),
     "503": ("The server is about to stop.", _RETRY_AFTER),
 }
-_ANSWERS: Mapping[str, Mapping[str, str]] = {
-    "v1": {"transform": "V1Answer"},
-    "v2": {"encode": "V2EncodeAnswer", "predict": "PredictAnswer"},
-    "v3": {"encode": "V3EncodeAnswer", "predict": "PredictAnswer"},
-    "hub": {"encode": "HubEncodeAnswer", "predict": "PredictAnswer", "log_prob": "LogProbAnswer"},
-}
-_ERRORS = {"hub": "HubError", "openai": "OpenAIError", "auth": "AuthError"}
+# A login is refused in more than one shape: its own, and that of the hosted service.
+_LOGIN_ERRORS = replace(HOSTED_ERRORS, schema="AuthError")
 _SCHEMES: Json = {
     "token": {"type": "apiKey", "in": "header", "name": "Authorization", "description": "The word Token, and a token."},
     "bearer": {"type": "http", "scheme": "bearer", "description": "What a login gave; for embeddings, also a token."},
@@ -59,12 +57,13 @@ def openapi(
     for item in paths.values():
         for operation in item.values():
             operation["security"] = []
-    for dialect, action, model, path in post_paths(models):
-        body = request_schema(dialect, action, model, limits)
-        answers = _responses(dialect, _ANSWERS[dialect][action], protected=protected)
-        name = f"{dialect}_{action}_{model.spec.name}"
-        paths[path] = {"post": _operation(name, f"{model.spec.name}: {action} ({dialect})", answers, body)}
-    answers = _responses("openai", "EmbeddingsAnswer", protected=protected)
+    for speaks, action, model, path in post_paths(models):
+        body = request_schema(speaks, action, model, limits)
+        answers = _responses(speaks.errors, answer_name(speaks, action), protected=protected)
+        called = speaks.actions[action]
+        name = f"{speaks.name}_{called}_{model.spec.name}"
+        paths[path] = {"post": _operation(name, f"{model.spec.name}: {called} ({speaks.name})", answers, body)}
+    answers = _responses(OPENAI_ERRORS, "EmbeddingsAnswer", protected=protected)
     body = embeddings_schema(models, limits)
     summary = "Mean of the last layer, in OpenAI's shape"
     paths[EMBEDDINGS_PATH] = {"post": _operation("embeddings", summary, answers, body)}
@@ -99,12 +98,21 @@ def _public_paths(models: Sequence[ServedModel]) -> Json:
         text = {"200": {"description": "Text.", "content": {kind: {"schema": {"type": "string"}}}}}
         paths[path] = {"get": _operation(name, summary, text)}
     names = sorted({name for model in models for name in model.names})
-    for dialect in ("v2", "v3"):
-        described = {"200": _answer("JSON Schema of the body.", "JsonSchema"), **_refusals(dialect, ("404", "503"))}
-        operation = _operation(f"{dialect}_schema", f"What an action takes ({dialect})", described)
-        operation["parameters"] = [_parameter("model", names), _parameter("action", ACTIONS[dialect])]
-        paths[f"/api/{dialect}/schema/{{model}}/{{action}}/"] = {"get": operation}
+    for speaks, path in schema_paths():
+        refusals = _refusals(speaks.errors, ("404", "503"))
+        described = {"200": _answer("JSON Schema of the body.", "JsonSchema"), **refusals}
+        operation = _operation(f"{speaks.name}_schema", f"What an action takes ({speaks.name})", described)
+        operation["parameters"] = [_parameter("model", names), _parameter("action", speaks.actions.values())]
+        paths[path] = {"get": operation}
     return paths
+
+
+def schema_paths() -> Iterator[tuple[Dialect, str]]:
+    """Dialects that describe each action under a path of its own, and this path, with places for model and action."""
+    for speaks in DIALECTS.values():
+        path = schema_path(speaks.name, "{model}", "{action}")
+        if path is not None and "{model}" in path:
+            yield speaks, path
 
 
 def _login_paths() -> Json:
@@ -116,7 +124,7 @@ def _login_paths() -> Json:
         (REFRESH_PATH, "refresh", "Exchange the cookie refresh for a new access", "Access", None),
     ):
         answers = {"200": _answer("As said.", component), "401": _answer("Not valid.", "AuthError")}
-        refusals = _refusals("auth", _REFUSALS if body else ("500", "503"))
+        refusals = _refusals(_LOGIN_ERRORS, _REFUSALS if body else ("500", "503"))
         paths[path] = {"post": _operation(name, summary, answers | refusals, body)}
     return paths
 
@@ -128,20 +136,17 @@ def _operation(name: str, summary: str, responses: Json, body: Json | None = Non
     return {**operation, **taken, "responses": {**responses, **refused}}
 
 
-def _responses(dialect: str, component: str, *, protected: bool) -> Json:
+def _responses(errors: Errors, component: str, *, protected: bool) -> Json:
     results = "The results, in the order of the request."
-    responses = {"200": _answer(results, component), **_refusals(dialect, _REFUSALS)}
-    error = _ERRORS.get(dialect, "HostedError")
-    if dialect == "hub":
-        responses["422"] = _answer("The request is not valid.", error)
+    responses = {"200": _answer(results, component), **_refusals(errors, _REFUSALS)}
+    responses.setdefault(str(errors.status), _answer(_REFUSALS["400"][0], errors.schema))
     if protected:
-        responses["401"] = _answer("Credentials are missing, wrong or too old.", error)
+        responses["401"] = _answer("Credentials are missing, wrong or too old.", errors.schema)
     return responses
 
 
-def _refusals(dialect: str, statuses: Iterable[str]) -> Json:
-    component = _ERRORS.get(dialect, "HostedError")
-    return {status: _answer(_REFUSALS[status][0], component, _REFUSALS[status][1]) for status in statuses}
+def _refusals(errors: Errors, statuses: Iterable[str]) -> Json:
+    return {status: _answer(_REFUSALS[status][0], errors.schema, _REFUSALS[status][1]) for status in statuses}
 
 
 def _answer(description: str, component: str, headers: Json | None = None) -> Json:

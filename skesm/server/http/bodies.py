@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from skesm.server._problems import Refusal, refusal
+from skesm.protocol.shapes import Errors
+from skesm.server.api.refusals import Refusal, refusal
 
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 
@@ -99,15 +100,15 @@ def content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def read_body(request: Request, dialect: str, at_most: int, types: Sequence[str] = (JSON,)) -> bytes:
+async def read_body(request: Request, errors: Errors, at_most: int, types: Sequence[str] = (JSON,)) -> bytes:
     """Receive a body, decompressed.
 
     Parameters
     ----------
     request : Request
         Its body has not been read.
-    dialect : str
-        The dialect of refusals.
+    errors : Errors
+        Shape of refusals.
     at_most : int
         Bytes that the body may hold, before and after it is decompressed.
     types : sequence of str
@@ -120,19 +121,19 @@ async def read_body(request: Request, dialect: str, at_most: int, types: Sequenc
     """
     if content_type(request) not in types:
         # Also keeps pages in a browser on this machine from posting here without being asked.
-        raise refusal(dialect, 415, f"the content type must be {' or '.join(types)}")
-    inflater = _inflater(request, dialect, at_most)
+        raise refusal(errors, 415, f"the content type must be {' or '.join(types)}")
+    inflater = _inflater(request, errors, at_most)
     try:
         async with asyncio.timeout(_SECONDS):
             chunks = await _receive(request, at_most, inflater.feed if inflater else bytes)
         if inflater is not None:
             inflater.finish()
     except TooLarge:
-        raise refusal(dialect, 413, f"the body is larger than {at_most} bytes", Connection="close") from None
+        raise refusal(errors, 413, f"the body is larger than {at_most} bytes", Connection="close") from None
     except TimeoutError:
-        raise refusal(dialect, 408, "the body did not arrive in time", Connection="close") from None
+        raise refusal(errors, 408, "the body did not arrive in time", Connection="close") from None
     except zlib.error:
-        raise _not_compressed(dialect) from None
+        raise _not_compressed(errors) from None
     return b"".join(chunks)
 
 
@@ -148,18 +149,18 @@ async def _receive(request: Request, at_most: int, feed: Callable[[bytes], bytes
     return chunks
 
 
-def _inflater(request: Request, dialect: str, at_most: int) -> Inflater | None:
+def _inflater(request: Request, errors: Errors, at_most: int) -> Inflater | None:
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("identity", ""):
         return None
     if encoding.removeprefix("x-") not in ENCODINGS:
         known = {"Accept-Encoding": ", ".join(ENCODINGS)}
-        raise refusal(dialect, 415, f"the body may be compressed with {' or '.join(ENCODINGS)} only", **known)
+        raise refusal(errors, 415, f"the body may be compressed with {' or '.join(ENCODINGS)} only", **known)
     return Inflater(at_most)
 
 
-def _not_compressed(dialect: str) -> Refusal:
-    return refusal(dialect, 400, "the body is not compressed as Content-Encoding says, or its end is missing")
+def _not_compressed(errors: Errors) -> Refusal:
+    return refusal(errors, 400, "the body is not compressed as Content-Encoding says, or its end is missing")
 
 
 async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, _T]) -> _T:

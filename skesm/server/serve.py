@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from skesm._optional import import_optional
-from skesm.server._config import ServerConfig, is_loopback
+from skesm.server.config import ServerConfig, is_loopback
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -52,9 +52,9 @@ def create_app(config: ServerConfig | None = None) -> Starlette:
     """
     for module in ("starlette", "orjson"):
         import_optional(module, "server")
-    from skesm.server import _app
+    from skesm.server.http import app
 
-    return _app.create_app(ServerConfig() if config is None else config)
+    return app.create_app(ServerConfig() if config is None else config)
 
 
 def serve(
@@ -113,7 +113,7 @@ def serve(
     app = create_app(config)
     import uvicorn
 
-    from skesm.server._connections import ACCEPTED_AT_ONCE, Server, connection_class, default_max_connections
+    from skesm.server.http.connections import ACCEPTED_AT_ONCE, Server, connection_class, default_max_connections
 
     with _listen(host, port) as listener:
         settings = uvicorn.Config(

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from skesm.outputs.spec import OutputSpec, Record
 from skesm.sequences.alphabet import count_residues
-from skesm.server._logs import FIELDS, describe
-from skesm.server._metrics import Metrics
+from skesm.server.logs import FIELDS, describe
+from skesm.server.work.metrics import Metrics
 
 # Two batches are computed at once, each on half of the threads: when one ends, and what is left of it cannot fill its
 # threads, the other goes on.

@@ -11,11 +11,10 @@ from typing import Any
 from skesm.backends.local import LocalBackend
 from skesm.esm2.spec import DEMO_MODEL
 from skesm.protocol.wire import MAX_ITEMS, MAX_LENGTH
-from skesm.server._auth import KEY_VARIABLE, TOKENS_VARIABLE, USERS_VARIABLE, Gatekeeper
-from skesm.server._config import MAX_MODELS, ServerConfig
-from skesm.server._logs import configure_logging
-from skesm.server._requests import Limits
-from skesm.server._serve import serve
+from skesm.server.config import MAX_MODELS, Limits, ServerConfig
+from skesm.server.gatekeeper import KEY_VARIABLE, TOKENS_VARIABLE, USERS_VARIABLE, Gatekeeper
+from skesm.server.logs import configure_logging
+from skesm.server.serve import serve
 
 
 def add_serve_parser(commands: Any, announce: Callable[[str], object]) -> None:

@@ -5,58 +5,64 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from skesm.protocol.dialects import DIALECTS, ENCODE, PREDICT, Dialect
 from skesm.protocol.wire import ACCEPTED_RESIDUES, action_path, model_slug
 from skesm.sequences.alphabet import MASK_SYMBOL
-from skesm.server._config import ServedModel
-from skesm.server._embeddings import FORMATS, MAX_INPUTS
-from skesm.server._requests import ACTIONS, MAX_CHOICES, Limits, includes
+from skesm.server.api.embeddings import FORMATS, MAX_INPUTS
+from skesm.server.api.requests import DEFAULT_INCLUDE, DEFAULT_LAYERS, MAX_CHOICES, includes
+from skesm.server.config import Limits, ServedModel
 
 Json = dict[str, Any]
 
 
-def request_schema(dialect: str, action: str, model: ServedModel, limits: Limits) -> Json:
+def request_schema(speaks: Dialect, action: str, model: ServedModel, limits: Limits) -> Json:
     """JSON Schema of a request's body.
 
     Examples
     --------
     >>> from skesm.esm2.spec import find_registered
+    >>> from skesm.protocol.dialects import DIALECTS
     >>> model = ServedModel("esm2-8m", find_registered("esm2-8m"))
-    >>> schema = request_schema("v3", "encode", model, Limits())
+    >>> schema = request_schema(DIALECTS["v3"], "encode", model, Limits())
     >>> schema["properties"]["items"]["maxItems"]
     8
     """
-    sequence = sequence_schema(action, limits)
-    if dialect == "v1":
-        return object_schema({"instances": _items(object_schema({"data": object_schema({"text": sequence})}), limits)})
-    choices: Json = {}
-    if action == "encode":
-        n_layers = model.spec.n_layers
-        choices = {
-            "repr_layers": {
-                "type": "array",
-                "items": {"type": "integer", "minimum": -(n_layers + 1), "maximum": n_layers},
-                "default": [-1],
-                "minItems": 1,
-                "maxItems": MAX_CHOICES,
-                "description": f"0 is the embedding, {n_layers} the last layer; negative numbers count from the end.",
-            },
-            "include": {
-                "type": "array",
-                "items": {"type": "string", "enum": list(includes(contacts=model.has_contacts))},
-                "default": ["mean"],
-                "minItems": 1,
-                "maxItems": MAX_CHOICES,
-            },
-        }
+    item = sequence_schema(action, limits)
+    for key in reversed(speaks.item):
+        item = object_schema({key: item})
+    items: Json = {"type": "array", "minItems": 1, "maxItems": limits.max_items, "items": item}
+    if not speaks.choice:
+        return object_schema({speaks.items: items})
+    choices = _choices(speaks, model) if action == ENCODE else {}
     params = {**object_schema(choices, required=()), "type": ["object", "null"]}
-    properties = {"params": params, "items": _items(object_schema({"sequence": sequence}), limits)}
-    return object_schema(properties, required=("items",))
+    return object_schema({"params": params, speaks.items: items}, required=(speaks.items,))
+
+
+def _choices(speaks: Dialect, model: ServedModel) -> Json:
+    n_layers = model.spec.n_layers
+    return {
+        "repr_layers": {
+            "type": "array",
+            "items": {"type": "integer", "minimum": -(n_layers + 1), "maximum": n_layers},
+            "default": list(DEFAULT_LAYERS),
+            "minItems": 1,
+            "maxItems": MAX_CHOICES,
+            "description": f"0 is the embedding, {n_layers} the last layer; negative numbers count from the end.",
+        },
+        "include": {
+            "type": "array",
+            "items": {"type": "string", "enum": list(includes(speaks, model))},
+            "default": list(DEFAULT_INCLUDE),
+            "minItems": 1,
+            "maxItems": MAX_CHOICES,
+        },
+    }
 
 
 def sequence_schema(action: str, limits: Limits) -> Json:
     """JSON Schema of one sequence: exactly what is accepted."""
     letters = "".join(sorted(ACCEPTED_RESIDUES - {"-"}))
-    if action == "predict":
+    if action == PREDICT:
         return {
             "type": "string",
             "minLength": len(MASK_SYMBOL),
@@ -73,7 +79,7 @@ def sequence_schema(action: str, limits: Limits) -> Json:
 
 def embeddings_schema(models: Iterable[ServedModel], limits: Limits) -> Json:
     """JSON Schema of the body of a request for embeddings in OpenAI's shape."""
-    sequence = sequence_schema("encode", limits)
+    sequence = sequence_schema(ENCODE, limits)
     inputs: Json = {"anyOf": [sequence, {"type": "array", "minItems": 1, "maxItems": MAX_INPUTS, "items": sequence}]}
     schemas = []
     for model in models:
@@ -88,12 +94,12 @@ def embeddings_schema(models: Iterable[ServedModel], limits: Limits) -> Json:
     return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
 
 
-def post_paths(models: Iterable[ServedModel]) -> Iterator[tuple[str, str, ServedModel, str]]:
-    """Dialect, action, model and path of everything that can be asked of a model by its path."""
+def post_paths(models: Iterable[ServedModel]) -> Iterator[tuple[Dialect, str, ServedModel, str]]:
+    """Dialect, action, model and path of every request that names its model in the path."""
     for model in models:
-        for dialect, actions in ACTIONS.items():
-            for action in actions:
-                yield dialect, action, model, action_path(dialect, model_slug(model.spec, dialect), action)
+        for speaks in DIALECTS.values():
+            for action in speaks.actions:
+                yield speaks, action, model, action_path(speaks.name, model_slug(model.spec, speaks.name), action)
 
 
 def object_schema(properties: Mapping[str, Any], required: Iterable[str] | None = None) -> Json:
@@ -104,7 +110,3 @@ def object_schema(properties: Mapping[str, Any], required: Iterable[str] | None 
         "required": list(properties if required is None else required),
         "additionalProperties": False,
     }
-
-
-def _items(item: Json, limits: Limits) -> Json:
-    return {"type": "array", "minItems": 1, "maxItems": limits.max_items, "items": item}

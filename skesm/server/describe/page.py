@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-from skesm.server._schema import Json
+from skesm.server.describe.requests import Json
 
 #: The page can load nothing and run nothing.
 PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}

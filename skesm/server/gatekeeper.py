@@ -102,16 +102,15 @@ class Gatekeeper:
         """Whether there is anybody to log in."""
         return bool(self._users)
 
-    def admits(self, authorization: str | None, access: str | None, *, bearer_tokens: bool = False) -> bool:
+    def admits(self, authorization: str | None, access: str | None, *, token_scheme: str = "Token") -> bool:
         """Whether a request with this ``Authorization`` header and this cookie ``access`` may be answered.
 
-        With `bearer_tokens`, a token may also come as ``Bearer``.
+        A token comes as ``Token``, and also in `token_scheme`.
         """
         if not self.required:
             return True
         scheme, _, token = (authorization or "").partition(" ")
-        schemes = ("token", "bearer") if bearer_tokens else ("token",)
-        if scheme.lower() in schemes and self._knows(token.strip()):
+        if scheme.lower() in ("token", token_scheme.lower()) and self._knows(token.strip()):
             return True
         if scheme.lower() == "bearer":  # what a login gave may also come this way
             access = token.strip()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,16 +11,19 @@ import numpy as np
 
 from skesm.esm2.spec import ModelSpec
 from skesm.outputs.spec import OutputSpec, Record
-from skesm.server._answers import compressed_if, to_json
-from skesm.server._problems import Problem, refusal, refusal_of
-from skesm.server._requests import Ask, Limits, list_of, object_of, sequence_problem
+from skesm.protocol.dialects import ENCODE
+from skesm.protocol.shapes import OPENAI_ERRORS, Problem
+from skesm.server.api.answers import compressed_if, to_json
+from skesm.server.api.refusals import refusal, refusal_of
+from skesm.server.api.requests import Ask, ask_for, list_of, object_of, read_json, sequence_problem
+from skesm.server.config import Limits
 
 EMBEDDINGS_PATH = "/v1/embeddings"
 #: Sequences in a request, as OpenAI allows; an answer of means is small.
 MAX_INPUTS = 2048
 FORMATS = ("float", "base64")
 
-_DIALECT = "openai"
+_KIND = "mean"
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,19 +55,16 @@ def read_embeddings_body(content: bytes) -> EmbeddingsBody:
     Refusal
         If it is not a request for embeddings.
     """
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError):
-        raise refusal(_DIALECT, 400, "the body is not JSON") from None
+    document = read_json(content, OPENAI_ERRORS)
     problems: list[Problem] = []
-    fields = object_of(document, (), {"model", "input"}, {"encoding_format", "dimensions", "user"}, problems)
+    fields = object_of(document, (), ("model", "input"), ("encoding_format", "dimensions", "user"), problems)
     for name in ("model", "user"):
         if name in fields and not isinstance(fields[name], str):
             problems.append(Problem("string_type", (name,), "Input should be a valid string"))
     if fields.get("encoding_format", "float") not in FORMATS:
         problems.append(Problem("enum", ("encoding_format",), f"Input should be one of {', '.join(FORMATS)}"))
     if problems:
-        raise refusal_of(_DIALECT, problems)
+        raise refusal_of(OPENAI_ERRORS, problems)
     return EmbeddingsBody(fields["model"], fields)
 
 
@@ -87,13 +86,13 @@ def read_embeddings_ask(body: EmbeddingsBody, spec: ModelSpec, limits: Limits) -
     """
     problems: list[Problem] = []
     given = body.document["input"]
-    sequences = [given] if isinstance(given, str) else list_of(given, ("input",), 1, MAX_INPUTS, problems)
+    sequences = [given] if isinstance(given, str) else list_of(given, ("input",), MAX_INPUTS, problems)
     for i, sequence in enumerate(sequences):
         place = ("input",) if isinstance(given, str) else ("input", i)
         if not isinstance(sequence, str):
             # Some clients send the numbers of another model's tokens.
             problems.append(Problem("string_type", place, "Input should be a sequence of residues, as a string"))
-        elif (problem := sequence_problem(sequence, "encode", limits)) is not None:
+        elif (problem := sequence_problem(sequence, ENCODE, limits)) is not None:
             kind, message, context = problem
             problems.append(Problem(kind, place, message, context))
     wanted = body.document.get("dimensions", spec.width)
@@ -101,12 +100,11 @@ def read_embeddings_ask(body: EmbeddingsBody, spec: ModelSpec, limits: Limits) -
         message = f"{spec.name} has vectors of {spec.width} numbers: leave dimensions out"
         problems.append(Problem("value_error", ("dimensions",), message))
     if problems:
-        raise refusal_of(_DIALECT, problems)
-    values = len(sequences) * spec.width
-    if values > limits.max_values:
-        raise refusal(_DIALECT, 413, f"the answer would hold {values} numbers, more than {limits.max_values}")
-    outputs = (OutputSpec("mean", spec.n_layers),)
-    return Ask(_DIALECT, "embeddings", tuple(sequences), outputs, sum(map(len, sequences)), values)
+        raise refusal_of(OPENAI_ERRORS, problems)
+    ask = ask_for(OPENAI_ERRORS, ENCODE, sequences, [OutputSpec(_KIND, spec.n_layers)], spec)
+    if ask.values > limits.max_values:
+        raise refusal(OPENAI_ERRORS, 413, f"the answer would hold {ask.values} numbers, more than {limits.max_values}")
+    return ask
 
 
 def encode_embeddings(

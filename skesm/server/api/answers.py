@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from skesm.outputs.spec import OutputSpec, Record
 from skesm.outputs.types import FloatArray
 from skesm.protocol.answers import encode_answer
+from skesm.protocol.dialects import COLUMNS, ENCODE, LOG_PROB, PREDICT, PREDICTED, Dialect
 from skesm.sequences.alphabet import AMINO_ACIDS, split_residues
-from skesm.server._requests import Ask
+from skesm.server.api.requests import Ask
 
 # Level 1 halves a text of digits, which is nearly all there is to gain: level 6 takes 8 times as long for 8 % more.
 _GZIP_LEVEL = 1
@@ -34,15 +35,16 @@ def _as_list(value: Any) -> Any:
     raise TypeError(f"no JSON for a {type(value).__name__}")
 
 
-def encode_body(ask: Ask, records: Sequence[Record], *, compress: bool) -> tuple[bytes, bool]:
+def encode_body(speaks: Dialect, ask: Ask, records: Sequence[Record], *, compress: bool) -> tuple[bytes, bool]:
     """Body of an answer.
 
-    One result after the other is put into words, so that only the bytes, not their objects, are there all at once.
+    Results are written one after the other, so that only their bytes are in memory all at once, not their objects.
 
     Parameters
     ----------
+    speaks : Dialect
     ask : Ask
-        What was asked.
+        The request.
     records : sequence of Record
         One for each sequence.
     compress : bool
@@ -53,9 +55,8 @@ def encode_body(ask: Ask, records: Sequence[Record], *, compress: bool) -> tuple
     body : bytes
     compressed : bool
     """
-    results = [to_json(_result(ask, place, record)) for place, record in enumerate(records)]
-    key = b"predictions" if ask.dialect == "v1" else b"results"
-    return compressed_if(compress, b'{"%b":[%b]}' % (key, b",".join(results)))
+    results = [to_json(_result(speaks, ask, place, record)) for place, record in enumerate(records)]
+    return compressed_if(compress, b'{"%b":[%b]}' % (speaks.results.encode(), b",".join(results)))
 
 
 def compressed_if(compress: bool, body: bytes) -> tuple[bytes, bool]:
@@ -64,20 +65,16 @@ def compressed_if(compress: bool, body: bytes) -> tuple[bytes, bool]:
     return (zlib.compress(body, _GZIP_LEVEL, _GZIP_WINDOW) if compress else body), compress
 
 
-def _result(ask: Ask, place: int, record: Record) -> Mapping[str, Any]:
-    sequence = ask.sequences[place]
-    if ask.action == "log_prob":
-        return {"log_prob": log_prob(sequence, record[OutputSpec("logits")])}
-    if ask.action == "predict":
-        return {
-            "logits": record[OutputSpec("logits")],
-            "sequence_tokens": split_residues(sequence),
-            "vocab_tokens": list(AMINO_ACIDS),
-        }
-    wanted = {output: record[output] for output in ask.outputs}
-    (results,) = encode_answer(ask.dialect, [wanted], start=place).values()
-    result: Mapping[str, Any] = results[0]
-    return {"sequence_index": place, **result} if ask.dialect in ("v3", "hub") else result
+def _result(speaks: Dialect, ask: Ask, place: int, record: Record) -> Mapping[str, Any]:
+    if ask.action == ENCODE:
+        wanted = {output: record[output] for output in ask.outputs}
+        (results,) = encode_answer(speaks.name, [wanted], start=place).values()
+        return dict(results[0])
+    sequence, logits = ask.sequences[place], record[OutputSpec(PREDICTED)]
+    if ask.action == PREDICT:
+        columns = {COLUMNS[PREDICTED]: list(AMINO_ACIDS)}
+        return {speaks.key(PREDICTED): logits, "sequence_tokens": split_residues(sequence), **columns}
+    return {LOG_PROB: log_prob(sequence, logits)}
 
 
 def log_prob(sequence: str, logits: FloatArray) -> float:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from skesm.esm2.spec import find_registered
+from skesm.outputs.kinds import CONTACT_HEAD, KINDS
+from skesm.outputs.spec import OutputSpec
+from skesm.protocol.dialects import COLUMNS, DIALECTS, ENCODE, LOG_PROB, PREDICT, STACKED, Dialect
 from skesm.sequences.alphabet import AMINO_ACIDS
-from skesm.server._schema import Json, object_schema
+from skesm.server.describe.requests import Json, object_schema
 
 _TEXT: Json = {"type": "string"}
 _WHOLE: Json = {"type": "integer"}
@@ -34,29 +38,7 @@ def _results(result: str) -> Json:
 
 _VECTOR, _MATRIX = reference("Vector"), reference("Matrix")
 _VOCABULARY: Json = {**_array({"type": "string", "enum": list(AMINO_ACIDS)}), "description": "Columns of logits."}
-_MAPS: Mapping[str, Json] = {"contacts": _MATRIX, "logits": _MATRIX, "attentions": _MATRIX}
-_V2 = {
-    "mean_representations": _by_layer(_VECTOR),
-    "representations": _by_layer(_MATRIX),
-    "bos_representations": _by_layer(_VECTOR),
-    **_MAPS,
-}
-_VECTORS, _MATRICES = _array(reference("LayerVector")), _array(reference("LayerMatrix"))
-_V3 = {
-    "embeddings": _VECTORS,
-    "per_token_embeddings": _MATRICES,
-    "bos_embeddings": _VECTORS,
-    "vocab_tokens": _VOCABULARY,
-    **_MAPS,
-}
-_HUB = {"residue_embeddings" if name == "per_token_embeddings" else name: schema for name, schema in _V3.items()}
-_V1 = {
-    "mean_representations": _by_layer(_VECTOR),
-    "contacts": {"anyOf": [_MATRIX, {"type": "null"}]},
-    "logits": _VECTOR,
-    "attentions": _MATRIX,
-}
-_INDEX = {"sequence_index": {**_WHOLE, "description": "Place in the request, from 0."}}
+_INDEX = {**_WHOLE, "description": "Place in the request, from 0."}
 _PREDICTION = {"logits": _MATRIX, "sequence_tokens": _array(_TEXT), "vocab_tokens": _VOCABULARY}
 _EMBEDDING = {
     "object": {"const": "embedding"},
@@ -81,19 +63,63 @@ _HOSTED_ERROR = {
 _TEXT_OR_NULL: Json = {"type": ["string", "null"]}
 _OPENAI_ERROR = {"message": _TEXT, "type": _TEXT, "param": _TEXT_OR_NULL, "code": _TEXT_OR_NULL}
 
+_ANSWERS = {PREDICT: "PredictAnswer", LOG_PROB: "LogProbAnswer"}
+_SHAPES_OF = find_registered("esm2-8m")  # how many axes a value has does not depend on the model
+
+
+def answer_name(speaks: Dialect, action: str) -> str:
+    """Name of the schema of an answer: one for each dialect's `encode`, and one for each other action."""
+    return f"{_prefix(speaks)}Answer" if action == ENCODE else _ANSWERS[action]
+
+
+def _prefix(speaks: Dialect) -> str:
+    return f"{speaks.name.capitalize()}{'Encode' if speaks.choice else ''}"
+
+
+def _encode_answers() -> Iterator[tuple[str, Json]]:
+    """Schemas of the results and answers of `encode`, by dialect."""
+    for speaks in DIALECTS.values():
+        yield f"{_prefix(speaks)}Result", _encode_result(speaks)
+        yield (
+            answer_name(speaks, ENCODE),
+            object_schema({speaks.results: _array(reference(f"{_prefix(speaks)}Result"))}),
+        )
+
+
+def _encode_result(speaks: Dialect) -> Json:
+    number: dict[str, Json] = {}
+    if speaks.number is not None:
+        key, type_ = speaks.number
+        number[key] = _TEXT if type_ is str else _INDEX
+    values: dict[str, Json] = {}
+    for kind in speaks.includes:
+        # A dialect that always has all keys puts null where nothing was asked, or where the model has no such head.
+        or_null = speaks.always and (speaks.choice or KINDS[kind].head == CONTACT_HEAD)
+        found = {speaks.key(kind): _value(speaks, kind)}
+        if speaks.names_columns and kind in COLUMNS:
+            found[COLUMNS[kind]] = _VOCABULARY
+        values |= _or_null(found) if or_null else found
+    return object_schema({**number, **values}, required=(*number, *speaks.always))
+
+
+def _value(speaks: Dialect, kind: str) -> Json:
+    """Value of one kind of output."""
+    first = KINDS[kind].first_layer
+    assert _SHAPES_OF is not None
+    axes = len(OutputSpec(kind, first).shape(1, _SHAPES_OF)) + (kind in STACKED)
+    if first is None or kind in STACKED:
+        return _VECTOR if axes == 1 else _MATRIX
+    if speaks.layers_by_name:
+        return _by_layer(_VECTOR if axes == 1 else _MATRIX)
+    return _array(reference("LayerVector" if axes == 1 else "LayerMatrix"))
+
+
 COMPONENTS: Mapping[str, Json] = {
     "Vector": _array({"type": "number"}),
     "Matrix": _array(_array({"type": "number"})),
     "LayerVector": object_schema({"layer": _WHOLE, "embedding": _VECTOR}),
     "LayerMatrix": object_schema({"layer": _WHOLE, "embeddings": _MATRIX}),
-    "V1Result": object_schema({"name": _TEXT, **_V1}),
-    "V1Answer": object_schema({"predictions": _array(reference("V1Result"))}),
-    "V2EncodeResult": object_schema(_V2, required=()),
-    "V2EncodeAnswer": _results("V2EncodeResult"),
-    "V3EncodeResult": object_schema({**_INDEX, **_V3}, required=("sequence_index",)),
-    "V3EncodeAnswer": _results("V3EncodeResult"),
-    "HubEncodeResult": object_schema({**_INDEX, **_or_null(_HUB)}),
-    "HubEncodeAnswer": _results("HubEncodeResult"),
+    **dict(_encode_answers()),
     "PredictResult": object_schema(_PREDICTION),
     "PredictAnswer": _results("PredictResult"),
     "LogProbResult": object_schema({"log_prob": {"type": "number"}}),

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from skesm.server._answers import to_json
-from skesm.server._bodies import JSON
+from skesm.server.api.answers import to_json
+from skesm.server.http.bodies import JSON
 
 REQUEST_ID = "X-Request-ID"
 

@@ -1,0 +1,1 @@
+"""Connections, paths, checks and answers."""
