@@ -393,12 +393,16 @@ def test_public_names_are_there() -> None:
     import skesm
 
     assert sorted(skesm.__all__) == [
+        "AminoAcidComposition",
         "ESM2AttentionSummarizer",
         "ESM2ContactSummarizer",
         "ESM2Embedder",
         "ESM2LogitSummarizer",
         "ESM2ResidueEmbedder",
         "ESM2VariantScorer",
+        "OneHotSequence",
+        "PositionEncoder",
+        "SubstitutionEncoder",
         "__version__",
         "apply_mutations",
         "compute_outputs",
