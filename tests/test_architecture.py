@@ -261,9 +261,9 @@ OPTIONAL: dict[str, tuple[str, list[str]]] = {
             "skesm.ESM2Embedder(folder, backend=LocalBackend(device='cuda')).transform(['MKT'])",
         ],
     ),
-    "xgboost": ("demo", ["skesm.benchmark.default_regressors()"]),
+    "xgboost": ("benchmark", ["skesm.benchmark.make_heads(['xgboost'])"]),
     "pandas": ("demo", ["skesm.datasets.load_gb1_stability(as_frame=True)"]),
-    "matplotlib": ("demo", ["skesm.benchmark.plot_predictions(skesm.benchmark.Comparison)"]),
+    "matplotlib": ("benchmark", ["skesm.benchmark.plot_predictions(skesm.benchmark.Comparison)"]),
     "pyarrow": ("parquet", ["skesm.cache.export(memory, memory + '/export.parquet')"]),
     "openpyxl": ("excel", ["skesm.io.read_table(spreadsheet, 'seq')"]),
     "polars": ("", []),
@@ -404,12 +404,16 @@ def test_public_names_are_there() -> None:
     import skesm
 
     assert sorted(skesm.__all__) == [
+        "AminoAcidComposition",
         "ESM2AttentionSummarizer",
         "ESM2ContactSummarizer",
         "ESM2Embedder",
         "ESM2LogitSummarizer",
         "ESM2ResidueEmbedder",
         "ESM2VariantScorer",
+        "OneHotSequence",
+        "PositionEncoder",
+        "SubstitutionEncoder",
         "__version__",
         "apply_mutations",
         "compute_outputs",

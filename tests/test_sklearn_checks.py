@@ -23,12 +23,17 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 from sklearn.utils.validation import validate_data
 
 from skesm import (
+    AminoAcidComposition,
     ESM2AttentionSummarizer,
     ESM2ContactSummarizer,
     ESM2Embedder,
     ESM2LogitSummarizer,
     ESM2ResidueEmbedder,
+    OneHotSequence,
+    PositionEncoder,
+    SubstitutionEncoder,
 )
+from skesm.features.base import _ESM2Estimator
 from skesm.sequences.alphabet import AMINO_ACIDS
 
 #: What scikit-learn yields for any transformer of a numeric table.
@@ -148,6 +153,22 @@ class NumberResidues(_ReadsNumbers, ESM2ResidueEmbedder):
     """Reads numbers. It learns the length of the sequences, so that it must be fitted."""
 
 
+class NumberComposition(_ReadsNumbers, AminoAcidComposition):
+    """Reads numbers."""
+
+
+class NumberOneHot(_ReadsNumbers, OneHotSequence):
+    """Reads numbers. It learns the number of positions."""
+
+
+class NumberPositions(_ReadsNumbers, PositionEncoder):
+    """Reads numbers. It learns the positions that vary."""
+
+
+class NumberSubstitutions(_ReadsNumbers, SubstitutionEncoder):
+    """Reads numbers. It learns the positions that vary."""
+
+
 #: Each with the estimator that it is, and what scikit-learn yields for it.
 KINDS: dict[Any, tuple[Any, set[str]]] = {
     NumberEmbedder: (ESM2Embedder, {*YIELDED, *YIELDED_TO_STATELESS}),
@@ -155,7 +176,18 @@ KINDS: dict[Any, tuple[Any, set[str]]] = {
     NumberContacts: (ESM2ContactSummarizer, {*YIELDED, *YIELDED_TO_STATELESS}),
     NumberAttention: (ESM2AttentionSummarizer, {*YIELDED, *YIELDED_TO_STATELESS}),
     NumberResidues: (ESM2ResidueEmbedder, {*YIELDED, *YIELDED_TO_FITTED}),
+    NumberComposition: (AminoAcidComposition, {*YIELDED, *YIELDED_TO_STATELESS}),
+    NumberOneHot: (OneHotSequence, {*YIELDED, *YIELDED_TO_FITTED}),
+    NumberPositions: (PositionEncoder, {*YIELDED, *YIELDED_TO_FITTED}),
+    NumberSubstitutions: (SubstitutionEncoder, {*YIELDED, *YIELDED_TO_FITTED}),
 }
+
+
+def make(kind: Any, checkpoint: Path) -> Any:
+    """An estimator of a kind, on a small model if it has one."""
+    return kind(str(checkpoint)) if issubclass(kind, _ESM2Estimator) else kind()
+
+
 TO_RUN = {kind: sorted((yielded | set(NOT_YIELDED)) - set(EXCLUDED)) for kind, (_, yielded) in KINDS.items()}
 
 
@@ -177,15 +209,15 @@ def test_check(name: str, kind: Any, tiny_checkpoint: Path) -> None:
     check = getattr(estimator_checks, name)
     variants = [{}, {"readonly_memmap": True}] if "readonly_memmap" in inspect.signature(check).parameters else [{}]
     for variant in variants:
-        check(kind.__name__, clone(kind(str(tiny_checkpoint))), **variant)
+        check(kind.__name__, clone(make(kind, tiny_checkpoint)), **variant)
 
 
 def test_the_list_is_what_scikit_learn_has(tiny_checkpoint: Path) -> None:
     """A scikit-learn with a new check for such transformers fails here: run it, or say why not."""
     for kind, (_, expected) in KINDS.items():
-        yielded = {name_of(check) for _, check in estimator_checks_generator(kind(str(tiny_checkpoint)))}
+        yielded = {name_of(check) for _, check in estimator_checks_generator(make(kind, tiny_checkpoint))}
         assert yielded == expected
-    assert [len(names) for names in TO_RUN.values()] == [48, 48, 48, 48, 49]
+    assert [len(names) for names in TO_RUN.values()] == [48, 48, 48, 48, 49, 48, 49, 49, 49]
     assert set(EXCLUDED) <= {*YIELDED, *NOT_YIELDED}
 
 
@@ -195,8 +227,8 @@ def test_the_adapter_computes_what_the_estimator_does(tiny_checkpoint: Path) -> 
     sequences = ["LAG", "EKY"]
     assert NumberEmbedder()._sequences(X, reset=True) == sequences
     for kind, (own, _) in KINDS.items():
-        expected = own(tiny_checkpoint).fit_transform(sequences)
-        np.testing.assert_array_equal(kind(tiny_checkpoint).fit_transform(X), expected)
+        expected = make(own, tiny_checkpoint).fit_transform(sequences)
+        np.testing.assert_array_equal(make(kind, tiny_checkpoint).fit_transform(X), expected)
 
 
 with warnings.catch_warnings():

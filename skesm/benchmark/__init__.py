@@ -1,26 +1,34 @@
 """Reproducible comparisons of sequence features: what ESM-2 adds over baselines that know nothing of proteins.
 
-`compare` cross-validates every set of features with every regressor on the same folds; `esm2_features`,
-`baseline_features` and `default_regressors` are what ``skesm demo`` hands to it. Everything here is built from skesm's
-public API.
+`compare` cross-validates sets of features with regressors on the same folds, `make_features` and `make_heads` know the
+usual ones by name.
 """
 
-from skesm.benchmark._baselines import AminoAcidComposition, OneHotSequence
-from skesm.benchmark._compare import Comparison, ComparisonRow, compare
+from skesm.benchmark._compare import compare
+from skesm.benchmark._comparison import Comparison
+from skesm.benchmark._config import SPLITS, RunConfig
+from skesm.benchmark._features import FEATURES, make_features
+from skesm.benchmark._heads import HEADS, make_heads
 from skesm.benchmark._manifest import data_digest, make_manifest
-from skesm.benchmark._plots import plot_predictions
-from skesm.benchmark._presets import baseline_features, default_regressors, esm2_features
+from skesm.benchmark._plots import plot_predictions, plot_scores
+from skesm.benchmark._replay import Replay, replay
+from skesm.benchmark._run import Run, run_benchmark
 
 __all__ = [
-    "AminoAcidComposition",
+    "FEATURES",
+    "HEADS",
+    "SPLITS",
     "Comparison",
-    "ComparisonRow",
-    "OneHotSequence",
-    "baseline_features",
+    "Replay",
+    "Run",
+    "RunConfig",
     "compare",
     "data_digest",
-    "default_regressors",
-    "esm2_features",
+    "make_features",
+    "make_heads",
     "make_manifest",
     "plot_predictions",
+    "plot_scores",
+    "replay",
+    "run_benchmark",
 ]

@@ -2,333 +2,273 @@
 
 from __future__ import annotations
 
-import csv
-import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import spearmanr
 from sklearn.base import clone
 from sklearn.dummy import DummyRegressor
-from sklearn.model_selection import GroupKFold
-from sklearn.utils import check_array, get_tags
+from sklearn.model_selection import check_cv, cross_validate
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils import check_array
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from skesm.benchmark._baselines import as_strings, normalise
+from skesm._optional import import_optional
+from skesm.benchmark._comparison import MEAN_MODEL, NO_FEATURES, Comparison
+from skesm.benchmark._computed import compute_once, count_columns, count_passes
+from skesm.benchmark._heads import make_heads, seeded
+from skesm.benchmark._scores import SCORES, make_scorers
+from skesm.model_selection import DistinctSequenceKFold
+from skesm.model_selection._leakage import measure_folds
+from skesm.sequences.clean import clean_sequences
 
-Features = Mapping[str, Any]
 Folds = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
-#: Names of the row that every comparison has: the training rows' mean, which looks at no feature.
-NO_FEATURES, MEAN_MODEL = "none", "mean"
-
 
 @dataclass(frozen=True)
-class ComparisonRow:
-    """Scores of one regressor on one set of features.
+class _Cell:
+    """One pipeline on the folds of one split and seed."""
 
-    Attributes
-    ----------
-    features, model : str
-        Names given to `compare`.
-    n_columns : int
-        Number of feature columns, constant ones included.
-    spearman, rmse : ndarray of shape (n_folds,), float64
-        Rank correlation and root mean squared error (in the target's units) in each fold. The correlation is NaN
-        where predictions or measurements are constant.
-    feature_seconds : float
-        Time to compute these features, once, loading the weights included; the sum of the parts for joined features.
-    seconds : float
-        Time to fit and predict, summed over the folds.
-    """
-
+    split: str
+    seed: int
     features: str
-    model: str
-    n_columns: int
-    spearman: NDArray[np.float64]
-    rmse: NDArray[np.float64]
-    feature_seconds: float
-    seconds: float
-
-    def as_dict(self) -> dict[str, str | int | float]:
-        """Names, means and sample standard deviations over folds, and times."""
-        return {
-            "features": self.features,
-            "model": self.model,
-            "columns": self.n_columns,
-            "spearman_mean": float(np.mean(self.spearman)),
-            "spearman_sd": float(np.std(self.spearman, ddof=1)),
-            "rmse_mean": float(np.mean(self.rmse)),
-            "rmse_sd": float(np.std(self.rmse, ddof=1)),
-            "feature_seconds": self.feature_seconds,
-            "fit_predict_seconds": self.seconds,
-        }
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What `compare` found.
-
-    Attributes
-    ----------
-    rows : tuple of ComparisonRow
-        One for each set of features and regressor, in the order given, and last the mean predictor.
-    y : ndarray of shape (n_samples,), float64
-        The measured values.
-    fold : ndarray of shape (n_samples,), int
-        The fold in which each sample was predicted, from 0.
-    predictions : dict of (str, str) to ndarray of shape (n_samples,)
-        Out-of-fold predictions, by names of features and model.
-    """
-
-    rows: tuple[ComparisonRow, ...]
-    y: NDArray[np.float64]
-    fold: NDArray[np.intp]
-    predictions: Mapping[tuple[str, str], NDArray[np.float64]]
+    head: str
+    pipeline: Any
+    folds: Folds
 
     @property
-    def table(self) -> list[dict[str, str | int | float]]:
-        """The rows as plain dictionaries: ready for ``pandas.DataFrame``."""
-        return [row.as_dict() for row in self.rows]
-
-    def best(self) -> ComparisonRow:
-        """Row of the highest mean Spearman correlation, or of the lowest RMSE if no correlation is defined."""
-        ranked = [row for row in self.rows if not np.isnan(row.spearman).any()]
-        if not ranked:
-            return min(self.rows, key=lambda row: float(np.mean(row.rmse)))
-        return max(ranked, key=lambda row: float(np.mean(row.spearman)))
-
-    def to_text(self) -> str:
-        """The table for a terminal, mean ± standard deviation over folds."""
-        header = ("features", "model", "columns", "Spearman", "RMSE", "seconds")
-        cells = [header]
-        for row in self.table:
-            spearman, rmse = (
-                "-" if np.isnan(row[f"{score}_mean"]) else f"{row[f'{score}_mean']:.3f} ± {row[f'{score}_sd']:.3f}"
-                for score in ("spearman", "rmse")
-            )
-            seconds = f"{row['fit_predict_seconds']:.1f}"
-            cells.append((str(row["features"]), str(row["model"]), str(row["columns"]), spearman, rmse, seconds))
-        widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
-        aligned = "<<>>>>"  # names left, numbers right
-        lines = ["  ".join(f"{c:{a}{w}}" for c, a, w in zip(line, aligned, widths, strict=True)) for line in cells]
-        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
-
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write the table as CSV; an undefined correlation is written ``nan``.
-
-        Parameters
-        ----------
-        path : path-like
-            File to write; replaced if it exists.
-        """
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self.table[0]), lineterminator="\n")
-            writer.writeheader()
-            for row in self.table:
-                writer.writerow({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()})
-
-    def predictions_to_csv(self, path: str | os.PathLike[str], row_numbers: ArrayLike | None = None) -> None:
-        """Write fold, measured value and every out-of-fold prediction of each sample as CSV.
-
-        Parameters
-        ----------
-        path : path-like
-            File to write; replaced if it exists.
-        row_numbers : array-like of shape (n_samples,), int, default=None
-            Numbers that tell the samples apart, such as their rows in the original file; from 0 by default.
-        """
-        numbers = np.arange(len(self.y)) if row_numbers is None else np.asarray(row_numbers)
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["row", "fold", "measured", *(f"{f} | {m}" for f, m in self.predictions)])
-            for values in zip(numbers, self.fold, self.y, *self.predictions.values(), strict=True):
-                row, fold, *floats = values
-                writer.writerow([int(row), int(fold), *(f"{v:.6f}" for v in floats)])
+    def names(self) -> dict[str, str | int]:
+        return {"split": self.split, "features": self.features, "head": self.head, "seed": self.seed}
 
 
 def compare(
-    X: Iterable[str],
+    X: Any,
     y: ArrayLike,
-    features: Features,
-    regressors: Mapping[str, Any],
+    features: Mapping[str, Any],
+    heads: Mapping[str, Any] | Iterable[str] = ("ridge",),
     *,
-    cv: Any = 5,
+    splits: Mapping[str, Any] | None = None,
+    seeds: Sequence[int] = (0,),
     groups: ArrayLike | None = None,
-    random_state: int = 0,
+    reference: str | None = None,
+    scores: Iterable[str] = tuple(SCORES),
+    higher_is_better: bool = True,
     n_jobs: int | None = None,
     verbose: bool = False,
 ) -> Comparison:
-    """Cross-validate every set of features with every regressor, and the mean predictor, on the same folds.
+    """Cross-validate every set of features with every head, and the mean predictor, on the same folds.
 
-    Features come from stateless transformers, which learn nothing from the rows they see. They are
-    therefore computed once, before the cross-validation, with no leak from test to training rows. Anything that learns
-    (scaling, selection) belongs into the regressor's pipeline, which is fitted on the training rows of each fold.
+    Each pair is a scikit-learn Pipeline that `cross_validate` fits in each fold. Transformers that learn nothing, such
+    as `ESM2Embedder`, are computed once before: the features of a sequence depend on that sequence alone.
 
     Parameters
     ----------
-    X : iterable of str of length n_samples
-        Sequences: a list, an array, a Series or a one-column frame.
-    y : array-like of shape (n_samples,)
+    X : list, tuple, array, Series, or one-column DataFrame of str
+        n sequences.
+    y : array-like of shape (n,)
         Measured values, finite.
-    features : mapping of str to transformer or tuple of str
-        Stateless transformers of sequences by name. A tuple of names joins the columns of these features, as a
-        `FeatureUnion` would, without computing them again.
-    regressors : mapping of str to estimator
-        Regressors by name. They are cloned for each fold; give them a fixed `random_state`.
-    cv : int or cross-validation splitter, default=5
-        Number of folds, shuffled by `random_state`, or a splitter whose test sets hold every row once.
-    groups : array-like of shape (n_samples,), default=None
-        Rows of one group stay in one fold. If `cv` is a number, the rows of one sequence are a group by default, so
-        that replicate measurements never stand on both sides of a split.
-    random_state : int, default=0
-        Seed of the folds.
+    features : mapping of str to transformer
+        Transformers of sequences by name. `make_features` makes those of well-known names; a `FeatureUnion` puts
+        several side by side.
+    heads : mapping of str to regressor, or iterable of str, default=("ridge",)
+        Regressors by name, or names that `make_heads` knows.
+    splits : mapping of str to int or splitter, default=None
+        Splits by name. A number is so many folds of `DistinctSequenceKFold`. Test sets need not cover every row. None
+        is ``{"random": 5}``.
+    seeds : sequence of int, default=(0,)
+        Each seed makes other folds, where the splitter has a ``random_state``, and other draws of the heads. Splits
+        without a ``random_state`` are run with the first seed only.
+    groups : array-like of shape (n,), default=None
+        For splitters that look at groups, such as scikit-learn's `GroupKFold`.
+    reference : str or None, default=None
+        The wild type of a library, for the leakage report.
+    scores : iterable of str, default=all
+        Of ``"spearman"``, ``"pearson"``, ``"r2"``, ``"rmse"``, ``"mae"``, ``"ndcg"`` and ``"recall"``. The last two
+        look at the best tenth of the rows.
+    higher_is_better : bool, default=True
+        Whether high values of y are wanted. It decides which rows are the best for ``"ndcg"`` and ``"recall"``.
     n_jobs : int, default=None
-        Number of threads that fit folds; -1 is one per CPU. Each fit is held to one BLAS thread, so that the results do
-        not depend on this number. Estimators that run threads of their own should be told to use one.
+        Number of threads that fit pipelines; -1 is one for each CPU. Each fit is held to one BLAS thread, so that the
+        results do not depend on this number. Regressors that run threads of their own should be told to use one.
     verbose : bool, default=False
-        Show a progress bar of the fits on stderr. The transformers have bars of their own.
+        Show a progress bar of the fits on stderr.
 
     Returns
     -------
     comparison : Comparison
-        Scores, folds and out-of-fold predictions.
+        Scores, predictions, leakage and costs as pandas tables.
 
     Raises
     ------
+    InvalidSequenceError
+        If X is not a column of sequences.
     ValueError
-        If shapes or names do not fit together, `y` is not finite, a transformer needs fitting, or the test sets do
-        not hold every row exactly once.
+        If shapes or names do not fit together, or `y` is not finite.
+    MissingDependencyError
+        If pandas or rapidfuzz is not installed.
+
+    See Also
+    --------
+    make_features : Features by name.
+    make_heads : Regressors by name.
 
     Examples
     --------
-    >>> from sklearn.linear_model import Ridge
-    >>> from skesm.benchmark import AminoAcidComposition, compare
-    >>> X = ["A" * n + "C" * (9 - n) for n in range(10)]
-    >>> result = compare(X, range(10), {"composition": AminoAcidComposition()}, {"ridge": Ridge(1e-6)}, cv=2)
-    >>> [(row.features, row.model, float(row.spearman.mean().round(3))) for row in result.rows]
-    [('composition', 'ridge', 1.0), ('none', 'mean', nan)]
+    >>> from skesm import AminoAcidComposition
+    >>> from skesm.benchmark import compare
+    >>> X = ["A" * n + "C" * (19 - n) for n in range(20)]
+    >>> result = compare(X, range(20), {"composition": AminoAcidComposition()}, splits={"random": 2})
+    >>> result.summary()[["features", "head", "mean"]].round(2).to_dict("split")["data"]
+    [['composition', 'ridge', 1.0], ['none', 'mean', nan]]
     """
-    sequences = as_strings(X)
+    pandas = import_optional("pandas", "benchmark")
+    sequences = clean_sequences(X, max_length=None, unknown_residues="X")
     target = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
     if target.shape != (len(sequences),):
         raise ValueError(f"y has shape {target.shape}, but X has {len(sequences)} sequences")
-    _check_features(features)
-    folds = _split(sequences, target, cv, groups, random_state)
-    models = [(f, m, estimator) for f in features for m, estimator in regressors.items()]
-    models.append((NO_FEATURES, MEAN_MODEL, DummyRegressor()))
+    scores = _known_scores(scores)
+    if NO_FEATURES in features:
+        raise ValueError(f"features cannot be named {NO_FEATURES!r}: that is the mean predictor's row")
+    heads = dict(heads) if isinstance(heads, Mapping) else make_heads(heads)
+    folds = dict(_make_folds(sequences, target, splits or {"random": 5}, seeds, groups))
 
-    matrices, feature_seconds = _compute_features(sequences, features)
-    # A column that is constant over all rows is constant in every fold: it carries nothing, and costs time.
-    informative = {name: _without_constant_columns(matrix) for name, matrix in matrices.items()}
-    tasks = [(f, m, estimator, *fold) for f, m, estimator in models for fold in folds]
-    predictions = {(f, m): np.empty(len(sequences)) for f, m, _ in models}
-    seconds = dict.fromkeys(predictions, 0.0)
-    # threadpoolctl's limit holds for one process, so that the fits must be threads of this one.
-    with threadpool_limits(limits=1), tqdm(total=len(tasks), desc="fits", unit="fit", disable=not verbose) as progress:
-        results = Parallel(n_jobs=n_jobs, require="sharedmem", return_as="generator")(
-            delayed(_fit_predict)(estimator, informative[f], target, train, test)
-            for f, _, estimator, train, test in tasks
-        )
-        for (f, m, _, _, test), (predicted, elapsed) in zip(tasks, results, strict=True):
-            predictions[f, m][test] = predicted
-            seconds[f, m] += elapsed
-            progress.update()
-
-    fold_of = np.empty(len(sequences), dtype=np.intp)
-    for number, (_, test) in enumerate(folds):
-        fold_of[test] = number
-    rows = tuple(
-        ComparisonRow(
-            features=f,
-            model=m,
-            n_columns=matrices[f].shape[1],
-            spearman=np.array([_spearman(target[test], predicted[test]) for _, test in folds]),
-            rmse=np.array([np.sqrt(np.mean((target[test] - predicted[test]) ** 2)) for _, test in folds]),
-            feature_seconds=feature_seconds[f],
-            seconds=seconds[f, m],
-        )
-        for (f, m), predicted in predictions.items()
+    leakage, distances, warnings = _measure_leakage(sequences, folds, reference)
+    computed, feature_seconds = _compute(features, sequences)
+    cells = list(_make_cells(computed, heads, folds))
+    rows = np.empty(len(sequences), dtype=object)
+    rows[:] = sequences
+    scorers = make_scorers(scores, higher_is_better)
+    # threadpoolctl's limit holds for one process, so that the fits must be threads of this one
+    with (
+        threadpool_limits(limits=1),
+        tqdm(total=sum(len(c.folds) for c in cells), desc="fits", unit="fit", disable=not verbose) as bar,
+    ):
+        found = []
+        tasks = (delayed(_run)(cell, rows, target, scorers) for cell in cells)
+        for cell, result in zip(
+            cells, Parallel(n_jobs=n_jobs, require="sharedmem", return_as="generator")(tasks), strict=True
+        ):
+            found.append(result)
+            bar.update(len(cell.folds))
+    parts = [_tables(cell, result, target, scores, distances) for cell, result in zip(cells, found, strict=True)]
+    costs = [
+        {**cell.names, "columns": r["columns"], "fit": r["fit_time"].sum(), "predict": r["score_time"].sum()}
+        for cell, r in zip(cells, found, strict=True)
+    ]
+    return Comparison(
+        scores=pandas.DataFrame([row for part, _ in parts for row in part]),
+        predictions=pandas.concat([frame for _, frame in parts], ignore_index=True),
+        leakage=pandas.DataFrame(leakage),
+        costs=_sum_costs(pandas.DataFrame(costs), feature_seconds),
+        warnings=tuple(warnings),
+        higher_is_better=higher_is_better,
+        n_rows=len(sequences),
+        forward_passes=sum(map(count_passes, computed.values())),
     )
-    return Comparison(rows=rows, y=target, fold=fold_of, predictions=predictions)
 
 
-def _check_features(features: Features) -> None:
+def _known_scores(scores: Iterable[str]) -> list[str]:
+    names = list(scores)
+    unknown = [name for name in names if name not in SCORES]
+    if unknown or not names:
+        raise ValueError(f"scores must be one or several of {', '.join(SCORES)}, got {names}")
+    return list(dict.fromkeys([*names, "rmse"]))  # rmse is defined where correlations are not
+
+
+def _make_folds(
+    sequences: list[str], y: Any, splits: Mapping[str, Any], seeds: Sequence[int], groups: ArrayLike | None
+) -> Iterator[tuple[tuple[str, int], Folds]]:
+    if groups is not None and np.shape(groups) != (len(sequences),):
+        raise ValueError(f"groups has shape {np.shape(groups)}, but X has {len(sequences)} sequences")
+    for name, cv in splits.items():
+        for seed in seeds:
+            splitter = DistinctSequenceKFold(cv, random_state=seed) if isinstance(cv, int) else copy.copy(cv)
+            draws = hasattr(splitter, "random_state") and getattr(splitter, "shuffle", True)
+            if not draws and seed != seeds[0]:
+                continue
+            if draws:
+                splitter.random_state = seed
+            yield (name, seed), list(check_cv(splitter).split(sequences, y, groups))
+
+
+def _measure_leakage(
+    sequences: list[str], folds: Mapping[tuple[str, int], Folds], reference: str | None
+) -> tuple[list[dict[str, Any]], dict[tuple[str, int], list[NDArray[np.intp]]], list[str]]:
+    rows, distances, warnings = [], {}, []
+    for (split, seed), of_split in folds.items():
+        measured = measure_folds(sequences, of_split, reference)
+        distances[split, seed] = [distance for _, distance in measured]
+        rows += [{"split": split, "seed": seed, **asdict(report)} for report, _ in measured]
+        sentences = [sentence for report, _ in measured for sentence in report.warnings()]
+        if sentences:
+            more = f" (and {len(sentences) - 1} more)" if len(sentences) > 1 else ""
+            warnings.append(f"split {split}, seed {seed}, {sentences[0]}{more}")
+    return rows, distances, warnings
+
+
+def _compute(features: Mapping[str, Any], sequences: list[str]) -> tuple[dict[str, Any], dict[str, float]]:
+    computed, seconds = {}, {}
     for name, transformer in features.items():
-        if name == NO_FEATURES:
-            raise ValueError(f"features cannot be named {NO_FEATURES!r}: that is the mean predictor's row")
-        if isinstance(transformer, tuple):
-            unknown = [part for part in transformer if isinstance(features.get(part), tuple | None)]
-            if unknown or not transformer:
-                raise ValueError(f"features {name!r} must join names of computed features, got {transformer!r}")
-        elif get_tags(transformer).requires_fit:
-            raise ValueError(
-                f"features {name!r}: {type(transformer).__name__} learns from data; put it into the regressor's "
-                "pipeline, or name its stateless parts and join them with a tuple of names"
-            )
+        start = perf_counter()
+        computed[name] = compute_once(name, transformer, sequences)
+        seconds[name] = perf_counter() - start
+    return computed, seconds
 
 
-def _compute_features(sequences: list[str], features: Features) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
-    """Matrix and seconds of each set of features, and of no features; joined ones after their parts."""
-    matrices: dict[str, NDArray[Any]] = {NO_FEATURES: np.empty((len(sequences), 0))}
-    seconds = {NO_FEATURES: 0.0}
-    for name, transformer in features.items():
-        if not isinstance(transformer, tuple):
-            start = perf_counter()
-            matrix = check_array(transformer.transform(sequences), dtype=(np.float64, np.float32))
-            seconds[name] = perf_counter() - start
-            if len(matrix) != len(sequences):
-                raise ValueError(f"features {name!r}: {len(matrix)} rows for {len(sequences)} sequences")
-            matrices[name] = matrix
-    for name, parts in features.items():
-        if isinstance(parts, tuple):
-            matrices[name] = np.hstack([matrices[part] for part in parts])
-            seconds[name] = sum(seconds[part] for part in parts)
-    return matrices, seconds
+def _make_cells(
+    computed: Mapping[str, Any], heads: Mapping[str, Any], folds: Mapping[tuple[str, int], Folds]
+) -> Iterator[_Cell]:
+    nothing = FunctionTransformer(_one_column)
+    for (split, seed), of_split in folds.items():
+        pairs = [(f, h, computed[f], heads[h]) for f in computed for h in heads]
+        for f, h, transformer, head in [*pairs, (NO_FEATURES, MEAN_MODEL, nothing, DummyRegressor())]:
+            pipeline = Pipeline([("features", transformer), ("head", seeded(clone(head), seed))])
+            yield _Cell(split, seed, f, h, pipeline, of_split)
 
 
-def _split(sequences: list[str], y: NDArray[np.float64], cv: Any, groups: ArrayLike | None, random_state: int) -> Folds:
-    if groups is not None:
-        groups = np.asarray(groups)
-        if groups.shape != (len(sequences),):
-            raise ValueError(f"groups has shape {groups.shape}, but X has {len(sequences)} sequences")
-    if isinstance(cv, int):
-        if groups is None:
-            groups = np.unique([normalise(sequence) for sequence in sequences], return_inverse=True)[1]
-        n_groups = len(np.unique(groups))
-        if not 2 <= cv <= n_groups:
-            raise ValueError(f"cannot make {cv} folds of {n_groups} groups (by default, distinct sequences)")
-        cv = GroupKFold(n_splits=cv, shuffle=True, random_state=random_state)
-    folds = list(cv.split(sequences, y, groups))
-    if not np.array_equal(np.sort(np.concatenate([test for _, test in folds])), np.arange(len(sequences))):
-        raise ValueError("the test sets of cv must hold every row exactly once")
-    return folds
+def _one_column(X: Sequence[str]) -> NDArray[np.float64]:
+    return np.zeros((len(X), 1))
 
 
-def _without_constant_columns(matrix: NDArray[Any]) -> NDArray[Any]:
-    if matrix.shape[1] == 0:
-        return np.zeros((len(matrix), 1))  # estimators want a column, even one that does not look at it
-    varies = np.ptp(matrix, axis=0) > 0
-    varies[0] |= not varies.any()
-    return matrix[:, varies]
+def _run(cell: _Cell, X: Any, y: Any, scorers: Mapping[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = cross_validate(
+        cell.pipeline, X, y, cv=cell.folds, scoring=scorers, return_estimator=True, error_score="raise"
+    )
+    fitted = result.pop("estimator")
+    result["predicted"] = [
+        np.asarray(pipeline.predict(X[test]), dtype=np.float64).ravel()
+        for pipeline, (_, test) in zip(fitted, cell.folds, strict=True)
+    ]
+    result["columns"] = 0 if cell.features == NO_FEATURES else count_columns(fitted[0].named_steps["features"], X)
+    return result
 
 
-def _fit_predict(
-    estimator: Any, matrix: NDArray[Any], y: NDArray[np.float64], train: NDArray[np.intp], test: NDArray[np.intp]
-) -> tuple[NDArray[np.float64], float]:
-    start = perf_counter()
-    predicted = clone(estimator).fit(matrix[train], y[train]).predict(matrix[test])
-    return np.asarray(predicted, dtype=np.float64), perf_counter() - start
+def _tables(
+    cell: _Cell, result: Mapping[str, Any], y: Any, scores: list[str], distances: Mapping[tuple[str, int], list[Any]]
+) -> tuple[list[dict[str, Any]], Any]:
+    """Rows of the scores, and the predictions, of one cell."""
+    pandas = import_optional("pandas", "benchmark")
+    rows, frames = [], []
+    for fold, (train, test) in enumerate(cell.folds):
+        sizes = {**cell.names, "fold": fold, "n_train": len(train), "n_test": len(test)}
+        rows += [{**sizes, "score": score, "value": float(result[f"test_{score}"][fold])} for score in scores]
+        columns = {"row": test, "measured": y[test], "predicted": result["predicted"][fold]}
+        columns["distance"] = distances[cell.split, cell.seed][fold]
+        frames.append(pandas.DataFrame({**cell.names, "fold": fold, **columns}))
+    return rows, pandas.concat(frames)
 
 
-def _spearman(measured: NDArray[np.float64], predicted: NDArray[np.float64]) -> float:
-    if np.ptp(measured) == 0 or np.ptp(predicted) == 0:
-        return float("nan")  # ranks of equal values are undefined; SciPy would warn
-    return float(spearmanr(measured, predicted).statistic)
+def _sum_costs(costs: Any, feature_seconds: Mapping[str, float]) -> Any:
+    table = costs.groupby(["features", "head"], sort=False).agg(
+        columns=("columns", "max"), fit_seconds=("fit", "sum"), predict_seconds=("predict", "sum")
+    )
+    seconds = [feature_seconds.get(name, 0.0) for name in table.index.get_level_values("features")]
+    table.insert(1, "feature_seconds", seconds)
+    return table.reset_index()

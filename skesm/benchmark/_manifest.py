@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from skesm.benchmark._baselines import as_strings, normalise
+from skesm.sequences.clean import clean_sequences
 
 #: Packages whose version may change the numbers.
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "joblib", "xgboost", "torch")
@@ -45,8 +45,8 @@ def data_digest(X: Iterable[str], y: ArrayLike) -> str:
     True
     """
     digest = hashlib.sha256()
-    for sequence, value in zip(as_strings(X), np.asarray(y, dtype=np.float64), strict=True):
-        digest.update(f"{normalise(sequence)}\t{float(value)!r}\n".encode())
+    for sequence, value in zip(_clean(X), np.asarray(y, dtype=np.float64), strict=True):
+        digest.update(f"{sequence}\t{float(value)!r}\n".encode())
     return digest.hexdigest()
 
 
@@ -81,7 +81,7 @@ def make_manifest(
     """
     from skesm import __version__
 
-    sequences = [normalise(sequence) for sequence in as_strings(X)]
+    sequences = _clean(X)
     lengths = [len(sequence) for sequence in sequences]
     return {
         "versions": {"skesm": __version__, "python": platform.python_version(), **_versions()},
@@ -97,6 +97,10 @@ def make_manifest(
         "features": {name: _describe(value) for name, value in features.items()},
         "regressors": {name: _describe(value) for name, value in regressors.items()},
     }
+
+
+def _clean(X: Any) -> list[str]:
+    return clean_sequences(X, max_length=None)
 
 
 def _versions() -> dict[str, str]:

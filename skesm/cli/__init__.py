@@ -14,7 +14,7 @@ from typing import Any
 
 from skesm import __version__
 from skesm.cli.cache import add_cache
-from skesm.cli.demo import add_demo
+from skesm.cli.demo import add_benchmark, add_demo
 from skesm.cli.models import add_models
 from skesm.exceptions import SkesmError
 
@@ -82,4 +82,4 @@ def _add_serve(commands: Any) -> None:
     add_serve_parser(commands, lambda text: print(text, flush=True))
 
 
-_COMMANDS = (add_demo, add_models, add_cache, _add_serve)
+_COMMANDS = (add_demo, add_benchmark, add_models, add_cache, _add_serve)

@@ -108,7 +108,15 @@ def leakage(
     sequences = read_sequences(X)
     mutated = _mutated_if_aligned(sequences, reference)
     splits = check_cv(cv, y).split(sequences, y, groups)
-    return [_report(number, sequences, mutated, *fold) for number, fold in enumerate(splits)]
+    return [_report(number, sequences, mutated, *fold)[0] for number, fold in enumerate(splits)]
+
+
+def measure_folds(
+    sequences: list[str], folds: Iterable[tuple[Rows, Rows]], reference: str | None
+) -> list[tuple[LeakageReport, Rows]]:
+    """Report of each fold of clean sequences, and each test row's distance to the nearest training sequence."""
+    mutated = _mutated_if_aligned(sequences, reference)
+    return [_report(number, sequences, mutated, *fold) for number, fold in enumerate(folds)]
 
 
 def distance_to_training(X: Any, training: Any) -> NDArray[np.intp]:
@@ -161,9 +169,11 @@ def _mutated_if_aligned(sequences: list[str], reference: str | None) -> list[Row
         return None
 
 
-def _report(fold: int, sequences: list[str], mutated: list[Rows] | None, train: Rows, test: Rows) -> LeakageReport:
+def _report(
+    fold: int, sequences: list[str], mutated: list[Rows] | None, train: Rows, test: Rows
+) -> tuple[LeakageReport, Rows]:
     distances = _nearest([sequences[row] for row in test], [sequences[row] for row in train])
-    return LeakageReport(
+    report = LeakageReport(
         fold=fold,
         n_train=len(train),
         n_test=len(test),
@@ -172,6 +182,7 @@ def _report(fold: int, sequences: list[str], mutated: list[Rows] | None, train: 
         median_distance=float(np.median(distances)),
         seen_positions=_seen_positions(mutated, train, test) if mutated is not None else float("nan"),
     )
+    return report, distances
 
 
 def _seen_positions(mutated: list[Rows], train: Iterable[int], test: Iterable[int]) -> float:

@@ -1,0 +1,105 @@
+"""The data of a run, with the places of rows in their source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skesm._messages import first_and_more
+from skesm.benchmark._config import BUNDLED, RunConfig
+from skesm.datasets import load_gb1_stability
+from skesm.exceptions import InvalidSequenceError
+from skesm.io import read_table
+
+_GB1_GROUPS = "position"
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What is compared on. `places` tells a user where each row is in the source."""
+
+    title: str
+    target: str
+    sequences: list[str]
+    y: NDArray[np.float64]
+    groups: NDArray[Any] | None
+    row_numbers: NDArray[np.intp]
+    places: str
+    reference: str | None
+    dropped: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def aligned(self) -> bool:
+        """Whether there is a reference, and all sequences have its length."""
+        reference = self.reference
+        return reference is not None and all(len(s.strip()) == len(reference.strip()) for s in self.sequences)
+
+    def subset(self, n_rows: int, seed: int) -> RunData:
+        """Random rows, in their original order."""
+        if n_rows > len(self.sequences):
+            raise ValueError(f"--rows {n_rows}: the data have only {len(self.sequences)} rows")
+        chosen = np.sort(np.random.default_rng(seed).choice(len(self.sequences), size=n_rows, replace=False))
+        return replace(
+            self,
+            sequences=[self.sequences[i] for i in chosen],
+            y=self.y[chosen],
+            groups=None if self.groups is None else self.groups[chosen],
+            row_numbers=self.row_numbers[chosen],
+        )
+
+    def name_places(self, error: InvalidSequenceError) -> str:
+        """The error with the places in the source: rows are counted in the subset, after the header, from 0."""
+        places = first_and_more((self.row_numbers[row] for row in error.rows), ", ", last=" ")
+        return f"{error} ({self.places}: {places})" if places else str(error)
+
+
+def load_data(config: RunConfig) -> RunData:
+    """Read the data of a run."""
+    data = _load_gb1(config) if config.data == BUNDLED else _read_file(config)
+    return data if config.rows is None else data.subset(config.rows, config.seeds[0])
+
+
+def _load_gb1(config: RunConfig) -> RunData:
+    if config.group_column not in (None, _GB1_GROUPS):
+        raise ValueError(f"the bundled data have only the group column {_GB1_GROUPS!r}")
+    gb1 = load_gb1_stability()
+    return RunData(
+        title="GB1 stability (Nisthal et al. 2019)",
+        target="ΔΔG (kcal/mol)",
+        sequences=list(gb1.data),
+        y=gb1.target,
+        groups=gb1.positions if config.group_column else None,
+        row_numbers=np.arange(len(gb1.data)),
+        places="rows",
+        reference=gb1.wild_type,
+    )
+
+
+def _read_file(config: RunConfig) -> RunData:
+    from skesm import ESM2Embedder
+
+    table = read_table(
+        config.data,
+        config.sequence_column,
+        config.target_column,
+        group_column=config.group_column,
+        max_length=ESM2Embedder().max_length,
+        invalid="drop" if config.drop_invalid else "raise",
+    )
+    assert table.y is not None  # a target was asked for
+    return RunData(
+        title=Path(config.data).name,
+        target=config.target_column,
+        sequences=table.sequences,
+        y=table.y,
+        groups=None if table.groups is None else np.array(table.groups),
+        row_numbers=table.lines,
+        places=f"lines of {config.data}",
+        reference=config.reference,
+        dropped=table.dropped,
+    )

@@ -1,0 +1,188 @@
+"""Features by name, as the command line and a table of results call them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.pipeline import FeatureUnion
+from sklearn.preprocessing import FunctionTransformer
+
+from skesm import (
+    AminoAcidComposition,
+    ESM2Embedder,
+    ESM2LogitSummarizer,
+    ESM2VariantScorer,
+    OneHotSequence,
+    PositionEncoder,
+    SubstitutionEncoder,
+)
+from skesm.sequences.alphabet import count_residues
+from skesm.sequences.clean import clean_sequences
+
+if TYPE_CHECKING:
+    from skesm.backends import Backend
+
+#: One-hot columns only line up where sequences are variants of one another. Beyond a tenth of the longest sequence
+#: missing at the end, position n of two rows has too little in common for the baseline to be an honest one.
+MAX_LENGTH_SPREAD = 0.1
+
+#: Features that compare sequences with a reference of their length.
+OF_VARIANTS = ("mutated", "position", "position+substitution", "substitution", "blosum62", "zero-shot", "augmented")
+FEATURES = ("embeddings", "logits", "one-hot", "composition", "length", *OF_VARIANTS)
+
+
+def make_features(
+    names: Iterable[str],
+    X: Any,
+    *,
+    model: str = "skesm-mini",
+    reference: str | None = None,
+    backend: str | Backend = "local",
+    memory: str | os.PathLike[str] | None = None,
+    verbose: bool = False,
+) -> tuple[dict[str, Any], list[str]]:
+    """Transformers by name, ready for `compare`.
+
+    =========================  =======================================================================================
+    name                       columns
+    =========================  =======================================================================================
+    ``embeddings``             `ESM2Embedder`: the mean of the last layer
+    ``mutated``                `ESM2Embedder`: the mutated positions, of the sequence and of the reference
+    ``logits``                 `ESM2LogitSummarizer`: mean and sum
+    ``zero-shot``              `ESM2VariantScorer`: wild-type marginals, one column
+    ``one-hot``                `OneHotSequence`
+    ``augmented``              one-hot beside the zero-shot score (Hsu et al. 2022)
+    ``composition``            `AminoAcidComposition`
+    ``length``                 number of residues
+    ``position``               `PositionEncoder`
+    ``substitution``           `SubstitutionEncoder`: wild-type and new amino acids
+    ``position+substitution``  `SubstitutionEncoder`: position, wild-type and new amino acids
+    ``blosum62``               `SubstitutionEncoder`: BLOSUM62 and changes of hydropathy, volume and charge
+    =========================  =======================================================================================
+
+    Parameters
+    ----------
+    names : iterable of str
+        Names of the table above, or several joined by ``+``, whose columns stand side by side.
+    X : list, tuple, array, Series, or one-column DataFrame of str
+        All sequences of the comparison; only their lengths are looked at.
+    model : str, default="skesm-mini"
+        Registry name, Hub repository id or checkpoint folder.
+    reference : str or None, default=None
+        The wild type of a library of substitutions. Without it, features of variants are left out.
+    backend : str or Backend, default="local"
+        Where the model runs.
+    memory : path-like, default=None
+        Folder of the record store. With it, one forward pass for each sequence serves all features.
+    verbose : bool, default=False
+        Show progress on stderr.
+
+    Returns
+    -------
+    features : dict of str to transformer
+        Those with ``mutated`` come first: its passes store what the others need.
+    notes : list of str
+        What was padded or left out, and why; for the reader of the table.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown.
+
+    References
+    ----------
+    Hsu, Nisonoff, Fannjiang and Listgarten, Learning protein fitness models from evolutionary and assay-labeled data,
+    Nature Biotechnology 40, 1114-1122 (2022).
+
+    Examples
+    --------
+    >>> from skesm.benchmark import make_features
+    >>> features, notes = make_features(["one-hot", "length", "mutated"], ["ACDEFGHIKL", "ACDEFGHIK"])
+    >>> list(features)
+    ['one-hot', 'length']
+    >>> notes[0]
+    'one-hot: 1 of 2 sequences is padded at the end to 10 residues'
+    """
+    shared = {"backend": backend, "memory": memory, "verbose": verbose}
+    lengths = np.array([count_residues(s) for s in clean_sequences(X, max_length=None, unknown_residues="X")])
+    makers = _makers(model, reference, int(lengths.max()), shared)
+    left_out, notes = _left_out(lengths, reference)
+    features: dict[str, Any] = {}
+    names = list(names)
+    # mutated first: what the others need of the same pass can be stored by it, but not the other way round
+    for name in sorted(names, key=lambda name: "mutated" not in _parts_of(name)):
+        parts = _parts_of(name)
+        missing = [part for part in parts if part in left_out]
+        if missing:
+            notes.append(f"{name}: left out, because {left_out[missing[0]]}")
+        elif len(parts) == 1:
+            features[name] = makers[name]()
+        else:
+            features[name] = FeatureUnion([(part, makers[part]()) for part in parts])
+    wanted = {part for name in names for part in (name, *_parts_of(name))}
+    return features, [note for note in notes if note.partition(":")[0] in wanted]
+
+
+def _parts_of(name: str) -> list[str]:
+    """The names that a sum consists of; ``position+substitution`` is one."""
+    parts: list[str] = []
+    for piece in name.split("+"):
+        if parts and parts[-1] == "position" and piece == "substitution":
+            parts[-1] = "position+substitution"
+        else:
+            parts.append(piece)
+    unknown = [part for part in parts if part not in FEATURES]
+    if unknown:
+        raise ValueError(f"features {name!r}: {unknown[0]!r} is unknown; choose from {', '.join(FEATURES)}")
+    if len(set(parts)) < len(parts):
+        raise ValueError(f"features {name!r} name the same columns twice")
+    return parts
+
+
+def _makers(model: str, reference: str | None, longest: int, shared: dict[str, Any]) -> dict[str, Callable[[], Any]]:
+    def zero_shot() -> Any:
+        return ESM2VariantScorer(model, strategy="wt_marginal", reference=reference, **shared)
+
+    others = ("mean@-1", "logit_means")  # what other features need of the same pass
+    return {
+        "embeddings": lambda: ESM2Embedder(model, prefetch=others, **shared),
+        "mutated": lambda: ESM2Embedder(model, pooling="mutated", reference=reference, prefetch=others, **shared),
+        "logits": lambda: ESM2LogitSummarizer(model, prefetch=others, **shared),
+        "zero-shot": zero_shot,
+        "one-hot": lambda: OneHotSequence(longest),
+        "augmented": lambda: FeatureUnion([("one-hot", OneHotSequence(longest)), ("zero-shot", zero_shot())]),
+        "composition": AminoAcidComposition,
+        "length": lambda: FunctionTransformer(_lengths),
+        "position": lambda: PositionEncoder(reference),
+        "substitution": lambda: SubstitutionEncoder(reference, parts=("wild_type", "new")),
+        "position+substitution": lambda: SubstitutionEncoder(reference),
+        "blosum62": lambda: SubstitutionEncoder(reference, parts=("blosum62", "properties")),
+    }
+
+
+def _left_out(lengths: NDArray[np.intp], reference: str | None) -> tuple[dict[str, str], list[str]]:
+    """Features that these sequences cannot have, each with the reason; and notes on the others."""
+    left_out: dict[str, str] = {}
+    notes = []
+    longest = int(lengths.max())
+    shorter = int((lengths < longest).sum())
+    if lengths.min() < (1 - MAX_LENGTH_SPREAD) * longest:
+        reason = f"lengths run from {lengths.min()} to {longest} residues"
+        left_out |= dict.fromkeys(("one-hot", "augmented"), reason)
+    elif shorter:
+        are = "is" if shorter == 1 else "are"
+        notes.append(f"one-hot: {shorter} of {len(lengths)} sequences {are} padded at the end to {longest} residues")
+    if reference is None:
+        left_out |= dict.fromkeys(OF_VARIANTS, "no reference is given")
+    elif others := int((lengths != len(reference.strip())).sum()):
+        reason = f"{others} of {len(lengths)} sequences do not have the reference's length"
+        left_out |= dict.fromkeys(OF_VARIANTS, reason)
+    return left_out, notes
+
+
+def _lengths(X: Sequence[str]) -> NDArray[np.float64]:
+    return np.array([[count_residues(sequence)] for sequence in X], dtype=np.float64)

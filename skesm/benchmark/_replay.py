@@ -1,0 +1,123 @@
+"""A run repeated from its manifest, row by row."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skesm._optional import import_optional
+from skesm.benchmark._config import RunConfig
+from skesm.benchmark._run import MANIFEST, SCORES, Run, run_benchmark
+
+_KEYS = ["split", "features", "head", "seed", "fold", "score"]
+_NO_SETTINGS = "dropped_lines"  # found in the data, and not chosen
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a replay found.
+
+    Attributes
+    ----------
+    rows : DataFrame
+        One for each split, features, head and score: ``identical``, the number of folds that agree to the last bit,
+        ``folds``, and ``largest_difference``.
+    reasons : tuple of str
+        What differs between the two manifests; empty if nothing does.
+    run : Run
+        The new run.
+    """
+
+    rows: Any
+    reasons: tuple[str, ...]
+    run: Run
+
+    @property
+    def identical(self) -> bool:
+        """Whether every score agrees to the last bit."""
+        return bool((self.rows["identical"] == self.rows["folds"]).all())
+
+    def to_text(self) -> str:
+        """One line for each row of scores, then the reasons."""
+        lines = []
+        for row in self.rows.itertuples():
+            name = f"{row.split} | {row.features} | {row.head} | {row.score}"
+            if row.identical == row.folds:
+                lines.append(f"identical  {name}")
+            else:
+                lines.append(
+                    f"different  {name}: {row.folds - row.identical} of {row.folds} folds, "
+                    f"by at most {row.largest_difference:.2g}"
+                )
+        if self.reasons:
+            lines += ["", "What differs between the two runs:", *(f"  {reason}" for reason in self.reasons)]
+        elif not self.identical:
+            lines += ["", "The manifests agree: the difference comes from the machine's kernels or the code itself."]
+        return "\n".join(lines)
+
+
+def replay(manifest: str | os.PathLike[str], **options: Any) -> Replay:
+    """Repeat a run, and compare its scores with those that stand beside its manifest.
+
+    Parameters
+    ----------
+    manifest : path-like
+        ``manifest.json`` of a run's folder, with ``scores.csv`` beside it.
+    **options : object
+        `memory`, `n_jobs` and `verbose`, as for `run_benchmark`.
+
+    Returns
+    -------
+    replay : Replay
+
+    Raises
+    ------
+    ValueError
+        If the file is no manifest of a run.
+    """
+    pandas = import_optional("pandas", "benchmark")
+    path = Path(manifest)
+    path = path / MANIFEST if path.is_dir() else path
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        settings = {k: v for k, v in before["parameters"].items() if k != _NO_SETTINGS}
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not the manifest of a run") from error
+    expected = pandas.read_csv(path.with_name(SCORES), float_precision="round_trip")
+    run = run_benchmark(RunConfig.from_mapping(settings, os.fspath(path)), **options)
+    return Replay(_compare(expected, run.comparison.scores), tuple(_differences(before, run.manifest)), run)
+
+
+def _compare(expected: Any, found: Any) -> Any:
+    both = expected[[*_KEYS, "value"]].merge(found[[*_KEYS, "value"]], on=_KEYS, how="outer", suffixes=("", "_new"))
+    old, new = both["value"].to_numpy(), both["value_new"].to_numpy()
+    both["identical"] = (old == new) | (np.isnan(old) & np.isnan(new))
+    both["difference"] = np.where(both["identical"], 0.0, np.abs(old - new))
+    groups = both.groupby(["split", "features", "head", "score"], sort=False)
+    return groups.agg(
+        identical=("identical", "sum"), folds=("identical", "size"), largest_difference=("difference", "max")
+    ).reset_index()
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    for part in ("versions", "platform", "data", "model", "parameters", "features", "regressors"):
+        old, new = before.get(part), after[part]
+        if old == new:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            for key in sorted({*old, *new}):
+                if old.get(key) != new.get(key):
+                    yield f"{part}, {key}: {_short(old.get(key))} then, {_short(new.get(key))} now"
+        else:
+            yield f"{part}: {_short(old)} then, {_short(new)} now"
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
