@@ -1,7 +1,8 @@
 """Runs the code of a page of the documentation, block by block, as a reader would.
 
-Run as ``python docs_runner.py``. Each line of its standard input is a page in JSON: the folder to run in, and the blocks.
-It answers one line for each page: what each block printed, and the error at which the page stopped, if any. A page runs in
+Run as ``python docs_runner.py``. Each line of its standard input is a page in JSON: the folder to run in, and the
+blocks.
+It answers one line for each page: what each block printed, and the error at which the page stopped. A page runs in
 a process of its own, which has nothing but what this script has imported: that saves a second of imports for each page.
 """
 

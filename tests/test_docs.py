@@ -2,7 +2,7 @@
 
 A page runs from top to bottom, in a new folder and a process of its own. The rules for pages:
 
-- A fence of ``python``, ``sh`` or ``console`` runs. In ``console`` the lines after ``$`` and ``>`` are the commands, and
+- A fence of ``python``, ``sh`` or ``console`` runs. In ``console`` the lines after ``$`` and ``>`` are commands, and
   the other lines are what they print.
 - A fence of ``text`` right after such a block is what it prints; ``...`` stands for anything.
 - A word after the language says why a block does not run here: see `REASONS`. The text around it must say so too.
