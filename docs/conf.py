@@ -1,21 +1,99 @@
-"""Sphinx configuration."""
+"""Sphinx configuration: pages in MyST, a page for each public name, and a gallery that runs."""
+
+import re
+import sys
+import warnings
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import reference
+from sphinx.application import Sphinx
 
 import skesm
+from skesm.exceptions import DemoModelWarning
+
+warnings.filterwarnings("ignore", category=DemoModelWarning)  # the pages say it in words
 
 project = "skesm"
 author = "The skesm developers"
 copyright = "2026, the skesm developers"
 version = release = skesm.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc"]
-exclude_patterns = ["_build"]
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "auto_examples/*.ipynb", "auto_examples/**/*.ipynb"]
+templates_path = ["_templates"]
+default_role = "py:obj"
+
+myst_enable_extensions = ["attrs_inline", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
+
+autodoc_typehints = "none"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "inherited-members": False}
 autosummary_generate = True
+autosummary_context = {"members": reference.members()}
 numpydoc_show_class_members = False
-html_theme = "furo"
+numpydoc_xref_param_type = True
+numpydoc_xref_ignore = "all"
+numpydoc_xref_aliases = {
+    "RunInfo": "skesm.backends.RunInfo",
+    "TransformPlan": "skesm.backends.TransformPlan",
+    "Backend": "skesm.backends.Backend",
+}
+
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:obj", r"[a-z_]\w*(=.*)?"),  # parameters and attributes stand in single backticks too
+    ("py:.*", r"(numpy|np|pandas|polars|sklearn|scipy|joblib|torch|huggingface_hub|concurrent|collections)\..*"),
+]
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": r"/plot_",
+    "ignore_pattern": r"(biolm_notebook|variant_features|train)",
+    "within_subsection_order": "FileNameSortKey",
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "show_signature": False,
+    "plot_gallery": "True",
+    "abort_on_example_error": True,
+}
+
+html_theme = "pydata_sphinx_theme"
 html_title = f"skesm {release}"
-nitpicky = False
-suppress_warnings = ["myst.xref_missing"]
+html_static_path = ["_static"]
+html_css_files = ["skesm.css"]
+html_theme_options = {
+    "logo": {"text": "skesm"},
+    "navbar_align": "left",
+    "header_links_before_dropdown": 6,
+    "show_prev_next": True,
+    "secondary_sidebar_items": ["page-toc", "sg_download_links"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+html_sidebars = {"index": [], "getting-started": [], "changelog": []}
+html_show_sourcelink = False
+
+
+def without_foreign_references(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Keep the text of references that only scikit-learn's own site can follow."""
+    lines[:] = [re.sub(r":(?:ref|term|class|meth|func):`~?\.?([^`<]+?)(?: *<[^`]*>)?`", r"\1", line) for line in lines]
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("config-inited", lambda app, config: reference.write_pages(Path(app.srcdir)))
+    app.connect("autodoc-process-docstring", without_foreign_references)
+    app.connect("missing-reference", reference.resolve)

@@ -87,8 +87,8 @@ def test_the_options_that_the_docs_name_exist(page: str) -> None:
 
 def test_the_example_for_ray_builds_an_application(tiny_checkpoint: Path) -> None:
     """Up to the lines that need Ray."""
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "several-gpus.md").read_text(), re.DOTALL)
-    code = code.replace("from ray import serve\n", "").partition("ESM2 = ")[0]
+    (code,) = re.findall(r"```python[^\n]*\n(.*?)```", (ROOT / "docs" / "several-gpus.md").read_text(), re.DOTALL)
+    code = code.replace("from ray import serve\n", "").partition("replicas = ")[0]
     code = code.replace('"esm2-650m"', repr(f"tiny={tiny_checkpoint}")).replace('device="cuda"', 'device="cpu"')
     names: dict[str, Any] = {}
     exec(code, names)

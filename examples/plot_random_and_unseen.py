@@ -1,0 +1,46 @@
+"""
+Random folds flatter
+====================
+
+Split the same data in two ways. Random folds ask for new amino acids at positions that were measured. Folds by
+position ask for positions that were never measured, and that is harder.
+"""
+
+# %%
+# ``GroupKFold`` keeps all mutants of a position on one side.
+
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy.stats import spearmanr
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import make_scorer
+from sklearn.model_selection import GroupKFold, KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skesm import ESM2Embedder
+from skesm.datasets import load_gb1_stability
+
+gb1 = load_gb1_stability()
+rank = make_scorer(lambda y, predicted: spearmanr(y, predicted).statistic)
+splits = {"random": KFold(5, shuffle=True, random_state=0), "unseen positions": GroupKFold(5)}
+scores = {}
+for pooling in ("mean", "mutated"):
+    embedder = ESM2Embedder("skesm-mini", pooling=pooling, reference=gb1.wild_type, memory="cache")
+    model = make_pipeline(embedder, StandardScaler(), RidgeCV(alphas=[1, 10, 100, 1000, 10000]))
+    for name, folds in splits.items():
+        scores[pooling, name] = cross_val_score(
+            model, gb1.data, gb1.target, groups=gb1.positions, cv=folds, scoring=rank
+        )
+
+# %%
+# The dots are the folds. Folds by position differ widely, so look at the dots and not only at the bar.
+
+figure, axes = plt.subplots(figsize=(5.5, 4), layout="constrained")
+for place, ((_, split), values) in enumerate(scores.items()):
+    colour = "C0" if split == "random" else "C1"
+    axes.bar(place, values.mean(), color=colour, alpha=0.5)
+    axes.scatter(np.full(len(values), place), values, color=colour, s=15)
+axes.set_xticks(range(len(scores)), [f"{pooling}\n{split}" for pooling, split in scores])
+axes.set_ylabel("Spearman's correlation")
+plt.show()

@@ -1,0 +1,34 @@
+"""
+What the model says of each residue
+===================================
+
+Take the logits of a protein, turn them into probabilities, and see at which positions the model expects the wild type.
+"""
+
+# %%
+# ``compute_outputs`` gives arrays for each sequence. The 20 columns of the logits are the amino acids.
+
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy.special import softmax
+
+from skesm import compute_outputs
+from skesm.datasets import load_gb1_stability
+
+gb1 = load_gb1_stability()
+(record,) = compute_outputs([gb1.wild_type], "logits", "skesm-mini", memory="cache")
+probabilities = softmax(record["logits"], axis=1)
+entropy = -(probabilities * np.log(probabilities)).sum(axis=1)
+
+# %%
+# The mean ΔΔG of a position says how much it matters for stability. A model that knows the family has a low
+# entropy where mutations hurt. The demo model shows little of this.
+
+numbers = np.arange(2, 2 + len(gb1.wild_type))
+measured = [gb1.target[gb1.positions == number].mean() for number in numbers]
+figure, rows = plt.subplots(2, figsize=(8, 5), sharex=True, layout="constrained")
+rows[0].bar(numbers, entropy, color="C0")
+rows[0].set(ylabel="entropy (nats)", title="what the model says", ylim=(entropy.min() - 0.1, None))
+rows[1].bar(numbers, measured, color="C1")
+rows[1].set(ylabel="mean ΔΔG (kcal/mol)", title="what was measured", xlabel="position")
+plt.show()
