@@ -261,7 +261,7 @@ class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc] 
         recipe = self._complete(self._recipe(spec), spec, sequences)
         plans = [
             estimate(request, model=model, memory=self.memory, windows=windows)
-            for request in recipe.requests(sequences, self._prefetched(spec))
+            for request in recipe.requests(sequences, self._prefetched(spec), stored=self.memory is not None)
         ]
         return add_plans(len(sequences), plans, windowed=count_long(sequences, windows))
 
