@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from skesm.esm2.centring import CALIBRATION_SEQUENCE
-from skesm.esm2.checkpoint import locate
+from skesm.esm2.checkpoints.checkpoint import locate
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.torch_engine import TorchEngine
 from skesm.esm2.weights.files import WeightsFiles

@@ -19,7 +19,7 @@ from scipy.special import erf
 from skesm import ESM2Embedder
 from skesm.backends import LocalBackend
 from skesm.esm2.batching import plan_packs
-from skesm.esm2.checkpoint import locate
+from skesm.esm2.checkpoints.checkpoint import locate
 from skesm.esm2.numpy_engine import SHARED_LIMIT, SHARED_ROWS, SIZE_TRIALS, SPLIT_WIDTH, NumpyEngine
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.weights.files import WeightsFiles

@@ -12,7 +12,7 @@ import threadpoolctl
 import torch
 
 from skesm.backends import LocalBackend
-from skesm.esm2.checkpoint import locate
+from skesm.esm2.checkpoints.checkpoint import locate
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.torch_attention import AttentionOnDevice, attend_by_runs
 from skesm.esm2.torch_engine import TorchEngine, resolve_device

@@ -23,7 +23,7 @@ from skesm.backends.biolm.sockets import Sockets
 from skesm.backends.biolm.throttle import Pace, Timing
 from skesm.backends.biolm.transport import Connection, check_base_url
 from skesm.backends.biolm.worker import Request
-from skesm.esm2.names import explain_other_family, suggest_name
+from skesm.esm2.checkpoints.names import explain_other_family, suggest_name
 from skesm.esm2.spec import ModelSpec, find_registered
 from skesm.exceptions import (
     AuthenticationError,

@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skesm.esm2 import fair_esm
-from skesm.esm2.digests import RECORD, write_record
-from skesm.esm2.pickled import import_safe_torch, read_pickled
-from skesm.esm2.sources import Pickles, adapter_advice, find_pickles
+from skesm.esm2.conversion import fair_esm
+from skesm.esm2.conversion.pickled import import_safe_torch, read_pickled
+from skesm.esm2.conversion.sources import Pickles, adapter_advice, find_pickles
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.weights.config import read_spec, spec_from_config
+from skesm.esm2.weights.digests import RECORD, write_record
 from skesm.esm2.weights.files import WeightsFiles
 from skesm.esm2.weights.parameters import read_parameters
-from skesm.esm2.weights_writer import can_write, write_tensors
+from skesm.esm2.weights.writer import can_write, write_tensors
 from skesm.exceptions import CheckpointError
 
 _CONFIG = "config.json"
