@@ -159,7 +159,7 @@ def _demo(args: argparse.Namespace) -> None:
     others = sum(len(sequence.strip()) != len(reference.strip()) for sequence in data.sequences) if reference else 0
     if others:
         notes.append(
-            f"mutated: left out, since {others} of {len(data.sequences)} sequences have not the reference's length"
+            f"mutated: left out, since {others} of {len(data.sequences)} sequences do not have the reference's length"
         )
         reference = None
     protein_features = esm2_features(

@@ -116,7 +116,7 @@ class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         if self.long_sequences != "window":
             return None
         if self.max_length is None:
-            raise ValueError("long_sequences='window' needs a max_length, the residues of a window")
+            raise ValueError("long_sequences='window' needs a max_length: the number of residues in a window")
         overlap = self.max_length // 4 if self.window_overlap is None else self.window_overlap
         if overlap >= self.max_length:
             raise ValueError(f"window_overlap={overlap} must be less than max_length={self.max_length}")

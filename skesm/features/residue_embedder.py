@@ -19,7 +19,7 @@ from skesm.outputs.spec import OutputSpec, Record, parse_outputs
 from skesm.outputs.types import FloatArray
 from skesm.sequences.variants import most_common_length, refuse_other_lengths
 
-_REMEDY = "remove these rows, or use ESM2Embedder, whose features do not depend on the length"
+_REMEDY = "Remove these rows, or use ESM2Embedder, which takes sequences of any length"
 
 
 class ESM2ResidueEmbedder(_ESM2Transformer):
@@ -134,7 +134,9 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
         outputs = [output for name in as_tuple(self.outputs) for output in sorted(parse_outputs([name], spec.n_layers))]
         if not outputs or not all(output.kind in RESIDUE_KINDS for output in outputs):
             known = ", ".join(RESIDUE_KINDS)
-            raise ValueError(f"outputs must be one or several of {known}, which residues have, got {self.outputs!r}")
+            raise ValueError(
+                f"outputs must be one or several of {known}, which residues have, got {self.outputs!r}"
+            )
         refuse_repeats("outputs", self.outputs, outputs)
         return outputs
 
@@ -164,11 +166,11 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
     def _check_positions(self, length: int) -> None:
         beyond = [position for position in self._given_positions() or () if position > length]
         if beyond:
-            raise ValueError(f"positions: {beyond[0]} is beyond the end, the sequences have {length} residues")
+            raise ValueError(f"positions: {beyond[0]} is beyond the end: the sequences have {length} residues")
 
     def _learn(self, sequences: Sequence[str]) -> None:
         length = most_common_length(sequences)
-        refuse_other_lengths(sequences, length, f"the most common length, {length} residues; {_REMEDY}")
+        refuse_other_lengths(sequences, length, f"the most common length, {length} residues. {_REMEDY}")
         self._check_positions(length)
         self.length_ = length
 
@@ -189,9 +191,7 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
         return Recipe(columns, outputs, row)
 
     def _complete(self, recipe: Recipe, spec: ModelSpec, sequences: Sequence[str]) -> Recipe:
-        refuse_other_lengths(
-            sequences, self.length_, f"the {self.length_} residues of those that were fitted; {_REMEDY}"
-        )
+        refuse_other_lengths(sequences, self.length_, f"the {self.length_} residues of the fitted sequences. {_REMEDY}")
         self._check_positions(self.length_)
         return recipe
 
