@@ -1,15 +1,15 @@
-"""Parts of messages."""
+"""Parts of messages that several modules share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-#: Rows, lines and causes that a message names.
+#: The number of rows, lines or causes that a message names.
 MOST_SHOWN = 5
 
 
-def first_and_more(items: Iterable[object], separator: str, *, last: str | None = None) -> str:
-    """The first items, and how many more there are.
+def first_and_more(items: Iterable[object], separator: str, *, last: str | None = None, most: int = MOST_SHOWN) -> str:
+    """Join the first items, and say how many more there are.
 
     Parameters
     ----------
@@ -18,6 +18,8 @@ def first_and_more(items: Iterable[object], separator: str, *, last: str | None 
         Stands between items.
     last : str, optional
         Stands before the number of further items, if it differs from the separator.
+    most : int
+        The number of items that are shown.
 
     Examples
     --------
@@ -27,7 +29,7 @@ def first_and_more(items: Iterable[object], separator: str, *, last: str | None 
     '3, 5'
     """
     texts = [str(item) for item in items]
-    shown = separator.join(texts[:MOST_SHOWN])
-    if len(texts) <= MOST_SHOWN:
+    shown = separator.join(texts[:most])
+    if len(texts) <= most:
         return shown
-    return f"{shown}{separator if last is None else last}and {len(texts) - MOST_SHOWN} more"
+    return f"{shown}{separator if last is None else last}and {len(texts) - most} more"

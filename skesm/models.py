@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from skesm.backends import LocalBackend
-from skesm.esm2.checkpoint import Checkpoint, locate
-from skesm.esm2.convert import Conversion, convert
-from skesm.esm2.digests import RECORD, differs, read_record, told_by_hub, write_record
-from skesm.esm2.hub import CONFIG, Repository
+from skesm.esm2.checkpoints.checkpoint import Checkpoint, locate
+from skesm.esm2.checkpoints.hub import CONFIG, Repository
+from skesm.esm2.conversion.convert import Conversion, convert
+from skesm.esm2.weights.digests import RECORD, differs, read_record, told_by_hub, write_record
 from skesm.exceptions import CheckpointError
 from skesm.outputs.spec import OutputSpec
 

@@ -32,7 +32,7 @@ FLOORS = (
 FORBIDDEN = [
     # local knows nothing of remote, and remote nothing of weights
     ("skesm.backends.local", r"skesm\.(backends\.biolm|protocol)"),
-    (r"skesm.(backends.biolm|protocol).*", r"skesm\.(backends\.local|esm2\.(?!spec|names))"),
+    (r"skesm.(backends.biolm|protocol).*", r"skesm\.(backends\.local|esm2\.(?!spec|checkpoints\.names))"),
     # only those who asked for torch import its engine, and neither engine knows the other
     (r"skesm\.esm2\.numpy_engine\..*", r"skesm\.esm2\.torch_engine"),
     (r"skesm\.esm2\.torch_engine\..*", r"skesm\.esm2\.numpy_engine"),
@@ -62,7 +62,7 @@ COMES_WITH = {"urllib3": "requests"}
 #: Not imported by `import skesm`, nor by a transform on this machine. (sklearn brings pandas in by itself.)
 HEAVY = ("torch", "requests", "xgboost", "huggingface_hub", "matplotlib", "transformers", "starlette", "uvicorn")
 #: The only module that may read torch's pickles.
-READS_PICKLES = "skesm.esm2.pickled"
+READS_PICKLES = "skesm.esm2.conversion.pickled"
 LATER_PARTS = (
     "skesm.server",
     "skesm.backends.biolm",
@@ -340,7 +340,7 @@ def test_no_pickle_is_loaded(path: Path) -> None:
 
 def test_torch_loads_weights_only_and_only_if_it_is_new_enough() -> None:
     """Before 2.6, ``weights_only=True`` could be led to run code (CVE-2025-32434)."""
-    from skesm.esm2 import pickled
+    from skesm.esm2.conversion import pickled
 
     assert pickled.SAFE_SINCE == (2, 6)
     (path,) = (path for path in MODULES if name_of(path) == READS_PICKLES)

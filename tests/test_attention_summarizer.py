@@ -95,7 +95,7 @@ def test_several_settings_are_single_ones_side_by_side(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"layers": 0}, "layer 0 is the embedding, which has no attention; layers are 1 to 2"),
+        ({"layers": 0}, "layer 0 is the embedding, which has no attention. Layers are 1 to 2"),
         ({"layers": [1, -3]}, "layer 0 is the embedding, which has no attention"),
         ({"layers": 3}, "layer 3 does not exist"),
         ({"layers": []}, "layers must be one or several whole numbers"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from skesm.esm2.checkpoint import locate
+from skesm.esm2.checkpoints.checkpoint import locate
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.torch_engine import TorchEngine
 from skesm.esm2.torch_engine.centring import CALIBRATION_SEQUENCE

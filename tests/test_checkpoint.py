@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from skesm.backends import BioLMBackend, LocalBackend
-from skesm.esm2.checkpoint import CONFIG, INDEX, SINGLE, find_spec, locate
+from skesm.esm2.checkpoints.checkpoint import CONFIG, INDEX, SINGLE, find_spec, locate
 from skesm.esm2.tokenizer import VOCABULARY
 from skesm.esm2.torch_engine import TorchEngine
 from skesm.esm2.weights.files import WeightsFiles

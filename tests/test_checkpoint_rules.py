@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from skesm.backends import LocalBackend
-from skesm.esm2.checkpoint import CONFIG, INDEX, SINGLE, find_spec, locate
+from skesm.esm2.checkpoints.checkpoint import CONFIG, INDEX, SINGLE, find_spec, locate
 from skesm.esm2.tokenizer import VOCABULARY
 from skesm.exceptions import CheckpointError, UntrainedHeadWarning
 from skesm.outputs.spec import OutputSpec

@@ -127,7 +127,9 @@ class TestDemo:
         assert sum(line.startswith("mutated ") for line in capsys.readouterr().out.splitlines()) == 2
         data.write_text("\n".join(["seq,label", *rows, "MKTAYIAKQ,1"]) + "\n")
         assert main([*arguments, "--data", str(data), "--reference", wild_type]) == 0
-        assert "mutated: left out, since 1 of 31 sequences have not the reference's length" in capsys.readouterr().out
+        assert (
+            "mutated: left out, since 1 of 31 sequences do not have the reference's length" in capsys.readouterr().out
+        )
 
     @pytest.mark.parametrize("form", ["semicolons", "UTF-16 text of tabs, gzip", "spreadsheet", "FASTA"])
     def test_files_as_people_have_them(

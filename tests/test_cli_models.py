@@ -104,7 +104,7 @@ def test_digests_that_the_hub_does_not_tell_are_recorded(
 def test_what_was_fetched_by_others_has_no_record(hub: Any, run: Run, hub_environment, tiny_checkpoint: Path) -> None:
     hub.digests = False
     hub.publish("lab/model", tiny_checkpoint, "main")
-    code = "from skesm.esm2.checkpoint import locate; locate('lab/model')"
+    code = "from skesm.esm2.checkpoints.checkpoint import locate; locate('lab/model')"
     subprocess.run([sys.executable, "-c", code], env=hub_environment, check=True)
     verified = run("verify", "lab/model")
     assert verified.returncode == 0

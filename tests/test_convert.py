@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from transformers import EsmForMaskedLM, EsmForSequenceClassification, EsmModel
 
 from skesm.backends import LocalBackend
-from skesm.esm2.checkpoint import find_spec, locate
+from skesm.esm2.checkpoints.checkpoint import find_spec, locate
 from skesm.esm2.tokenizer import tokenize
 from skesm.exceptions import CheckpointError, CheckpointNotFoundError
 from skesm.models import convert, verify

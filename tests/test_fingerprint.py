@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from skesm import ESM2Embedder
 from skesm.backends import LocalBackend
 from skesm.cache import RecordStore, remember_model, resolve_location
-from skesm.esm2.checkpoint import CONFIG, SINGLE
+from skesm.esm2.checkpoints.checkpoint import CONFIG, SINGLE
 from skesm.exceptions import CheckpointNotFoundError
 from skesm.outputs.spec import Namespace, OutputSpec
 

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from skesm import ESM2Embedder
-from skesm.esm2.checkpoint import locate
-from skesm.esm2.hub import CONFIG, SINGLE
+from skesm.esm2.checkpoints.checkpoint import locate
+from skesm.esm2.checkpoints.hub import CONFIG, SINGLE
 from skesm.models import convert
 
 SCRIPT = """
 import json, sys
-from skesm.esm2.checkpoint import find_spec, locate
+from skesm.esm2.checkpoints.checkpoint import find_spec, locate
 from skesm.exceptions import SkesmError
 answers = []
 for model in sys.argv[1:]:

@@ -59,13 +59,13 @@ def test_standard_input(compress: type[bytes]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("SECRET\n", "line 1: text before the first header; a FASTA record begins with '>'"),
+        ("SECRET\n", "line 1: text before the first header. A FASTA record begins with '>'"),
         ("; comment\n>a\nSECRET\n", "line 1: text before the first header"),
         (">\nSECRET\n", "line 1: a header without a name"),
         (">a\nSECRET\n>  \nSECRET\n", "line 3: a header without a name"),
         ("", "holds no FASTA records"),
         ("\n \n", "holds no FASTA records"),
-        (">a\nSECRET\n>b\n>c\nSECRET\n", "line 3: no sequence follows the header; remove the record"),
+        (">a\nSECRET\n>b\n>c\nSECRET\n", "line 3: no sequence follows the header. Remove the record"),
         (">a\nSECRET\n>b\n*\n", "line 3: no sequence follows the header"),
         (">a\nSECRET\nSEC RET\n", "line 3, position 4: white space inside the sequence"),
         (">a\nSECRET\nSEC-ET\n", "line 3, position 4: '-' is a gap"),

@@ -143,20 +143,20 @@ def test_decimal_commas_are_not_guessed(tmp_path: Path) -> None:
         ("seq,y\n" + "SECRET,x\n" * 12, "and 7 more: lines 7, 8, 9, 10, 11 and 2 more"),
         ("seq,y\nSECRET\nSECRET,1\n", "line 2 has more or fewer columns than the header, which has 2"),
         ("seq,y\nSECRET,1,2\nSECRET,1,2\n", "lines 2, 3 have more or fewer columns than the header, which has 2"),
-        ("sequence,y\nSECRET,1\n", "no column 'seq'; its columns are 'sequence', 'y'"),
-        ("sequence;y\nSECRET;1\n", "no column 'seq'; its columns are 'sequence', 'y'"),
+        ("sequence,y\nSECRET,1\n", "no column 'seq'. Its columns are 'sequence', 'y'"),
+        ("sequence;y\nSECRET;1\n", "no column 'seq'. Its columns are 'sequence', 'y'"),
         ("seq,seq,y\nA,SECRET,1\n", "several columns 'seq'"),
         ("seq,y\n", "holds no rows"),
-        ("", "no column 'seq'; its columns are none"),
+        ("", "no column 'seq'. Its columns are none"),
         ('seq,y\n"SECRET,1\n', "is not a table of text"),
         ("seq,y\nSECRET,1\nSECRET1,2\n", "line 3, position 7: '1' is not an amino acid"),
         ("seq,y\nSECRET,1\nNA,2\nnan,2\n", "2 of 3 rows cannot be used:\n  line 3: the text of a missing value"),
-        ("seq,y\nSECRET,1\n,2\n", "line 3: empty; remove the row"),
-        ("seq,y\nSECRET,1\n" + "S" * 60 + ",2\n", "line 3: 60 residues, more than max_length=50; raise max_length"),
+        ("seq,y\nSECRET,1\n,2\n", "line 3: empty. Remove the row"),
+        ("seq,y\nSECRET,1\n" + "S" * 60 + ",2\n", "line 3: 60 residues, more than max_length=50. Raise max_length"),
         (">a y=1\nSECRET\n>b\nSECRET\n", "line 3: column 'y' is empty"),
         (">a y=1\nSECRET\n>b y=2\nSECRET\nSEC-ET\n", "line 3, line 5 of the file, position 4: '-' is a gap"),
         (">a y=1\nSECRET\n>b y=2\n", "line 3: no sequence follows the header"),
-        (">a\nSECRET\n>b\nSECRET\n", "FASTA file whose headers have no field 'y'; write it as '>name y=1.5'"),
+        (">a\nSECRET\n>b\nSECRET\n", "FASTA file whose headers have no field 'y'. Write it as '>name y=1.5'"),
     ],
 )
 def test_errors_name_lines_and_no_sequence(tmp_path: Path, text: str, message: str) -> None:
@@ -169,12 +169,12 @@ def test_errors_name_lines_and_no_sequence(tmp_path: Path, text: str, message: s
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"seq,y\n\xe9\xff,1\n", "is not text in UTF-8; save it again as UTF-8"),
+        (b"seq,y\n\xe9\xff,1\n", "is not text in UTF-8. Save it again as UTF-8"),
         (b"\xff\xfes\x00e\x00q", "is not text in UTF-16"),
         (gzip.compress(delimited(",").encode(), mtime=0)[:-9], "the gzip data are damaged or cut off"),
         (gzip.compress(delimited(",").encode(), mtime=0)[:40] + b"\0" * 40, "the gzip data are damaged or cut off"),
         (b"\xd0\xcf\x11\xe0" * 100, "is an old Excel file"),
-        (b"PAR1" * 100, "is a Parquet file; read it with pandas.read_parquet"),
+        (b"PAR1" * 100, "is a Parquet file. Read it with pandas.read_parquet"),
         (b"PK\x03\x04" * 100, "is a damaged spreadsheet, or an archive of another kind"),
         (sheet()[:-600], "is a damaged spreadsheet, or an archive of another kind"),
     ],
@@ -187,7 +187,7 @@ def test_files_that_are_no_tables(tmp_path: Path, content: bytes, message: str) 
 def test_no_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no file"):
         read_table(tmp_path / "none.csv", "seq", "y")
-    with pytest.raises(InputFileError, match="is a folder; name a file in it"):
+    with pytest.raises(InputFileError, match="is a folder. Name a file in it"):
         read_table(tmp_path, "seq", "y")
 
 

@@ -151,7 +151,7 @@ def test_reference_of_earlier_parameters_is_forgotten(tiny_checkpoint: Path) -> 
     [
         ("MK TAY", "reference, position 3: white space"),
         ("", "reference: empty"),
-        ("MKT", r"(?s)2 of 2 rows of X have not the 3 residues .*row 0: 16 residues"),
+        ("MKT", r"(?s)2 of 2 rows of X do not have the reference's 3 residues.*row 0: 16 residues"),
     ],
 )
 def test_wrong_reference(method: str, reference: str, message: str, tiny_checkpoint: Path) -> None:

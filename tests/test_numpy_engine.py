@@ -17,7 +17,7 @@ from scipy.special import erf
 
 from skesm import ESM2Embedder
 from skesm.backends import LocalBackend
-from skesm.esm2.checkpoint import locate
+from skesm.esm2.checkpoints.checkpoint import locate
 from skesm.esm2.numpy_engine.alignment import ALIGNMENTS, LEAST_ROWS, Alignment, is_invariant
 from skesm.esm2.numpy_engine.engine import SPLIT_WIDTH, NumpyEngine
 from skesm.esm2.packing import most_together

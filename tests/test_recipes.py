@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,43 @@ def test_a_new_estimator_is_short_and_complete(tiny_checkpoint: Path, tmp_path: 
     assert (short.plan(VARIANTS).windowed, long.plan(VARIANTS).windowed) == (0, 4)
 
 
+class WideEstimator(NormEmbedder):
+    """Rows so wide that nothing else counts.
+
+    Parameters
+    ----------
+    {model}
+    {shared}
+    """
+
+    def _recipe(self, spec: ModelSpec) -> Recipe:
+        mean = OutputSpec("mean", spec.n_layers)
+        row = np.ones(10_000, dtype=np.float32)
+        return Recipe([f"c{i}" for i in range(len(row))], [mean], lambda sequence, record: row + record[mean][0])
+
+
+def test_a_transform_holds_its_result_once(tiny_checkpoint: Path) -> None:
+    X = ["".join(pair) for pair in itertools.product("ACDEFGHIKLMNPQRSTVWY", repeat=2)]
+    estimator = WideEstimator(tiny_checkpoint)
+    estimator.transform(X[:2])
+    tracemalloc.start()
+    try:
+        features = estimator.transform(X)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * features.nbytes
+
+
+def test_a_row_of_another_width_is_an_error(tiny_checkpoint: Path) -> None:
+    class Narrow(NormEmbedder):
+        def _recipe(self, spec: ModelSpec) -> Recipe:
+            return replace(super()._recipe(spec), columns=["norm", "another"])
+
+    with pytest.raises(ValueError, match="size 1 into shape"):
+        Narrow(tiny_checkpoint).transform(["MKT"])
+
+
 @pytest.mark.parametrize("estimator", [*ESTIMATORS, NormEmbedder])
 def test_every_parameter_is_documented_once(estimator: type) -> None:
     doc = inspect.getdoc(estimator)
@@ -75,8 +115,8 @@ def test_a_score_is_a_column(strategy: str, tiny_checkpoint: Path, tmp_path: Pat
     column = scorer.transform(VARIANTS)
     info = scorer.cache_info()
     assert info is not None
-    # a variant with its mutated residue masked is a masked copy of the reference too: the plan counts it for both
-    assert (plan.distinct, plan.to_compute) == (info.distinct, info.computed + (strategy == "pll_ratio"))
+    # a variant with its mutated residue masked is a masked copy of the reference too: the plan counts it once
+    assert (plan.distinct, plan.to_compute) == (info.distinct - (strategy == "pll_ratio"), info.computed)
     assert (column.dtype, column.shape) == (np.float32, (4, 1))
     np.testing.assert_array_equal(column[:, 0], scorer.predict(VARIANTS).astype(np.float32))
     assert scorer.get_feature_names_out().tolist() == [strategy]

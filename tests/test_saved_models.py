@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import EsmConfig
 
 from skesm.backends import LocalBackend
-from skesm.esm2.checkpoint import SINGLE, locate
+from skesm.esm2.checkpoints.checkpoint import SINGLE, locate
 from skesm.esm2.tokenizer import tokenize
 from skesm.exceptions import CheckpointError
 from skesm.outputs.spec import OutputSpec

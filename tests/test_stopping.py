@@ -10,7 +10,7 @@ import pytest
 
 from skesm.backends import LocalBackend
 from skesm.esm2 import stopping
-from skesm.esm2.checkpoint import locate
+from skesm.esm2.checkpoints.checkpoint import locate
 from skesm.esm2.tokenizer import tokenize
 from skesm.outputs.spec import OutputSpec
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from skesm.esm2.checkpoint import locate
+from skesm.esm2.checkpoints.checkpoint import locate
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.torch_engine import TorchEngine
 from skesm.esm2.torch_engine.linear import PackedLinear, PlainLinear, choose_linear, is_usable

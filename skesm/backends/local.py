@@ -18,7 +18,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from skesm.backends.base import Backend, Batch
 from skesm.backends.local_run import Engine, make_plan, refuse, run_ahead
-from skesm.esm2.checkpoint import Checkpoint, find_spec, locate, open_weights
+from skesm.esm2.checkpoints.checkpoint import Checkpoint, find_spec, locate, open_weights
 from skesm.esm2.numpy_engine import NumpyEngine
 from skesm.esm2.processor import has_bfloat16
 from skesm.esm2.spec import DEMO_MODEL, ModelSpec

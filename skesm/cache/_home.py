@@ -38,8 +38,8 @@ def warn_if_elsewhere(estimator: Any) -> None:
     location = resolve_location(estimator.memory)
     if str(location) != saved and not _is_store(location) and _is_store(Path(saved)):
         warnings.warn(
-            f"memory={relative!r} is a relative path. From the current folder it means {location}, where there is no "
-            f"store yet. When this estimator was saved it meant {saved}. To use that store, change to the folder in "
+            f"memory={relative!r} is a relative path. In the current folder that is {location}, where there is no "
+            f"store yet. When this estimator was saved, it was {saved}. To use that store, change to the folder in "
             "which the estimator was saved, or set memory to an absolute path",
             StoreWarning,
             stacklevel=4,

@@ -151,7 +151,7 @@ def select(location: str | os.PathLike[str], model: str | None) -> list[Namespac
     chosen = [each for each in known if model is None or model in (*each.models, each.fingerprint)]
     if not chosen:
         names = ", ".join(sorted({name for each in known for name in each.models})) or "nothing"
-        raise StoreError(f"nothing is stored for {model!r}; stored: {names}")
+        raise StoreError(f"nothing is stored for {model!r}. Stored: {names}")
     return chosen
 
 

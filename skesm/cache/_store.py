@@ -281,5 +281,5 @@ class RecordStore:
 
 def _checked(output: OutputSpec, value: FloatArray) -> FloatArray:
     if value.dtype != np.float32 or value.size == 0 or not np.isfinite(value).all():
-        raise ValueError(f"output {output} is {value.dtype}{list(value.shape)}; only finite float32 values are stored")
+        raise ValueError(f"output {output} is {value.dtype}{list(value.shape)}. Only finite float32 values are stored")
     return value

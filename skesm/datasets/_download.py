@@ -110,7 +110,7 @@ def fetch_file(
         else:
             _write_atomically(path, content)
             return content
-    reason = f"{failure}; attempts: {n_retries + 1}"
+    reason = f"{failure}. Attempts: {n_retries + 1}"
     raise DatasetError(_how_to_fetch(file, folder, reason)) from failure.__cause__
 
 

@@ -116,7 +116,7 @@ class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         if self.long_sequences != "window":
             return None
         if self.max_length is None:
-            raise ValueError("long_sequences='window' needs a max_length, the residues of a window")
+            raise ValueError("long_sequences='window' needs a max_length: the number of residues in a window")
         overlap = self.max_length // 4 if self.window_overlap is None else self.window_overlap
         if overlap >= self.max_length:
             raise ValueError(f"window_overlap={overlap} must be less than max_length={self.max_length}")
@@ -261,7 +261,7 @@ class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc] 
         recipe = self._complete(self._recipe(spec), spec, sequences)
         plans = [
             estimate(request, model=model, memory=self.memory, windows=windows)
-            for request in recipe.requests(sequences, self._prefetched(spec))
+            for request in recipe.requests(sequences, self._prefetched(spec), stored=self.memory is not None)
         ]
         return add_plans(len(sequences), plans, windowed=count_long(sequences, windows))
 

@@ -23,7 +23,7 @@ from skesm.outputs.spec import OutputSpec, Record
 from skesm.outputs.types import FloatArray
 from skesm.sequences.variants import check_lengths
 
-_REMEDY = "remove these rows, or choose another pooling than 'mutated'"
+_REMEDY = "Remove these rows, or choose another pooling than 'mutated'"
 
 
 class ESM2Embedder(ReferenceMixin, _ESM2Transformer):

@@ -144,7 +144,7 @@ class ESM2LogitSummarizer(_ESM2Transformer):
         chosen = tuple(custom_statistic(s) if callable(s) else STATISTICS[s] for s in asked)
         columns = [column for statistic in chosen for column in statistic.columns]
         if len(set(columns)) < len(columns):
-            raise ValueError(f"statistics={self.statistics!r} name the same column twice")
+            raise ValueError(f"statistics={self.statistics!r} names the same column twice")
         return chosen
 
     def _recipe(self, spec: ModelSpec) -> Recipe:

@@ -81,7 +81,7 @@ def as_tuple(value: Any) -> tuple[Any, ...]:
     (('mean',), (-1, -2))
     """
     if isinstance(value, Set | Mapping):
-        raise ValueError(f"a {type(value).__name__} has no order, which columns need: use a tuple or a list")
+        raise ValueError(f"a {type(value).__name__} has no order, but columns do: use a tuple or a list")
     if isinstance(value, Iterable) and not isinstance(value, str):
         return tuple(value)
     return (value,)
@@ -118,7 +118,7 @@ def several_layers(value: Any, n_layers: int, *, first: int = 0) -> tuple[int, .
     resolved = tuple(resolve_layer(int(layer), n_layers) for layer in layers)
     if min(resolved) < first:
         raise ValueError(
-            f"layers={value!r}: layer 0 is the embedding, which has no attention; layers are 1 to {n_layers}"
+            f"layers={value!r}: layer 0 is the embedding, which has no attention. Choose layers from 1 to {n_layers}"
         )
     refuse_repeats("layers", value, resolved)
     return resolved
@@ -127,4 +127,4 @@ def several_layers(value: Any, n_layers: int, *, first: int = 0) -> tuple[int, .
 def refuse_repeats(parameter: str, value: Any, chosen: Collection[Any]) -> None:
     """Raise ValueError if something was chosen twice by the value of a parameter."""
     if len(set(chosen)) < len(chosen):
-        raise ValueError(f"{parameter}={value!r} name the same columns twice")
+        raise ValueError(f"{parameter}={value!r} names the same columns twice")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from skesm.features.masked import masked_logits, masked_requests
 from skesm.features.summaries import MASKED
 from skesm.fetch.request import Request
 from skesm.fetch.run import Run
+from skesm.outputs.derived import sources
 from skesm.outputs.spec import OutputSpec, Record
 from skesm.sequences.variants import distinct_rows
 
@@ -48,45 +49,61 @@ class Recipe:
     row_from_shared: Callable[[Sequence[Record]], Row] | None = None
     known: Mapping[str, float] = field(default_factory=dict, repr=False)
 
-    def requests(self, sequences: Sequence[str], prefetch: Sequence[OutputSpec]) -> Iterator[Request]:
-        """Everything that `make_rows` fetches."""
+    def requests(self, sequences: Sequence[str], prefetch: Sequence[OutputSpec], *, stored: bool) -> Iterator[Request]:
+        """Everything that `make_rows` fetches.
+
+        If there is a store (`stored`), the records that all rows share answer later requests too. Their sequences are
+        left out there, so that a plan counts them once.
+        """
         own = self._own_request(sequences, prefetch)
-        yield from (request for request in (self.shared, own) if request is not None)
+        if self.shared is not None:
+            yield self.shared
+        shared = self.shared if stored else None
+        if own is not None:
+            yield _without(own, shared)
         if MASKED in self.outputs:
-            yield from (request for _, request in masked_requests(list(self._unknown_rows(sequences))))
+            for _, request in masked_requests(list(self._unknown_rows(sequences))):
+                yield _without(request, shared)
 
     def make_rows(
         self, run: Run, sequences: Sequence[str], prefetch: Sequence[OutputSpec], dtype: type[np.floating[Any]]
     ) -> NDArray[Any]:
-        """The columns of clean sequences, in their order; NaN where the backend failed."""
+        """Compute the columns of clean sequences, in their order; rows are NaN where the backend failed."""
         row = self.row
         if self.row_from_shared is not None:
             row = self.row_from_shared(run.fetch_reference(self.shared) if self.shared is not None else [])
+        features = np.full((len(sequences), len(self.columns)), np.nan, dtype=dtype)
         places = self._unknown_rows(sequences)
-        parts = list(self._parts(run, row, sequences, prefetch))
-        values = np.full((len(sequences), len(self.columns)), np.nan, dtype=dtype)
-        for rows, *found in zip(places.values(), *parts, strict=True):
-            if all(part is not None for part in found):
-                values[rows] = _put_together(found)
-        for sequence, rows in distinct_rows(sequences).items():
-            if sequence in self.known:
-                values[rows] = self.known[sequence]
-        return values
 
-    def _parts(
-        self, run: Run, row: Row, sequences: Sequence[str], prefetch: Sequence[OutputSpec]
-    ) -> Iterator[list[NDArray[Any] | None]]:
-        """For each distinct sequence its row: from its own record, and from its masked copies."""
-        places = self._unknown_rows(sequences)
+        def write(sequence: str, record: Record) -> bool:
+            # Each row goes into the result as its record arrives: a list of rows would hold the features twice.
+            if rows := places.get(sequence):
+                values = np.reshape(row(sequence, record), len(self.columns))
+                written = features[rows[0]]
+                features[rows] = np.where(np.isnan(written), values, written)
+            return True
+
         own = self._own_request(sequences, prefetch)
+        features[list(self._fetch_rows(run, write, own, places))] = np.nan
+        for sequence, value in self.known.items():
+            features[[place for place, other in enumerate(sequences) if other == sequence]] = value
+        return features
+
+    def _fetch_rows(
+        self, run: Run, write: Callable[[str, Record], bool], own: Request | None, places: dict[str, list[int]]
+    ) -> Iterator[int]:
+        """Write the rows of distinct sequences from their own records and masked copies; yield rows that failed."""
         if own is not None:
-            found = run.fetch(own, row)
-            yield [found[rows[0]] for rows in places.values()]
+            yield from (place for place, written in enumerate(run.fetch(own, write)) if not written)
         if MASKED in self.outputs:
-            masked = zip(places, masked_logits(run, places), strict=True)
-            yield [None if logits is None else row(sequence, {MASKED: logits}) for sequence, logits in masked]
+            for sequence, logits in zip(places, masked_logits(run, places), strict=True):
+                if logits is None:
+                    yield from places[sequence]
+                else:
+                    write(sequence, {MASKED: logits})
         if not self.outputs:
-            yield [row(sequence, {}) for sequence in places]
+            for sequence in places:
+                write(sequence, {})
 
     def _own_request(self, sequences: Sequence[str], prefetch: Sequence[OutputSpec]) -> Request | None:
         outputs = [output for output in self.outputs if output != MASKED]
@@ -97,8 +114,11 @@ class Recipe:
         return {sequence: rows for sequence, rows in distinct_rows(sequences).items() if sequence not in self.known}
 
 
-def _put_together(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    whole, *others = parts
-    for other in others:
-        whole = np.where(np.isnan(whole), other, whole)
-    return whole
+def _without(request: Request, shared: Request | None) -> Request:
+    """The request less the sequences that the records of a shared request answer."""
+    if shared is None or not any(
+        set(asked) <= set(shared.outputs) for asked in (request.outputs, sources(request.outputs))
+    ):
+        return request
+    known = set(shared.sequences)
+    return replace(request, sequences=[sequence for sequence in request.sequences if sequence not in known])

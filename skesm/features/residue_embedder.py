@@ -19,7 +19,7 @@ from skesm.outputs.spec import OutputSpec, Record, parse_outputs
 from skesm.outputs.types import FloatArray
 from skesm.sequences.variants import most_common_length, refuse_other_lengths
 
-_REMEDY = "remove these rows, or use ESM2Embedder, whose features do not depend on the length"
+_REMEDY = "Remove these rows, or use ESM2Embedder, which takes sequences of any length"
 
 
 class ESM2ResidueEmbedder(_ESM2Transformer):
@@ -164,11 +164,11 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
     def _check_positions(self, length: int) -> None:
         beyond = [position for position in self._given_positions() or () if position > length]
         if beyond:
-            raise ValueError(f"positions: {beyond[0]} is beyond the end, the sequences have {length} residues")
+            raise ValueError(f"positions: {beyond[0]} is beyond the end: the sequences have {length} residues")
 
     def _learn(self, sequences: Sequence[str]) -> None:
         length = most_common_length(sequences)
-        refuse_other_lengths(sequences, length, f"the most common length, {length} residues; {_REMEDY}")
+        refuse_other_lengths(sequences, length, f"the most common length, {length} residues. {_REMEDY}")
         self._check_positions(length)
         self.length_ = length
 
@@ -189,9 +189,7 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
         return Recipe(columns, outputs, row)
 
     def _complete(self, recipe: Recipe, spec: ModelSpec, sequences: Sequence[str]) -> Recipe:
-        refuse_other_lengths(
-            sequences, self.length_, f"the {self.length_} residues of those that were fitted; {_REMEDY}"
-        )
+        refuse_other_lengths(sequences, self.length_, f"the {self.length_} residues of the fitted sequences. {_REMEDY}")
         self._check_positions(self.length_)
         return recipe
 

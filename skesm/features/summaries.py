@@ -104,8 +104,8 @@ def custom_statistic(function: Callable[[NDArray[np.float64]], Any]) -> Statisti
     name = getattr(function, "__name__", None)
     if not isinstance(name, str):
         raise ValueError(
-            f"statistics: a function names its column by its __name__, which a {type(function).__name__} has not: "
-            "use a function of def"
+            f"statistics: the __name__ of a function names its column, and a {type(function).__name__} does not have "
+            "one. Use a function that def makes"
         )
 
     def compute(predictions: Predictions) -> float:

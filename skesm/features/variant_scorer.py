@@ -177,7 +177,7 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Transformer):  # ty
 
     def _check_variants(self, sequences: Sequence[str], reference: str) -> None:
         if self.strategy != "pll_ratio":
-            check_lengths(sequences, reference, "remove these rows, or choose strategy='pll_ratio'")
+            check_lengths(sequences, reference, "Remove these rows, or choose strategy='pll_ratio'")
         check_scorable(sequences, reference)
 
     def _recipe(self, spec: ModelSpec) -> Recipe:

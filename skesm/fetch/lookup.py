@@ -41,7 +41,7 @@ def find_namespace(model: Model, location: Path) -> tuple[Namespace, CheckpointN
 def refuse_changed_weights(model: Model, namespace: Namespace) -> None:
     """Raise if the model's files were replaced since: what was computed could belong to either."""
     if model.namespace() != namespace:
-        raise BackendError(f"{model.spec.name}: its files were replaced during the run; run it again")
+        raise BackendError(f"{model.spec.name}: its files were replaced during the run. Run it again")
 
 
 class Lookup:

@@ -66,7 +66,10 @@ class RawRecord:
         if not text:
             return
         if self.stopped:
-            self.problem_line, self.problem = line, ": residues follow '*', a stop codon; cut or remove the record"
+            self.problem_line, self.problem = (
+                line,
+                ": residues follow '*', a stop codon. Cut the record there, or remove it",
+            )
             return
         self.stopped = text.endswith(_STOP)
         text = text.removesuffix(_STOP)
@@ -79,7 +82,7 @@ class RawRecord:
         name, *rest = self.header.split(maxsplit=1)
         sequence = "".join(self.parts)
         if not self.problem and not sequence:
-            self.problem_line, self.problem = self.line, ": no sequence follows the header; remove the record"
+            self.problem_line, self.problem = self.line, ": no sequence follows the header. Remove the record"
         return FastaRecord(name, sequence, "".join(rest))
 
 
@@ -186,12 +189,12 @@ def parse_fasta(lines: Iterable[str], name: str) -> Iterator[tuple[RawRecord, Fa
                 yield raw, raw.finish()
             raw = RawRecord(number, line[1:].strip())
             if not raw.header:
-                raise InputFileError(f"{name}: line {number}: a header without a name; write one after '>'", [number])
+                raise InputFileError(f"{name}: line {number}: a header without a name. Write one after '>'", [number])
         elif raw is not None:
             raw.add(number, line)
         elif line.strip():
             raise InputFileError(
-                f"{name}: line {number}: text before the first header; a FASTA record begins with '>'", [number]
+                f"{name}: line {number}: text before the first header. A FASTA record begins with '>'", [number]
             )
     if raw is None:
         raise InputFileError(f"{name} holds no FASTA records")

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
+from skesm._messages import MOST_SHOWN, first_and_more
 from skesm.exceptions import InputFileError
 
 #: The path that stands for the process's standard input.
@@ -20,7 +21,6 @@ STANDARD_INPUT = "-"
 
 _GZIP = b"\x1f\x8b"
 _PEEKED = 4096
-_SHOWN = 5  # offending lines named in a message
 
 #: UTF-32's mark begins with that of UTF-16, so it stands first.
 _MARKS = {
@@ -33,12 +33,12 @@ _MARKS = {
 
 #: First bytes of formats that are not text, and what to do with them.
 _NOT_TEXT = {
-    b"PAR1": "a Parquet file; read it with pandas.read_parquet(path) and pass the column of sequences",
-    b"\xd0\xcf\x11\xe0": "an old Excel file (.xls); save it as .xlsx or CSV",
+    b"PAR1": "a Parquet file. Read it with pandas.read_parquet(path) and pass the column of sequences",
+    b"\xd0\xcf\x11\xe0": "an old Excel file (.xls). Save it as .xlsx or CSV",
     b"PK\x03\x04": "a spreadsheet or a zip archive, where text is expected",
-    b"BZh": "compressed with bzip2; decompress it, or use gzip",
-    b"\xfd7zXZ": "compressed with xz; decompress it, or use gzip",
-    b"(\xb5/\xfd": "compressed with zstd; decompress it, or use gzip",
+    b"BZh": "compressed with bzip2. Decompress it, or use gzip",
+    b"\xfd7zXZ": "compressed with xz. Decompress it, or use gzip",
+    b"(\xb5/\xfd": "compressed with zstd. Decompress it, or use gzip",
     b"%PDF": "a PDF document, where text is expected",
 }
 
@@ -65,14 +65,14 @@ def open_bytes(path: str | os.PathLike[str]) -> Iterator[io.BufferedReader]:
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no file {name}") from None
     except IsADirectoryError:
-        raise InputFileError(f"{name} is a folder; name a file in it") from None
+        raise InputFileError(f"{name} is a folder. Name a file in it") from None
     try:
         if file.peek(len(_GZIP))[: len(_GZIP)] == _GZIP:
             yield io.BufferedReader(cast(io.RawIOBase, gzip.GzipFile(fileobj=file)))
         else:
             yield file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputFileError(f"{name}: the gzip data are damaged or cut off; copy the file again") from error
+        raise InputFileError(f"{name}: the gzip data are damaged or cut off. Copy the file again") from error
     finally:
         if os.fspath(path) != STANDARD_INPUT:
             file.close()
@@ -99,29 +99,28 @@ def decode(file: io.BufferedReader, name: str, *, newline: str | None = None) ->
         yield text
     except UnicodeDecodeError as error:
         wanted = encoding.removesuffix("-sig").upper()
-        raise InputFileError(f"{name} is not text in {wanted}; save it again as UTF-8") from error
+        raise InputFileError(f"{name} is not text in {wanted}. Save it again as UTF-8") from error
     finally:
         text.detach()
 
 
-def name_lines(lines: Sequence[int], most: int = _SHOWN) -> str:
+def name_lines(lines: Sequence[int], most: int = MOST_SHOWN) -> str:
     """``line 3``, or the first few of several.
 
     >>> name_lines([3]), name_lines([3, 5, 8, 9, 12, 40])
     ('line 3', 'lines 3, 5, 8, 9, 12 and 1 more')
     """
-    more = f" and {len(lines) - most} more" if len(lines) > most else ""
-    return f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines[:most]))}{more}"
+    return f"line{'s' if len(lines) > 1 else ''} {first_and_more(lines, ', ', last=' ', most=most)}"
 
 
 def refuse_lines(name: str, problems: dict[int, str], n_rows: int, remedy: str = "") -> None:
     """Raise InputFileError if lines have problems; a problem begins with ``:`` or with ``, position 3:``."""
     if problems:
-        shown = "".join(f"\n  line {line}{problem}" for line, problem in list(problems.items())[:_SHOWN])
-        rest = list(problems)[_SHOWN:]
-        more = f"\n  and {len(rest)} more: {name_lines(rest)}" if rest else ""
+        shown = first_and_more((f"line {line}{problem}" for line, problem in problems.items()), "\n  ")
+        others = list(problems)[MOST_SHOWN:]
+        more = f": {name_lines(others)}" if others else ""
         raise InputFileError(
-            f"{name}: {len(problems)} of {n_rows} rows cannot be used:{shown}{more}{remedy}", list(problems)
+            f"{name}: {len(problems)} of {n_rows} rows cannot be used:\n  {shown}{more}{remedy}", list(problems)
         )
 
 

@@ -228,7 +228,7 @@ def _read_fasta(lines: Iterable[str], name: str, wanted: list[str], sequence_col
     absent = [column for column in wanted if not seen[column]]
     if absent:
         raise InputFileError(
-            f"{name} is a FASTA file whose headers have no field {absent[0]!r}; write it as "
+            f"{name} is a FASTA file whose headers have no field {absent[0]!r}. Write it as "
             f"'>name {absent[0]}=1.5', or give a table"
         )
     return rows
@@ -293,7 +293,7 @@ def _place(header: list[str], column: str, name: str) -> int:
     if header.count(column) != 1:
         problem = "no column" if column not in header else "several columns"
         raise InputFileError(
-            f"{name} has {problem} {column!r}; its columns are {', '.join(map(repr, header)) or 'none'}"
+            f"{name} has {problem} {column!r}. Its columns are {', '.join(map(repr, header)) or 'none'}"
         )
     return header.index(column)
 

@@ -67,7 +67,7 @@ class OutputSpec:
         kind = KINDS.get(self.kind)
         if kind is None:
             known = ", ".join(name for name, kind in KINDS.items() if kind.has_name)
-            raise ValueError(f"unknown output {self.kind!r}; known: {known}")
+            raise ValueError(f"unknown output {self.kind!r}. Known: {known}")
         first = kind.first_layer
         if first is None and self.layer is not None:
             raise ValueError(f"output {self.kind!r} has no layer, got {self.layer}")
@@ -171,7 +171,7 @@ def parse_outputs(names: Iterable[str], n_layers: int) -> tuple[OutputSpec, ...]
     specs: set[OutputSpec] = set()
     for name in names:
         if not isinstance(name, str):
-            raise ValueError(f"an output is named by a str such as 'mean@33', got {name!r}")
+            raise ValueError(f"name an output by a str such as 'mean@33', got {name!r}")
         kind, at, layer = name.partition("@")
         if not at:
             specs.add(OutputSpec(kind))
@@ -185,7 +185,7 @@ def parse_outputs(names: Iterable[str], n_layers: int) -> tuple[OutputSpec, ...]
             specs.add(OutputSpec(kind, resolve_layer(number, n_layers)))
     for spec in specs:
         if not KINDS[spec.kind].has_name:
-            raise ValueError(f"{spec.kind!r} cannot be asked for by name: estimators that mask residues ask for it")
+            raise ValueError(f"{spec.kind!r} cannot be requested by name: estimators that mask residues request it")
     return tuple(sorted(specs, key=str))
 
 

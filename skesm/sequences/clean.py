@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from skesm._messages import MOST_SHOWN, first_and_more
 from skesm.exceptions import InvalidSequenceError, SuspiciousSequenceWarning, TruncationWarning
 from skesm.sequences.alphabet import AMBIGUOUS, AMINO_ACIDS, MASK_SYMBOL, count_residues, split_residues
 
@@ -38,7 +39,6 @@ _FILE_NAME = re.compile(
     r".+\.(?:csv|tsv|tab|txt|xlsx?|parquet|feather|json|fa|faa|fas|fasta|fna|pdb|cif|npy|npz)(?:\.(?:gz|bz2|xz|zip))?",
     re.IGNORECASE,
 )
-_ROWS_SHOWN = 5
 
 #: What may happen to sequences that are too long; not every estimator has all three.
 LONG_SEQUENCES = ("error", "truncate", "window")
@@ -101,7 +101,7 @@ def clean_sequences(
     Traceback (most recent call last):
         ...
     skesm.exceptions.InvalidSequenceError: 1 of 1 rows of X cannot be used:
-      row 0, position 3: white space inside the sequence; remove it
+      row 0, position 3: white space inside the sequence. Remove it
     """
     rows = column_of(X)
     if not rows:
@@ -126,8 +126,8 @@ def clean_sequences(
     _warn_of_suspicious(sequences)
     if truncated:
         warnings.warn(
-            f"{len(truncated)} of {len(rows)} sequences have more than max_length={max_length} residues; only their "
-            f"first {max_length} are used: rows {_first(truncated)}",
+            f"{len(truncated)} of {len(rows)} sequences have more than max_length={max_length} residues. Only the "
+            f"first {max_length} are used: rows {first_and_more(truncated, ', ')}",
             TruncationWarning,
             stacklevel=4,
         )
@@ -142,7 +142,7 @@ def problem_of(text: str) -> str:
     Examples
     --------
     >>> problem_of("MKJT"), problem_of("MK1")
-    ('', ", position 3: '1' is not an amino acid; remove it or correct the row")
+    ('', ", position 3: '1' is not an amino acid. Remove it or correct the row")
     """
     return _clean(text, "X")[1]
 
@@ -175,9 +175,11 @@ def clean_reference(reference: str, *, long_sequences: str, max_length: int | No
         raise InvalidSequenceError(f"reference{problem}")
     if max_length is not None and long_sequences != "window" and (length := count_residues(sequence)) > max_length:
         if long_sequences == "error":
-            raise InvalidSequenceError(f"reference: {length} residues, more than max_length={max_length}")
+            raise InvalidSequenceError(
+                f"reference: {length} residues, more than max_length={max_length}. Raise max_length"
+            )
         warnings.warn(
-            f"the reference has {length} residues; only its first max_length={max_length} are used",
+            f"the reference has {length} residues. Only its first max_length={max_length} are used",
             TruncationWarning,
             stacklevel=4,
         )
@@ -201,9 +203,7 @@ def column_of(X: Any, name: str = "X") -> list[Any]:
             "pandas.read_csv(path)['sequence'] or skesm.io.read_fasta(path).sequences"
         )
     if isinstance(X, str | bytes):
-        raise InvalidSequenceError(
-            f"{name} is a single string, which would be read residue by residue: wrap it in a list"
-        )
+        raise InvalidSequenceError(f"{name} is a single string. Its letters would be taken as rows: wrap it in a list")
     if isinstance(X, list | tuple):
         return list(X)
     if hasattr(X, "to_pylist"):
@@ -235,7 +235,7 @@ def _arrow_column(X: Any, name: str) -> list[Any]:
 
 def _not_a_column(shape: tuple[int, ...], name: str) -> InvalidSequenceError:
     return InvalidSequenceError(
-        f"{name} has shape {shape}: one column of sequences is needed. To take one column of a table use "
+        f"{name} has shape {shape}, but one column of sequences is needed. To use one column of a table: "
         "ColumnTransformer([('esm2', ESM2Embedder(), 'name of the column')])"
     )
 
@@ -268,8 +268,8 @@ def _warn_of_suspicious(sequences: list[str]) -> None:
     ]
     if nucleotides:
         warnings.warn(
-            f"{len(nucleotides)} of {len(sequences)} sequences look like DNA or RNA: they hold only A, C, G, T, U and "
-            f"N. Translate them to protein first: rows {_first(nucleotides)}",
+            f"{len(nucleotides)} of {len(sequences)} sequences look like DNA or RNA: their letters are A, C, G, T, U "
+            f"and N only. Translate them to protein first: rows {first_and_more(nucleotides, ', ')}",
             SuspiciousSequenceWarning,
             stacklevel=5,
         )
@@ -277,15 +277,15 @@ def _warn_of_suspicious(sequences: list[str]) -> None:
     others = [len(s) for n, s in enumerate(sequences) if n not in words] if words else []
     if others and min(others) >= _LONG_PROTEIN:
         warnings.warn(
-            f"{len(words)} of {len(sequences)} sequences spell a missing value, as 'NA' and 'NAN' do, and are used as "
-            f"peptides. Remove them if values are missing there: rows {_first(words)}",
+            f"{len(words)} of {len(sequences)} sequences read like a missing value, such as 'NA' or 'NAN'. They are "
+            f"used as peptides. If a value is missing there, remove the row: rows {first_and_more(words, ', ')}",
             SuspiciousSequenceWarning,
             stacklevel=5,
         )
 
 
 _MISSING = (
-    ": the text of a missing value; remove the row (a peptide of these letters must be in capitals, as all other rows)"
+    ": the text of a missing value. Remove the row. (Write a peptide of these letters in capitals, like all other rows)"
 )
 
 
@@ -302,19 +302,19 @@ def _clean(row: Any, unknown_residues: str) -> tuple[str, str]:
         if _CLEAN.fullmatch(sequence):
             return sequence, ""
     if not sequence:
-        return "", ": empty; remove the row"
+        return "", ": empty. Remove the row"
     if _MUTATIONS.fullmatch(sequence):
-        return "", ": mutations and not a sequence; apply them with skesm.apply_mutations(reference, mutations)"
+        return "", ": mutations, not a sequence. Apply them with skesm.apply_mutations(reference, mutations)"
     if _is_file_name(sequence):
-        return "", ": the name of a file and not a sequence; read the file first"
+        return "", ": the name of a file, not a sequence. Read the file first"
     return "", _first_problem(sequence)
 
 
 def _too_long(length: int, limit: int, choices: Collection[str]) -> str:
     remedies = {"window": "compute it in parts", "truncate": f"use the first {limit}"}
-    offered = [f"set long_sequences={c!r} to {what}, " for c, what in remedies.items() if c in choices]
-    last = f"{''.join(offered)}or raise max_length" if offered else "raise max_length"
-    return f": {length} residues, more than max_length={limit}; {last}"
+    offered = [f"set long_sequences={c!r} to {effect}" for c, effect in remedies.items() if c in choices]
+    advice = ", ".join([*offered, "or raise max_length" if offered else "raise max_length"])
+    return f": {length} residues, more than max_length={limit}. {advice[0].upper()}{advice[1:]}"
 
 
 def _first_problem(sequence: str) -> str:
@@ -330,33 +330,33 @@ def _first_problem(sequence: str) -> str:
 
 def _explain(character: str, *, last: bool) -> str:
     if character.isspace():
-        return "white space inside the sequence; remove it"
+        return "white space inside the sequence. Remove it"
     if character == "*":
         if last:
-            return "'*' at the end, a stop codon; remove it with s.rstrip('*')"
-        return "'*' inside the sequence, a stop codon; the protein ends there: cut or remove the row"
+            return "'*' at the end, a stop codon. Remove it with s.rstrip('*')"
+        return "'*' inside the sequence, a stop codon. The protein ends there: cut the row there, or remove it"
     if character in "-.":
-        return f"{character!r} is a gap; remove gaps with s.replace({character!r}, '')"
+        return f"{character!r} is a gap. Remove gaps with s.replace({character!r}, '')"
     if character == ">":
-        return "'>' begins the header of a FASTA file; a row is one sequence without its header"
+        return "'>' begins the header of a FASTA file. A row is one sequence without its header"
     if character == "J":
-        return "'J' (Leu or Ile) is unknown to ESM-2; set unknown_residues='X' to read it as any residue"
+        return "'J' (Leu or Ile) is unknown to ESM-2. Set unknown_residues='X' to read it as any residue"
     if not character.isascii():
         name = unicodedata.name(character, "unnamed")
-        return f"U+{ord(character):04X} ({name}) is no ASCII letter; retype the sequence"
-    return f"{character!r} is not an amino acid; remove it or correct the row"
+        return f"U+{ord(character):04X} ({name}) is not an ASCII letter. Retype the sequence"
+    return f"{character!r} is not an amino acid. Remove it or correct the row"
 
 
 def _describe(row: Any) -> str:
     if row is np.ma.masked:
-        return "a masked value; remove the row"
+        return "a masked value. Remove the row"
     if row is None or type(row).__name__ in ("NAType", "NaTType"):
-        return "a missing value; remove the row"
+        return "a missing value. Remove the row"
     if isinstance(row, Real) and row != row:
-        return "a missing value (NaN); remove the row"
+        return "a missing value (NaN). Remove the row"
     if isinstance(row, bytes | bytearray):
-        return "bytes; decode them with b.decode('ascii')"
-    return f"of type {type(row).__name__}; give a str of one-letter residues"
+        return "bytes. Decode them with b.decode('ascii')"
+    return f"of type {type(row).__name__}. Give a str of one-letter residues"
 
 
 def _truncate(sequence: str, max_length: int) -> str:
@@ -364,11 +364,7 @@ def _truncate(sequence: str, max_length: int) -> str:
 
 
 def _listed(problems: dict[int, str]) -> str:
-    lines = [f"\n  row {number}{problem}" for number, problem in list(problems.items())[:_ROWS_SHOWN]]
-    if len(problems) > _ROWS_SHOWN:
-        lines.append(f"\n  and {len(problems) - _ROWS_SHOWN} more: rows {_first(list(problems)[_ROWS_SHOWN:])}")
-    return "".join(lines)
-
-
-def _first(rows: list[int], most: int = 10) -> str:
-    return ", ".join(map(str, rows[:most])) + (" …" if len(rows) > most else "")
+    """The first rows with their problems, and the numbers of some of the others."""
+    lines = first_and_more((f"row {number}{problem}" for number, problem in problems.items()), "\n  ")
+    others = list(problems)[MOST_SHOWN:]
+    return f"\n  {lines}" + (f": rows {first_and_more(others, ', ')}" if others else "")

@@ -109,16 +109,16 @@ def apply_mutations(reference: str, mutations: str | Iterable[str], offset: int 
 def _parse(row: Any) -> tuple[list[_Mutation], str]:
     """(the mutations of a row, "") or ([], problem)."""
     if row is None or type(row).__name__ in ("NAType", "NaTType") or (isinstance(row, Real) and row != row):
-        return [], ": a missing value; write 'WT' for the reference itself, or remove the row"
+        return [], ": a missing value. Write 'WT' for the reference itself, or remove the row"
     if not isinstance(row, str):
-        return [], f": of type {type(row).__name__}; give a str such as 'A23V'"
+        return [], f": of type {type(row).__name__}. Give a str such as 'A23V'"
     text = row.strip()
     if text.lower() in _WILD_TYPE:
         return [], ""
     mutations: list[_Mutation] = []
     tokens = [token for token in _SEPARATORS.split(text.upper()) if token]
     if any(map(_LENGTH_CHANGE.fullmatch, tokens)):
-        return [], ": insertions and deletions are not supported, only substitutions; pass the whole sequence instead"
+        return [], ": insertions and deletions are not supported, only substitutions. Pass the whole sequence instead"
     for place, token in enumerate(tokens, 1):
         match = _SUBSTITUTION.fullmatch(token)
         if match is None:
@@ -130,16 +130,16 @@ def _parse(row: Any) -> tuple[list[_Mutation], str]:
     positions = [position for _, position, _ in mutations]
     twice = next((p for i, p in enumerate(positions) if p in positions[:i]), None)
     if twice is not None:
-        return [], f", position {twice}: mutated twice; keep one of the two"
+        return [], f", position {twice}: mutated twice. Keep one of the two"
     return mutations, ""
 
 
 def _explain(token: str) -> str:
     if _STOP.fullmatch(token):
-        return "a stop codon, which is not a substitution; remove the row"
+        return "a stop codon, which is not a substitution. Remove the row"
     if _THREE_LETTERS.fullmatch(token):
         return "write residues as one letter, without 'p.': 'A23V' for 'p.Ala23Val'"
-    return "not a substitution; write wild-type residue, position and new residue, as in 'A23V'"
+    return "not a substitution. Write wild-type residue, position and new residue, as in 'A23V'"
 
 
 def _misfit(residues: list[str], mutations: list[_Mutation], offset: int) -> str:

@@ -66,8 +66,7 @@ def check_lengths(sequences: Sequence[str], reference: str, remedy: str) -> None
     refuse_other_lengths(
         sequences,
         length,
-        f"the {length} residues of the reference, so that positions cannot be compared (sequences are not aligned "
-        f"here); {remedy}",
+        f"the reference's {length} residues. Sequences are not aligned, so positions cannot be compared. {remedy}",
     )
 
 
@@ -77,11 +76,14 @@ def most_common_length(sequences: Sequence[str]) -> int:
 
 
 def refuse_other_lengths(sequences: Sequence[str], length: int, what: str) -> None:
-    """Raise InvalidSequenceError, naming rows, unless every sequence has `length` residues; `what` others have not."""
+    """Raise InvalidSequenceError, naming rows, unless every sequence has `length` residues.
+
+    `what` completes the message: rows do not have …
+    """
     lengths = [count_residues(sequence) for sequence in sequences]
     _refuse(
         [row for row, n in enumerate(lengths) if n != length],
-        f"of {len(sequences)} rows of X have not {what}",
+        f"of {len(sequences)} rows of X do not have {what}",
         lambda row: f"row {row}: {lengths[row]} residues",
     )
 
@@ -90,8 +92,8 @@ def check_residues(sequences: Sequence[str]) -> None:
     """Raise InvalidSequenceError, naming rows, unless every sequence has one of the 20 amino acids."""
     _refuse(
         [row for row, sequence in enumerate(sequences) if (own_columns(sequence) < 0).all()],
-        f"of {len(sequences)} rows of X hold none of the 20 amino acids, so that statistics of the residues' own "
-        "probabilities have no value; remove these rows, or choose other statistics",
+        f"of {len(sequences)} rows of X hold none of the 20 amino acids. Statistics of the residues' own probabilities "
+        "have no value for them. Remove these rows, or choose other statistics",
         lambda row: f"row {row}",
     )
 
@@ -115,9 +117,9 @@ def check_scorable(sequences: Sequence[str], reference: str) -> None:
             places.setdefault(row, int(np.argmax(unknown)))
     _refuse(
         list(places),
-        f"of {len(sequences)} rows of X differ from the reference by something other than the 20 amino acids (X, B, Z, "
-        "U, O or <mask>, in the row or in the reference), of which no score is known; remove these rows, or name their "
-        "residues",
+        f"of {len(sequences)} rows of X differ from the reference at a residue that is not one of the 20 amino acids "
+        "(X, B, Z, U, O or <mask>, in the row or in the reference). Such a difference has no score. Remove these rows, "
+        "or name the residues",
         lambda row: f"row {row}, position {places[row] + 1}",
     )
 
@@ -150,16 +152,16 @@ def learn_reference(sequences: Sequence[str], how: str | None) -> str:
         ranked = Counter(sequences).most_common(2)
         if len(ranked) > 1 and ranked[0][1] == ranked[1][1]:
             raise InvalidSequenceError(
-                "no sequence of X is more common than all others, so that reference='most_common' has no answer; give "
-                "the reference, or learn the consensus"
+                "no sequence of X is more common than all others, so reference='most_common' cannot choose. Give the "
+                "reference, or leave it out to learn the consensus"
             )
         return ranked[0][0]
     usual = most_common_length(sequences)
     refuse_other_lengths(
         sequences,
         usual,
-        f"the most common length, {usual} residues, so that they have no consensus (sequences are not aligned here); "
-        "remove these rows, or give the reference",
+        f"the most common length, {usual} residues. Sequences are not aligned, so they have no consensus. Remove these "
+        "rows, or give the reference",
     )
     columns = np.stack([own_columns(sequence) for sequence in sequences])
     alphabet = ALPHABETICAL

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from skesm import ESM2Embedder
 from skesm.backends import LocalBackend
 from skesm.datasets import fetch_fluorescence, load_gb1_stability
-from skesm.esm2.checkpoint import find_spec
+from skesm.esm2.checkpoints.checkpoint import find_spec
 
 #: Share of channels that carry outliers, and two at least: few, and the same ones in all layers, as in trained language
 #: models (Dettmers et al., "LLM.int8()", NeurIPS 2022), where they are about twenty times larger than the rest.

@@ -37,7 +37,7 @@ from bench_fidelity import Features, compute, fidelity, gfp_variants, library_fo
 from common import random_sequences, write_results
 from torch.nn import functional
 
-from skesm.esm2.checkpoint import locate
+from skesm.esm2.checkpoints.checkpoint import locate
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.weights.files import WeightsFiles
 from skesm.esm2.weights.parameters import read_parameters

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from skesm._messages import first_and_more
 from skesm.backends.base import Backend, Batch, RequestPlan
 from skesm.backends.biolm.auth import HOSTED_ORIGIN, Auth, origin_of
 from skesm.backends.biolm.failures import TransportFailure
@@ -23,7 +24,7 @@ from skesm.backends.biolm.sockets import Sockets
 from skesm.backends.biolm.throttle import Pace, Timing
 from skesm.backends.biolm.transport import Connection, check_base_url
 from skesm.backends.biolm.worker import Request
-from skesm.esm2.names import explain_other_family, suggest_name
+from skesm.esm2.checkpoints.names import explain_other_family, suggest_name
 from skesm.esm2.spec import ModelSpec, find_registered
 from skesm.exceptions import (
     AuthenticationError,
@@ -384,8 +385,8 @@ def _refusal(request: Request, sequence: str, limits: Limits) -> str | None:
 
 def _partial_result(causes: dict[int, BackendError], sequences: Sequence[str]) -> PartialResultError:
     places = sorted(causes)
-    shown = "; ".join(f"{place} ({count_residues(sequences[place])} residues): {causes[place]}" for place in places[:5])
-    more = f"; and {len(places) - 5} more" if len(places) > 5 else ""
+    failed = (f"{place} ({count_residues(sequences[place])} residues): {causes[place]}" for place in places)
+    shown = first_and_more(failed, "; ")
     return PartialResultError(
-        f"{len(places)} of {len(sequences)} sequences failed, all others are finished: {shown}{more}", causes
+        f"{len(places)} of {len(sequences)} sequences failed, all others are finished: {shown}", causes
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from skesm._messages import first_and_more
 from skesm.exceptions import CheckpointError
 
 #: Tensors that no output needs, behind "esm." or without it as the others, whatever they hold: the pooler, and position
@@ -63,9 +64,10 @@ def refuse_unused(model: str, prefix: str, names: Iterable[str]) -> None:
     unknown = sorted(name for name in names if not pattern.fullmatch(name))
     if not unknown:
         return
-    more = f" and {len(unknown) - 1} more that are" if len(unknown) > 1 else ", which is"
+    tensors = "a tensor that is" if len(unknown) == 1 else "tensors that are"
     raise CheckpointError(
-        f"{model}: the checkpoint holds tensor {unknown[0]!r}{more} not part of ESM-2 as config.json describes it. "
+        f"{model}: the checkpoint holds {tensors} not part of ESM-2 as config.json describes it: "
+        f"{first_and_more(map(repr, unknown), ', ', last=' ')}. "
         "Features without them could be wrong. If they are a head of your own, save the model without it: "
         "model.esm.save_pretrained(folder)"
     )

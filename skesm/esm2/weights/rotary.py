@@ -81,8 +81,8 @@ def _layers(spec: ModelSpec, name: str, prefix: str) -> range:
     match = _NAME.fullmatch(name)
     if match is None or (match["esm"] or "") != prefix:
         raise CheckpointError(
-            f"{spec.name}: the checkpoint holds tensor {name!r}, whose name ends in {SUFFIX} but is not known: which "
-            "layers have these rotary frequencies is not certain"
+            f"{spec.name}: the checkpoint holds tensor {name!r}. Names that end in {SUFFIX} hold rotary "
+            "frequencies, but this name does not say for which layers"
         )
     if match["layer"] in (None, "*"):
         return range(spec.n_layers)

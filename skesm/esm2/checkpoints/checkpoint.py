@@ -8,7 +8,7 @@ A model is named by
 
 Hub names may end in ``@revision`` (a branch, tag or commit). What the Hub's cache on this machine holds is used
 without asking the network: weights do not change under a user who did not ask for it. Only safetensors are read:
-pickles are converted first, by `skesm.esm2.convert`, and those of the Hub at their first use.
+pickles are converted first, by `skesm.esm2.conversion.convert`, and those of the Hub at their first use.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from skesm.esm2.hub import CONFIG, INDEX, SINGLE, Repository
-from skesm.esm2.names import explain_other_family, suggest_name
-from skesm.esm2.sources import how_to_convert, is_pickle, pickles_in, refuse_adapter
+from skesm.esm2.checkpoints.hub import CONFIG, INDEX, SINGLE, Repository
+from skesm.esm2.checkpoints.names import explain_other_family, suggest_name
+from skesm.esm2.conversion.sources import how_to_convert, is_pickle, pickles_in, refuse_adapter
 from skesm.esm2.spec import DEMO_MODEL, ModelSpec, find_registered
 from skesm.esm2.weights.config import check_vocabulary, read_index, read_spec
 from skesm.esm2.weights.files import WeightsFiles
 from skesm.exceptions import CheckpointError, CheckpointNotFoundError
 
-_BUNDLED = Path(__file__).parent / "weights" / DEMO_MODEL
+_BUNDLED = Path(__file__).parents[1] / "weights" / DEMO_MODEL
 
 
 @dataclass(frozen=True)

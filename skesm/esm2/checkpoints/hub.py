@@ -16,11 +16,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from skesm.esm2.convert import convert
-from skesm.esm2.digests import differs, told_by_hub
-from skesm.esm2.pickled import import_safe_torch
-from skesm.esm2.sources import ADAPTER_CONFIG, PICKLED, PICKLED_INDEX, adapter_advice, read_index
+from skesm.esm2.conversion.convert import convert
+from skesm.esm2.conversion.pickled import import_safe_torch
+from skesm.esm2.conversion.sources import ADAPTER_CONFIG, PICKLED, PICKLED_INDEX, adapter_advice, read_index
 from skesm.esm2.spec import DEMO_MODEL
+from skesm.esm2.weights.digests import differs, told_by_hub
 from skesm.exceptions import CheckpointError, CheckpointNotFoundError
 
 CONFIG = "config.json"

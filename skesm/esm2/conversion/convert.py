@@ -17,15 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skesm.esm2 import fair_esm
-from skesm.esm2.digests import RECORD, write_record
-from skesm.esm2.pickled import import_safe_torch, read_pickled
-from skesm.esm2.sources import Pickles, adapter_advice, find_pickles
+from skesm._messages import first_and_more
+from skesm.esm2.conversion import fair_esm
+from skesm.esm2.conversion.pickled import import_safe_torch, read_pickled
+from skesm.esm2.conversion.sources import Pickles, adapter_advice, find_pickles
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.weights.config import read_spec, spec_from_config
+from skesm.esm2.weights.digests import RECORD, write_record
 from skesm.esm2.weights.files import WeightsFiles
 from skesm.esm2.weights.parameters import read_parameters
-from skesm.esm2.weights_writer import can_write, write_tensors
+from skesm.esm2.weights.writer import can_write, write_tensors
 from skesm.exceptions import CheckpointError
 
 _CONFIG = "config.json"
@@ -192,14 +193,12 @@ def _renamed(source: Path, names: Mapping[str, str]) -> dict[str, str]:
     new = {old: fair_esm.to_transformers(name) for old, name in names.items()}
     unknown = [old for old, name in new.items() if name is None]
     if unknown:
-        raise CheckpointError(f"{source} holds tensors that are not of ESM-2: {_listed(unknown)}")
+        raise CheckpointError(f"{source} holds tensors that ESM-2 does not have: {_listed(unknown)}")
     return {old: name for old, name in new.items() if name is not None}
 
 
-def _listed(names: Iterable[str], most: int = 5) -> str:
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _listed(names: Iterable[str]) -> str:
+    return first_and_more(names, ", ", last=" ")
 
 
 # reading and writing --------------------------------------------------------------------------------------------------
@@ -256,7 +255,9 @@ def _state_of(path: Path, content: Any) -> Mapping[str, Any]:
     state = content[nested[0]] if nested else content
     strange = [str(name) for name, value in state.items() if not isinstance(name, str) or not can_write(value)]
     if strange or not state:
-        raise CheckpointError(f"{path} holds what is no dense tensor of weights: {_listed(strange) or 'nothing'}")
+        raise CheckpointError(
+            f"{path} holds values that are not dense tensors of weights: {_listed(strange) or 'nothing'}"
+        )
     return state
 
 

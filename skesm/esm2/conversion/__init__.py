@@ -1,0 +1,1 @@
+"""Convert weights in other formats, such as PyTorch pickles, to safetensors."""
