@@ -134,9 +134,7 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
         outputs = [output for name in as_tuple(self.outputs) for output in sorted(parse_outputs([name], spec.n_layers))]
         if not outputs or not all(output.kind in RESIDUE_KINDS for output in outputs):
             known = ", ".join(RESIDUE_KINDS)
-            raise ValueError(
-                f"outputs must be one or several of {known}, which residues have, got {self.outputs!r}"
-            )
+            raise ValueError(f"outputs must be one or several of {known}, which residues have, got {self.outputs!r}")
         refuse_repeats("outputs", self.outputs, outputs)
         return outputs
 
