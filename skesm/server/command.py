@@ -89,6 +89,13 @@ def add_serve_parser(commands: Any, announce: Callable[[str], object]) -> None:
         "--head-timeout", type=_from(1), default=10, metavar="S", help="seconds for the head of a request to arrive"
     )
     limits.add_argument(
+        "--write-timeout",
+        type=_from(1),
+        default=60,
+        metavar="S",
+        help="seconds in which a client must read a part of its answer",
+    )
+    limits.add_argument(
         "--max-connections", type=_from(1), metavar="N", help="connections at a time; by descriptors if not given"
     )
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info", help="to stderr")
@@ -114,6 +121,7 @@ def _serve(announce: Callable[[str], object], args: argparse.Namespace) -> None:
         allow_anonymous=args.allow_anonymous,
         grace=args.grace,
         head_timeout=args.head_timeout,
+        write_timeout=args.write_timeout,
         max_connections=args.max_connections,
         announce=announce,
     )

@@ -65,6 +65,7 @@ def serve(
     allow_anonymous: bool = False,
     grace: int = 300,
     head_timeout: float = 10,
+    write_timeout: float = 60,
     max_connections: int | None = None,
     announce: Callable[[str], object] | None = None,
 ) -> None:
@@ -86,6 +87,9 @@ def serve(
         Seconds, after the signal, in which requests that were taken may finish.
     head_timeout : float, default=10
         Seconds for the head of a request to arrive.
+    write_timeout : float, default=60
+        Seconds in which a client must read a part of its answer. A client that reads nothing is disconnected, because
+        its answer is held in memory.
     max_connections : int, default=None
         Connections at a time. With one more, the one that has waited longest for a request is closed. None takes as
         many as this process has descriptors for, at most 1,024.
@@ -119,7 +123,7 @@ def serve(
         settings = uvicorn.Config(
             app,
             loop="asyncio",
-            http=connection_class(head_timeout, max_connections or default_max_connections()),
+            http=connection_class(head_timeout, write_timeout, max_connections or default_max_connections()),
             backlog=ACCEPTED_AT_ONCE,
             log_config=None,
             # Below INFO headers are logged, and with them credentials.

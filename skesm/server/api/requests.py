@@ -28,6 +28,10 @@ DEFAULT_LAYERS, DEFAULT_INCLUDE = (-1,), ("mean",)
 _ENCODABLE = re.compile(f"[{re.escape(''.join(sorted(ACCEPTED_RESIDUES)))}]*")
 _MASKABLE = re.compile(f"(?:[{''.join(sorted(ACCEPTED_RESIDUES - {'-'}))}]|{MASK_SYMBOL})*")
 
+#: Texts of a missing value that are never a peptide, by the rule of `skesm.sequences.clean.clean_sequences`. The others
+#: hold letters that are refused anyway, or are peptides in a request, where all sequences are in capitals.
+MISSING_TEXTS = ("NONE", "NULL")
+
 Place = tuple[str | int, ...]
 
 
@@ -200,6 +204,8 @@ def sequence_problem(sequence: str, action: str, limits: Limits) -> tuple[str, s
         allowed = "".join(sorted(ACCEPTED_RESIDUES - {"-"})) + (f" and {MASK_SYMBOL}" if masked else " and -")
         position = count_residues(sequence[:end]) + 1
         return "value_error", f"Residue {position} of {length} is not one of {allowed}", {}
+    if sequence in MISSING_TEXTS:
+        return "value_error", "Sequence is the text of a missing value: remove it", {}
     if masked and MASK_SYMBOL not in sequence:
         return "value_error", f"Sequence should hold {MASK_SYMBOL}", {}
     if not sequence.strip("-"):

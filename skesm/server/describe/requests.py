@@ -9,7 +9,7 @@ from skesm.protocol.dialects import DIALECTS, ENCODE, PREDICT, Dialect
 from skesm.protocol.wire import ACCEPTED_RESIDUES, action_path, model_slug
 from skesm.sequences.alphabet import MASK_SYMBOL
 from skesm.server.api.embeddings import FORMATS, MAX_INPUTS
-from skesm.server.api.requests import DEFAULT_INCLUDE, DEFAULT_LAYERS, MAX_CHOICES, includes
+from skesm.server.api.requests import DEFAULT_INCLUDE, DEFAULT_LAYERS, MAX_CHOICES, MISSING_TEXTS, includes
 from skesm.server.config import Limits, ServedModel
 
 Json = dict[str, Any]
@@ -73,7 +73,7 @@ def sequence_schema(action: str, limits: Limits) -> Json:
         "type": "string",
         "minLength": 1,
         "maxLength": limits.max_length,
-        "pattern": f"^-*[{letters}][{letters}-]*$",
+        "pattern": f"^(?!(?:{'|'.join(MISSING_TEXTS)})$)-*[{letters}][{letters}-]*$",
     }
 
 

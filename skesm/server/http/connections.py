@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import struct
 import time
 from types import FrameType
 from typing import Any
@@ -19,6 +22,7 @@ _WAITING = 2048
 #: Descriptors left to everything else: files, the record store, connections that were just accepted.
 _RESERVED = ACCEPTED_AT_ONCE + 64
 _MOST, _LEAST = 1024, 16
+_NO_LINGER = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
 
 def default_max_connections() -> int:
@@ -32,16 +36,21 @@ def default_max_connections() -> int:
 
 
 class Connection(H11Protocol):
-    """A connection that is closed if the head of its next request does not arrive in time.
+    """A connection that is closed if its client is too slow.
 
-    When there are too many, the one that has waited longest for a head makes room for the newest: clients that send
-    nothing cannot keep others out.
+    The head of a request must arrive in time, and an answer must be read: a client that reads nothing for a while loses
+    the connection, since its answer is held in memory. When there are too many connections, the one that has waited
+    longest for a head is closed, so that clients that send nothing cannot keep others out.
     """
 
     #: Seconds for a head, from the start of the connection or from the head's first byte.
     head_seconds: float
+    #: Seconds in which the client must read a part of its answer.
+    write_seconds: float
     #: Connections at a time.
     most: int
+
+    _writing: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first head."""
@@ -54,6 +63,7 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._head_has_come()
+        self._answer_is_read()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -68,6 +78,33 @@ class Connection(H11Protocol):
         """Begin to wait for another request."""
         self._waiting_since = self.loop.time()
         super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        """Begin to watch whether the client reads: more is waiting for it than the system holds."""
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        """Stop watching: the client has read nearly everything."""
+        super().resume_writing()
+        self._answer_is_read()
+
+    def _watch_reader(self) -> None:
+        self._unread = self.transport.get_write_buffer_size()
+        self._writing = self.loop.call_later(self.write_seconds, self._check_reader)
+
+    def _check_reader(self) -> None:
+        if self.transport.get_write_buffer_size() < self._unread:
+            self._watch_reader()
+        else:
+            # With this option the system throws its part of the answer away, too, and tells the client at once.
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            self.transport.abort()
+
+    def _answer_is_read(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
 
     @property
     def _is_busy(self) -> bool:
@@ -97,9 +134,10 @@ class Connection(H11Protocol):
         leaving.transport.abort()
 
 
-def connection_class(head_seconds: float, most: int) -> type[asyncio.Protocol]:
+def connection_class(head_seconds: float, write_seconds: float, most: int) -> type[asyncio.Protocol]:
     """Class of the connections of one server."""
-    return type("Connection", (Connection,), {"head_seconds": head_seconds, "most": most})
+    settings = {"head_seconds": head_seconds, "write_seconds": write_seconds, "most": most}
+    return type("Connection", (Connection,), settings)
 
 
 class Server(uvicorn.Server):
