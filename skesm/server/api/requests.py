@@ -128,7 +128,7 @@ def read_ask(speaks: Dialect, action: str, content: bytes, model: ServedModel, l
 def ask_for(
     errors: Errors, action: str, sequences: Collection[str], outputs: Collection[OutputSpec], spec: ModelSpec
 ) -> Ask:
-    """Put together what is asked, and how large it is."""
+    """Put a request together, and count its size."""
     lengths = [count_residues(sequence) for sequence in sequences]
     values = sum(output.size(length, spec) for length in lengths for output in outputs)
     return Ask(errors, action, tuple(sequences), tuple(outputs), sum(lengths), values)
@@ -146,7 +146,7 @@ def object_of(
     # The names of unknown fields come from the sender, so they are not repeated.
     unknown = len(value.keys() - set(known))
     if unknown:
-        message = f"{unknown} fields that are not known here; known: {', '.join(known) or 'none'}"
+        message = f"{unknown} unknown fields. Known fields: {', '.join(known) or 'none'}"
         problems.append(Problem("extra_forbidden", place, message))
     return value
 
@@ -190,7 +190,7 @@ def _sequence(speaks: Dialect, action: str, item: Any, place: Place, limits: Lim
 
 
 def sequence_problem(sequence: str, action: str, limits: Limits) -> tuple[str, str, Mapping[str, Any]] | None:
-    """Kind, message and numbers of the fault of a sequence; None if it can be computed."""
+    """Kind, message and numbers of the fault of a sequence. None if it can be computed."""
     masked = action == PREDICT
     if not sequence:
         return "string_too_short", "String should have at least 1 character", {"min_length": 1}

@@ -1,4 +1,4 @@
-"""Connections: how long they may take, how many there may be, and what becomes of them when the server ends."""
+"""Connections: their time limits, their number, and the end of the server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from skesm.server.http.app import Application
 ACCEPTED_AT_ONCE = 64
 #: Connections that wait in the kernel while the server is busy.
 _WAITING = 2048
-#: Descriptors left to everything else: files, the record store, connections that were just accepted.
+#: Descriptors for everything else: files, the record store, connections that were just accepted.
 _RESERVED = ACCEPTED_AT_ONCE + 64
 _MOST, _LEAST = 1024, 16
 _NO_LINGER = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
@@ -67,7 +67,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Look whether a head has been completed by what came."""
+        """Look whether the head is complete now."""
         super().data_received(data)
         if self._is_busy:
             self._head_has_come()
@@ -108,7 +108,7 @@ class Connection(H11Protocol):
 
     @property
     def _is_busy(self) -> bool:
-        """Whether there is a request that has not been answered."""
+        """Whether a request is open."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def _await_head(self) -> None:
@@ -141,7 +141,7 @@ def connection_class(head_seconds: float, write_seconds: float, most: int) -> ty
 
 
 class Server(uvicorn.Server):
-    """Refuses new requests after the first signal, and ends when those that it took have been answered.
+    """Refuses new requests after the first signal, and ends when the open ones have been answered.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ class Server(uvicorn.Server):
     application : Application
         Is told to drain.
     grace : float
-        Seconds in which requests that were taken may finish.
+        Seconds in which open requests may finish.
     """
 
     def __init__(self, config: uvicorn.Config, application: Application, grace: float) -> None:
@@ -159,7 +159,7 @@ class Server(uvicorn.Server):
         self._end = 0.0
 
     async def startup(self, sockets: Any = None) -> None:
-        """Listen. asyncio's own backlog is also the number that it accepts at once, which must be small."""
+        """Listen. The backlog of asyncio is also the number that it accepts at once, so it must be small."""
         await super().startup(sockets)
         for listener in sockets or []:
             listener.listen(_WAITING)
@@ -175,7 +175,7 @@ class Server(uvicorn.Server):
             self._application.drain()
 
     async def on_tick(self, counter: int) -> bool:
-        """End as soon as everything that was taken has been answered."""
+        """End as soon as no request is open."""
         if self._application.draining:
             left = self._end - time.monotonic()
             self.should_exit |= self._application.is_idle or left <= 0
