@@ -38,7 +38,7 @@ LOGITS = OutputSpec("logits")
 # ------------------------------------------------------------------------------------------------ the size of answers
 
 CHILD = """
-    import resource, sys
+    import sys
     from skesm.outputs.spec import OutputSpec
     from skesm.backends.biolm import BioLMBackend
     from skesm.exceptions import BackendError
@@ -48,7 +48,8 @@ CHILD = """
         list(backend.run("esm2-8m", ["MKTAYIAK"], [OutputSpec("mean", 6)]))
     except BackendError as error:
         print(type(error).__name__, error)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    # not of `resource`: there a new program begins with the peak of the process that started it
+    print(next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
 

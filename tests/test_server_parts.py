@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import re
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,12 @@ from skesm.backends import LocalBackend
 from skesm.esm2.spec import find_registered
 from skesm.outputs.spec import OutputSpec
 from skesm.protocol.dialects import DIALECTS
+from skesm.sequences.clean import _MISSING_TEXTS, find_problems
 from skesm.server import Gatekeeper, Limits, ServerConfig
 from skesm.server.api.refusals import Refusal
 from skesm.server.api.requests import Ask, read_ask
 from skesm.server.config import ServedModel, is_loopback
+from skesm.server.describe.requests import sequence_schema
 from skesm.server.logs import FIELDS, JsonLines, NoFlood
 from skesm.server.work.metrics import Counter, Histogram
 
@@ -85,6 +90,21 @@ def test_the_largest_allowed_body_fits() -> None:
     ask = read("hub", "predict", body, model_of("esm2-8m"), limits)
     assert ask.residues == 500_000
     assert ask.outputs == (OutputSpec("logits"),)
+
+
+@pytest.mark.parametrize("text", sorted(_MISSING_TEXTS))
+@pytest.mark.parametrize("spell", [str, str.upper, str.capitalize])
+def test_a_missing_value_is_refused_as_a_transform_refuses_it(text: str, spell: Callable[[str], str]) -> None:
+    sequence = spell(text)
+    refused = bool(find_problems([sequence, "MKT"]))
+    body = {"items": [{"sequence": sequence}, {"sequence": "MKT"}]}
+    with pytest.raises(Refusal) if refused else nullcontext() as refusal:
+        read("hub", "encode", body, model_of("esm2-8m"))
+    if refusal is not None:
+        assert sequence not in str(refusal.value.body)
+        assert refusal.value.body["detail"][0]["loc"] == ["body", "items", 0, "sequence"]
+    pattern = sequence_schema("encode", Limits())["pattern"]
+    assert (re.search(pattern, sequence) is None) == refused
 
 
 # ------------------------------------------------------------------------------------------------------ configuration

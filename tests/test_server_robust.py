@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import select
 import signal
 import socket
 import time
@@ -85,6 +86,39 @@ def test_a_connection_between_requests_is_left_alone(server: Any) -> None:
         for _ in range(2):
             assert session.post(server.url + PATH, json=BODY, timeout=60).status_code == 200
             time.sleep(2.5)  # longer than a head may take
+
+
+def ask_for_much(server: Any, stack: ExitStack) -> socket.socket:
+    """A client that has asked for 11 MB, more than the system holds on their way, and has a small window for them."""
+    items = [{"sequence": "ACDEFGHIKL" * 100}] * 8
+    body = json.dumps({"items": items, "params": {"include": ["per_residue"], "repr_layers": [0, 1, 2]}})
+    client = stack.enter_context(socket.socket())
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
+    client.settimeout(60)
+    client.connect(("127.0.0.1", server.port))
+    client.sendall(f"{HEAD}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    return client
+
+
+def test_an_answer_that_nobody_reads_is_not_held_for_ever(start_server: Any) -> None:
+    with start_server("--write-timeout", "2") as server, ExitStack() as stack:
+        poll = select.poll()
+        poll.register(ask_for_much(server, stack), select.POLLHUP | select.POLLERR)
+        assert poll.poll(60_000)  # the server has closed: it was not read from here
+
+
+def test_an_answer_that_is_read_slowly_arrives(start_server: Any) -> None:
+    with start_server("--write-timeout", "2") as server, ExitStack() as stack:
+        reader = stack.enter_context(ask_for_much(server, stack).makefile("rb"))
+        length = 0
+        while (line := reader.readline()) != b"\r\n":
+            name, _, value = line.partition(b": ")
+            length = int(value) if name.lower() == b"content-length" else length
+        assert length > 10_000_000
+        for _ in range(6):  # longer than it may read nothing
+            length -= len(reader.read(500_000))
+            time.sleep(0.4)
+        assert len(reader.read(length)) == length
 
 
 def with_few_descriptors() -> None:

@@ -1,8 +1,7 @@
-"""Answers of BioLM's protocols: checked and read, for our client; written, for our server.
+"""Answers of BioLM's protocols. The client checks and reads them, the server writes them.
 
-Layers are matched by their number. The one-dimensional logits of v1 are the output ``logit_means``, and nothing else
-is. ``attentions`` have one row for each layer from the first to the last, the outputs ``attention_received@1`` to
-``@n``.
+Layers are matched by their number. Only the one-dimensional logits of v1 are the output ``logit_means``.
+``attentions`` have one row for each layer from the first to the last: ``attention_received@1`` to ``@n``.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def decode_answer(
     spec: ModelSpec,
     sequences: Sequence[str] | None = None,
 ) -> list[Record | InvalidAnswerError]:
-    """Records of an answer, checked against what was asked.
+    """Records of an answer, checked against the request.
 
     Parameters
     ----------
@@ -55,30 +54,30 @@ def decode_answer(
     lengths : sequence of int
         Residues of each sequence that was sent, in the order sent.
     outputs : sequence of OutputSpec
-        What each record must hold.
+        Outputs that each record must hold.
     spec : ModelSpec
         The model: its width and layers are checked.
     sequences : sequence of str, optional
-        The sequences, all different. Then results that repeat their tokens must repeat these, and vectors that are the
-        same for different sequences are refused.
+        The sequences, all different. If given, the tokens in results must be those of these sequences, and different
+        sequences must not have the same vector.
 
     Returns
     -------
     records : list of Record or InvalidAnswerError
-        One for each sequence, float32. An error stands where the model's values are not finite: that concerns this
-        sequence alone.
+        One for each sequence, float32. Where values are not finite there is an error instead: it concerns this sequence
+        alone.
 
     Raises
     ------
     InvalidAnswerError
-        If count, order, layers, shapes or columns are not what was asked: then no row of the answer can be trusted.
+        If count, order, layers, shapes or columns do not fit the request. Then no row of the answer can be trusted.
     """
     key = DIALECTS[dialect].results
     results = at(body, key)
     if not isinstance(results, list):
-        raise InvalidAnswerError(f"the answer holds no list {key!r}")
+        raise InvalidAnswerError(f"the answer has no list {key!r}")
     if len(results) != len(lengths):
-        raise InvalidAnswerError(f"the answer holds {len(results)} results for {len(lengths)} sequences")
+        raise InvalidAnswerError(f"the answer has {len(results)} results for {len(lengths)} sequences")
     records: list[Record | InvalidAnswerError] = []
     for place, (result, length) in enumerate(zip(results, lengths, strict=True)):
         where = f"result {place} of {len(lengths)}"
@@ -96,19 +95,19 @@ def decode_answer(
 
 
 def _check_different(sequences: Sequence[str], records: Sequence[Record | InvalidAnswerError]) -> None:
-    """Refuse an answer that gives different sequences the same vector: at least one of them is another's."""
+    """Refuse an answer with the same vector for different sequences: at least one of them must be wrong."""
     owners: dict[tuple[OutputSpec, bytes], int] = {}
     for place, record in enumerate(records):
         if isinstance(record, InvalidAnswerError):
             continue
         for output, value in record.items():
-            # The embedding layer may be the same for different sequences, such as those of the same residues.
+            # The embedding layer may be the same for different sequences: two with the same residues in another order.
             enough = _SHARED_PAIRS if KINDS[output.kind].head == CONTACT_HEAD else _SHARED_BY_CHANCE
             if output.layer == 0 or value.size < enough:
                 continue
             digest = hashlib.blake2b(np.ascontiguousarray(value).data, digest_size=16).digest()
             other = owners.setdefault((output, digest), place)
-            # A service may read all letters that are no single amino acid as one.
+            # A service may read all ambiguous letters as the same one.
             if sequences[other].translate(_AS_ANY) != sequences[place].translate(_AS_ANY):
                 raise InvalidAnswerError(f"results {other} and {place}: {output} is the same for different sequences")
 
@@ -172,7 +171,7 @@ def _value(result: Mapping[str, Any], output: OutputSpec, where: str) -> Any:
         raise InvalidAnswerError(f"{where}: {name} is not a list of layers")
     entries = [entry for entry in value if type(entry.get("layer")) is int and entry["layer"] == layer]
     if len(entries) > 1:
-        raise InvalidAnswerError(f"{where}: layer {layer} of {name} is there {len(entries)} times")
+        raise InvalidAnswerError(f"{where}: layer {layer} of {name} occurs {len(entries)} times")
     return entries[0].get("embedding", entries[0].get("embeddings")) if entries else None
 
 
@@ -185,7 +184,7 @@ def _holds_numbers(value: Any, n_axes: int) -> bool:
     kinds = set(map(type, value))
     if not kinds <= {float, int, type(None), list}:
         return False
-    # Lists below the last axis are a wrong shape, which is told as such.
+    # Lists below the last axis are a wrong shape, and get this error later.
     return n_axes <= 1 or all(_holds_numbers(row, n_axes - 1) for row in value if type(row) is list)
 
 
@@ -204,22 +203,22 @@ def _float32(value: Any, shape: tuple[int, ...], where: str) -> FloatArray:
 
 
 def encode_answer(dialect: str, records: Sequence[Record], start: int = 0) -> dict[str, Any]:
-    """Body of the answer that carries `records`: the other direction of `decode_answer`, for a server.
+    """Body of the answer with `records`, for a server. It is the inverse of `decode_answer`.
 
     Parameters
     ----------
     dialect : str
         One of `DIALECTS`.
     records : sequence of Record
-        One for each sequence, in the order asked, holding outputs that the protocol has a place for;
-        ``attention_received`` of all layers, or of none.
+        One for each sequence, in the order of the request, with outputs that the protocol can hold. A record has
+        ``attention_received`` of all layers or of none.
     start : int, default=0
         Place of the first of them in the request: some dialects number their results.
 
     Returns
     -------
     body : dict
-        Arrays stay arrays, for an encoder that writes float32 in the shortest digits that give it back.
+        Arrays stay arrays: the encoder of the server writes float32 in the shortest digits.
 
     Examples
     --------
@@ -246,7 +245,7 @@ def _encode_result(speaks: Dialect, place: int, record: Record) -> dict[str, Any
         if output.kind in STACKED:
             stack = stacks.setdefault(key, [])
             if output.layer != len(stack) + (kind.first_layer or 0):
-                raise ValueError(f"output {output} is there without the layer before it")
+                raise ValueError(f"{output} needs the layer before it")
             stack.append(value)
         elif output.layer is None:
             result[key] = value

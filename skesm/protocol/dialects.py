@@ -1,4 +1,4 @@
-"""Each protocol in which BioLM's services speak of ESM-2, as one frozen object: what client and server both go by.
+"""Each protocol of BioLM's services for ESM-2 as one frozen object. Client and server both use it.
 
 ========  ===========================================  ====================================================
 dialect   request                                      answer for one sequence
@@ -9,11 +9,11 @@ dialect   request                                      answer for one sequence
                                                        layer: ``{"33": […]}``
 ``v3``    ``/api/v3/{slug}/encode/``                   ``embeddings``, ``per_token_embeddings`` … by layer:
                                                        ``[{"layer": 33, "embedding": […]}]``
-``hub``   ``/api/v1/{slug}/encode``                    as v3, but ``residue_embeddings``, and null for what
-                                                       was not asked
+``hub``   ``/api/v1/{slug}/encode``                    as v3, but ``residue_embeddings``, and null for
+                                                       outputs that were not asked for
 ========  ===========================================  ====================================================
 
-All but v1 also have ``predict``: logits for sequences that hold ``<mask>``, which ``encode`` does not take.
+All but v1 also have ``predict``. It gives logits for sequences with ``<mask>``, which ``encode`` does not take.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ENCODE, PREDICT, LOG_PROB = "encode", "predict", "log_prob"
 _RECEIVED = "attention_received"
 #: The kind of output that `PREDICT` answers.
 PREDICTED = "logits"
-#: Kinds of which an answer holds all layers, in one array from the first to the last, whatever layers were asked for.
+#: Kinds that come as one array of all layers, from the first to the last, however many layers were asked for.
 STACKED = (_RECEIVED,)
 #: Kinds that the hub computes wrongly if a request holds sequences of different lengths: it takes the mean of the
 #: attention over the tokens of the longest sequence, padding included.
@@ -58,13 +58,13 @@ class Dialect:
     Attributes
     ----------
     name : str
-        As the parameter `dialect` takes it.
+        Value of the parameter `dialect`.
     path : str
-        Where requests are posted; ``{slug}`` and ``{action}`` are filled in.
+        Path of requests. ``{slug}`` and ``{action}`` are filled in.
     actions : mapping of str to str
         Our name of an action to its name in the path.
     schema : str or None
-        Where the description of a request is; None if there is none.
+        Path of the JSON Schema of a request, or None.
     items, item : str, tuple of str
         Key of the list of sequences, and the keys inside an item that lead to the letters.
     results : str
@@ -72,9 +72,9 @@ class Dialect:
     layers_by_name : bool
         Whether layers are a mapping (``{"33": […]}``), not a list (``[{"layer": 33, …}]``).
     layer_keys : mapping of str to str
-        Name in ``include`` to the key of the answer, for what has layers.
+        Name in ``include`` to the key of the answer, for outputs with layers.
     always : tuple of str
-        Keys of every answer, asked for or not; null if there is no value.
+        Keys of every answer. The value is null if it was not asked for.
     number : (str, type) or None
         Key under which the server numbers its results, and the type of the number. The client checks any number that
         it finds.
@@ -87,9 +87,9 @@ class Dialect:
     unread : tuple of str
         Kinds that the server answers, but that the client does not trust.
     choice : bool
-        Whether a request can choose layers and outputs; if not, everything is answered, of the last layer.
+        Whether a request can choose layers and outputs. If not, the answer holds all outputs of the last layer.
     ends, hosted_ends : tuple of str
-        Ends of a base URL that name this dialect; the latter on biolm.ai only.
+        Ends of a base URL that stand for this dialect. The second ones count on biolm.ai only.
     registry_names : bool
         Whether models go by their registry names, not by slugs.
     slugs : mapping of str to str
@@ -97,7 +97,7 @@ class Dialect:
     errors : Errors
         Shape of its errors.
     remedies : mapping of str to str
-        Kind of output that it cannot answer to a setting that works; ``""`` is for all others.
+        Kind of output that is not available to a setting that works. ``""`` is for all others.
     """
 
     name: str
@@ -180,7 +180,7 @@ _V1 = Dialect(
     number=("name", str),
     names_columns=False,
     includes={"mean": "mean", "logit_means": "logits", CONTACTS: "contacts", _RECEIVED: "attentions"},
-    unread=(_RECEIVED,),  # nothing says what their axes are, and a shape of n x n would not tell
+    unread=(_RECEIVED,),  # their axes are not documented, and a shape of n x n would not tell
     choice=False,
     errors=HOSTED_ERRORS,
     remedies={

@@ -1,4 +1,4 @@
-"""Errors as BioLM's services tell them: read, made fit to be shown, and written; for our client and our server."""
+"""Read the errors of BioLM's services, and make their messages safe to show."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _RESULTS = {dialect.results for dialect in DIALECTS.values()}
 
 @dataclass(frozen=True)
 class Refusal:
-    """What an error's body says, in any dialect.
+    """Contents of an error's body, in any dialect.
 
     Attributes
     ----------
     items : mapping of int to str
         Reasons for the items that it names, counted from 0 within the request.
     oversize : bool
-        Whether the request held too many items; `max_items` is how many are allowed, if it says.
+        Whether the request held too many items. `max_items` is the limit, if the error names it.
     code : str
         The service's error code, "" if none.
     reason : str
-        One line for people. It may echo what was sent: pass it through `scrub`.
+        One line for people. It may quote the request: pass it through `scrub`.
     """
 
     items: Mapping[int, str] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Refusal:
 
 
 def carries_error(body: Any) -> bool:
-    """Whether a body with status 200 is an error all the same."""
+    """Whether a body with status 200 is an error."""
     return bool(at(body, "error")) or (isinstance(body, Mapping) and "detail" in body and not _RESULTS & body.keys())
 
 
@@ -81,9 +81,9 @@ def decode_error(body: Any) -> Refusal:
 
 
 def scrub(text: str, sequences: Iterable[str], secrets: Iterable[str] = ()) -> str:
-    """Make a service's message fit to be shown: one short line without sequences or secrets.
+    """Make a service's message safe to show: one short line without sequences or secrets.
 
-    Every run of eight capitals or more goes, since a service may echo a part of a sequence.
+    Every run of eight capitals or more is removed, since a service may quote a part of a sequence.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Shapes of errors: the bodies in which each protocol tells what is wrong. The server writes them.
+"""Shapes of errors in each protocol. The server writes them.
 
 No body repeats what was sent: only places, lengths and fixed texts.
 """

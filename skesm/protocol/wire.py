@@ -1,6 +1,6 @@
 """Paths and bodies of the requests of BioLM's protocols as plain functions, for our client and our server.
 
-None of these functions sends anything. How the dialects differ stands in `dialects`.
+None of these functions sends anything. The differences of the dialects are in `dialects`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from skesm.protocol.dialects import DIALECTS, ENCODE, NEED_EQUAL_LENGTHS, PREDIC
 MAX_ITEMS = 8
 MAX_LENGTH = 2048
 
-#: What `encode` accepts: the 20 amino acids, ambiguous and rare residues, and the gap.
+#: Letters that `encode` accepts: the 20 amino acids, ambiguous and rare residues, and the gap.
 ACCEPTED_RESIDUES = frozenset("ACDEFGHIKLMNPQRSTVWYBXZUO-")
 
 # A number in JSON has up to 24 characters (-1.2345678901234567e-100), a separator, and perhaps an indentation.
 _BYTES_PER_NUMBER = 64
-# What an item of an answer holds beside numbers: its place, keys, columns; and for each residue its token.
+# An item of an answer also holds its place, keys and columns, and a token for each residue.
 _BYTES_PER_ITEM, _BYTES_PER_RESIDUE = 1 << 16, 64
 # ---------------------------------------------------------------------------------------------- paths
 
@@ -45,7 +45,7 @@ def model_slug(spec: ModelSpec, dialect: str) -> str:
 
 
 def action_path(dialect: str, slug: str, action: str = "encode") -> str:
-    """Path that a request is posted to; hosted paths end with a slash, those of the hub do not.
+    """Path of a request. Hosted paths end with a slash, paths of the hub do not.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def action_path(dialect: str, slug: str, action: str = "encode") -> str:
 
 
 def schema_path(dialect: str, slug: str, action: str = "encode") -> str | None:
-    """Path of the description of an action's request, None where the dialect has none."""
+    """Path of the JSON Schema of a request. None if the dialect has none."""
     speaks = DIALECTS[dialect]
     if speaks.schema is None:
         return None
@@ -68,7 +68,7 @@ def schema_path(dialect: str, slug: str, action: str = "encode") -> str | None:
 
 
 def check_outputs(dialect: str, spec: ModelSpec, outputs: Iterable[OutputSpec]) -> None:
-    """Raise ValueError for outputs that a dialect cannot answer, with the remedy; before anything is sent.
+    """Raise ValueError for outputs that a dialect cannot answer, with the remedy, before anything is sent.
 
     Examples
     --------
@@ -89,7 +89,7 @@ def check_outputs(dialect: str, spec: ModelSpec, outputs: Iterable[OutputSpec]) 
 
 
 def mask_refusal(dialect: str, outputs: Iterable[OutputSpec]) -> str | None:
-    """Say why a dialect cannot answer `outputs` for a sequence that holds ``<mask>``; None if it can.
+    """Reason why a dialect cannot answer `outputs` for a sequence with ``<mask>``. None if it can.
 
     Examples
     --------
@@ -133,7 +133,7 @@ def request_body(
 
 
 def floats_per_answer(dialect: str, spec: ModelSpec, outputs: Iterable[OutputSpec], length: int) -> int:
-    """How many numbers the answer for one sequence of `length` residues holds: its size, before it is asked for."""
+    """Count the numbers in the answer for one sequence of `length` residues, before it is asked for."""
     speaks = DIALECTS[dialect]
     outputs = tuple(outputs)
     kinds = _carriers(dialect, outputs) if speaks.choice else speaks.includes
@@ -172,7 +172,7 @@ def _carriers(dialect: str, outputs: Iterable[OutputSpec]) -> set[str]:
 
 
 def bytes_per_answer(dialect: str, spec: ModelSpec, outputs: Iterable[OutputSpec], lengths: Iterable[int]) -> int:
-    """Bound of the bytes of an answer for sequences of these lengths, uncompressed: a longer one is not what was asked.
+    """Most bytes of an uncompressed answer for sequences of these lengths. A longer answer must be wrong.
 
     Examples
     --------
@@ -197,8 +197,8 @@ def _representation_layers(outputs: Iterable[OutputSpec]) -> set[int]:
 def needs_equal_lengths(outputs: Iterable[OutputSpec]) -> bool:
     """Whether one request may hold sequences of one length only, or its answer would be wrong.
 
-    The hub's gateway takes the mean of the attention over the longest sequence's tokens, padding included: what a
-    residue receives would depend on the company of its sequence.
+    The hub takes the mean of the attention over the tokens of the longest sequence, padding included. The values of a
+    sequence would depend on the other sequences of the request.
 
     Examples
     --------
@@ -209,7 +209,7 @@ def needs_equal_lengths(outputs: Iterable[OutputSpec]) -> bool:
 
 
 def at(value: Any, *keys: str) -> Any:
-    """What stands under nested keys of parsed JSON, None where a part of the way is missing."""
+    """Value under nested keys of parsed JSON. None if a key is missing."""
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value

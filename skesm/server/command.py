@@ -23,15 +23,15 @@ def add_serve_parser(commands: Any, announce: Callable[[str], object]) -> None:
     Parameters
     ----------
     commands : object
-        What ``ArgumentParser.add_subparsers`` gave.
+        The result of ``ArgumentParser.add_subparsers``.
     announce : callable
-        Told the server's address when it listens.
+        Gets the address of the server when it listens.
     """
     parser = commands.add_parser(
         "serve",
-        help="answer BioLM's protocol with a model of this machine",
+        help="answer BioLM's protocols with a model on this machine",
         description="Serve ESM-2 in BioLM's protocols (v1, v2, v3 and biolm-hub). Credentials are read from the "
-        f"environment: {TOKENS_VARIABLE} holds tokens, {USERS_VARIABLE} user:password pairs, separated by white space; "
+        f"environment: {TOKENS_VARIABLE} holds tokens, {USERS_VARIABLE} user:password pairs, separated by white space. "
         f"{KEY_VARIABLE} signs logins, so that they survive a restart.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -40,8 +40,8 @@ def add_serve_parser(commands: Any, announce: Callable[[str], object]) -> None:
         action="append",
         dest="models",
         metavar="MODEL",
-        help="registry name, Hub repository id or folder, or NAME=FOLDER to serve a folder under a name; up to "
-        f"{MAX_MODELS} times (default: {DEMO_MODEL})",
+        help="registry name, Hub repository id or folder, or NAME=FOLDER to serve a folder under a name. May be "
+        f"given up to {MAX_MODELS} times (default: {DEMO_MODEL})",
         default=argparse.SUPPRESS,
     )
     parser.add_argument("--host", default="127.0.0.1", help="name or address to listen at")
@@ -52,15 +52,15 @@ def add_serve_parser(commands: Any, announce: Callable[[str], object]) -> None:
         action="append",
         dest="allowed_hosts",
         metavar="NAME",
-        help="name that requests may call this server by, in their header Host; may be repeated; '*' allows every "
-        "name; addresses are always allowed (default: the names of this machine)",
+        help="name of this server that requests may have in their header Host. May be repeated. '*' allows every name. "
+        "Addresses are always allowed (default: the names of this machine)",
         default=argparse.SUPPRESS,
     )
     compute = parser.add_argument_group("computing")
-    compute.add_argument("--engine", choices=("auto", "numpy", "torch"), default="auto", help="what computes")
+    compute.add_argument("--engine", choices=("auto", "numpy", "torch"), default="auto", help="runs the model")
     compute.add_argument("--device", default="auto", help="for torch, for example cuda:1")
     compute.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of matrix products")
-    compute.add_argument("--threads", type=_from(1), metavar="N", help="CPU threads; all cores if not given")
+    compute.add_argument("--threads", type=_from(1), metavar="N", help="CPU threads. None takes all cores.")
     compute.add_argument(
         "--tokens-per-batch",
         type=_from(1),
@@ -69,10 +69,10 @@ def add_serve_parser(commands: Any, announce: Callable[[str], object]) -> None:
         help="most tokens in a batch of several sequences",
     )
     compute.add_argument(
-        "--batch-wait", type=_milliseconds, default=5.0, metavar="MS", help="how long a sequence waits for others"
+        "--batch-wait", type=_milliseconds, default=5.0, metavar="MS", help="wait of a sequence for others"
     )
     compute.add_argument(
-        "--memory", type=Path, metavar="FOLDER", help="record store: each sequence is computed once, ever"
+        "--memory", type=Path, metavar="FOLDER", help="record store, so that each sequence is computed only once"
     )
     limits = parser.add_argument_group("limits")
     limits.add_argument("--max-items", type=_from(1), default=MAX_ITEMS, metavar="N", help="sequences in a request")
@@ -82,14 +82,21 @@ def add_serve_parser(commands: Any, announce: Callable[[str], object]) -> None:
         type=_from(1),
         default=ServerConfig.queue_residues,
         metavar="N",
-        help="residues taken and not answered",
+        help="residues in open requests",
     )
     limits.add_argument("--grace", type=_from(1), default=300, metavar="S", help="seconds to finish after SIGTERM")
     limits.add_argument(
         "--head-timeout", type=_from(1), default=10, metavar="S", help="seconds for the head of a request to arrive"
     )
     limits.add_argument(
-        "--max-connections", type=_from(1), metavar="N", help="connections at a time; by descriptors if not given"
+        "--write-timeout",
+        type=_from(1),
+        default=60,
+        metavar="S",
+        help="seconds in which a client must read a part of its answer",
+    )
+    limits.add_argument(
+        "--max-connections", type=_from(1), metavar="N", help="connections at a time. None goes by open files."
     )
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info", help="to stderr")
     parser.set_defaults(run=partial(_serve, announce))
@@ -114,6 +121,7 @@ def _serve(announce: Callable[[str], object], args: argparse.Namespace) -> None:
         allow_anonymous=args.allow_anonymous,
         grace=args.grace,
         head_timeout=args.head_timeout,
+        write_timeout=args.write_timeout,
         max_connections=args.max_connections,
         announce=announce,
     )

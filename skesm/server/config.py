@@ -1,4 +1,4 @@
-"""What a server is told at its start."""
+"""Settings of a server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Limits:
     max_items, max_length : int
         Sequences in a request, residues in a sequence.
     max_values : int
-        Numbers in an answer: they all are in memory at once.
+        Numbers in an answer. All of them are in memory at once.
     """
 
     max_items: int = MAX_ITEMS
@@ -41,22 +41,22 @@ class Limits:
 
     @property
     def max_body(self) -> int:
-        """Bytes of a body that holds as much as is allowed, and of one that is refused for a better reason."""
+        """Largest body in bytes. A body that breaks another limit by little still fits, so that the error names it."""
         return max(1 << 20, self.max_items * (len(MASK_SYMBOL) * self.max_length + 256))
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model and what it is called.
+    """A model and its names.
 
     Attributes
     ----------
     source : str
-        What the backend loads: registry name, Hub repository id or folder.
+        Source that the backend loads: registry name, Hub repository id or folder.
     spec : ModelSpec
-        Its shape; `spec.name` is the name in paths.
+        Its shape. `spec.name` is the name in paths.
     has_contacts : bool
-        Whether it has a contact head. That is known when it is loaded.
+        Whether it has a contact head. This is known when the model is loaded.
     """
 
     source: str
@@ -65,7 +65,7 @@ class ServedModel:
 
     @property
     def names(self) -> set[str]:
-        """What it may be called in paths, in lower case."""
+        """Names of the model in paths, in lower case."""
         return {model_slug(self.spec, dialect).lower() for dialect in DIALECTS}
 
     def answers(self, kind: str) -> bool:
@@ -75,30 +75,30 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """Everything but the address.
+    """Settings of a server, except its address.
 
     Parameters
     ----------
     models : tuple of str, default=("skesm-mini",)
-        Registry names, Hub repository ids or folders; ``"name=folder"`` serves a folder under another name, for example
+        Registry names, Hub repository ids or folders. ``"name=folder"`` serves a folder under another name, for example
         ``"esm2-650m=/data/checkpoint"``. At most two.
     backend : LocalBackend
         Engine, device, threads, and with ``tokens_per_batch`` the largest batch.
     memory : str, path or joblib.Memory, default=None
-        Record store: each sequence is computed once, ever.
+        Record store. Each sequence is computed only once.
     limits : Limits
         How much one request may ask for.
     queue_residues : int, default=262144
-        Residues in requests that are taken and not answered yet. A request that would exceed it gets 429 with
-        Retry-After, unless it is the only one.
+        Most residues in open requests. A request that would exceed it gets 429 with Retry-After, unless it is the only
+        one.
     queue_values : int, default=50_000_000
-        The same for the numbers in their answers: it bounds the memory.
+        Most numbers in the answers to open requests. This bounds the memory.
     batch_wait : float, default=0.005
         Seconds that a sequence waits for others to share a batch.
     gatekeeper : Gatekeeper
-        Who may ask; everybody by default.
+        Checks credentials. By default everybody may ask.
     allowed_hosts : tuple of str, default=None
-        Names that requests may call this server by, in their header ``Host``; ``"*"`` allows every name. None stands
+        Names of this server that a request may have in its header ``Host``. ``"*"`` allows every name. None stands
         for the names of this machine. Addresses are always allowed.
 
     Examples
@@ -132,11 +132,11 @@ class ServerConfig:
             If a folder holds no ESM-2 model.
         """
         if not 1 <= len(self.models) <= MAX_MODELS:
-            raise ValueError(f"{len(self.models)} models: a server has 1 to {MAX_MODELS}, which stay loaded")
+            raise ValueError(f"{len(self.models)} models: a server can have 1 to {MAX_MODELS}")
         found = [_find_model(self.backend, text) for text in self.models]
         names = [name for model in found for name in model.names]
         if len(set(names)) != len(names):
-            raise ValueError("two models have the same name: give one another name with 'name=folder'")
+            raise ValueError("two models have the same name: rename one with 'name=folder'")
         return found
 
 
@@ -148,7 +148,7 @@ def _find_model(backend: LocalBackend, text: str) -> ServedModel:
     if equals or find_registered(source) is None:
         name = name if equals else os.path.basename(os.path.normpath(source))
         if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} cannot be a model's name in a path: use letters, digits, '.', '_' and '-'")
+            raise ValueError(f"{name!r} cannot be the name of a model in a path: use letters, digits, '.', '_' and '-'")
         registered = find_registered(name)
         if registered is not None and _shape(registered) != _shape(spec):
             raise ValueError(f"{text!r}: the checkpoint does not have the shape of {registered.name}")

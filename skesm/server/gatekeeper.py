@@ -1,4 +1,4 @@
-"""Who may ask: tokens, and users who log in."""
+"""Credentials: tokens, and users who log in."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ REFRESH_PATH = "/api/auth/token/refresh/"
 
 _ACCESS_SECONDS = 3600
 _REFRESH_SECONDS = 7 * 86400
-_SHORTEST_KEY = 32  # characters; a key that can be guessed lets anybody log in
+_SHORTEST_KEY = 32  # characters: if a key can be guessed, anybody can log in
 
 
 class Gatekeeper:
-    """Tokens and users of a server; shows neither.
+    """Tokens and users of a server. It shows neither.
 
     Parameters
     ----------
     tokens : iterable of str
-        Each opens every model.
+        Each of them gives access to every model.
     users : mapping of str to str
-        Passwords of those who may log in.
+        Passwords by user.
     clock : callable
         Seconds since the epoch.
     key : str, default=None
-        Signs logins; at least 32 characters. Servers with the same key and users take each other's logins, also after
-        a restart. None makes a key that ends with this object.
+        Signs logins. It needs at least 32 characters. Servers with the same key and users accept each other's logins,
+        also after a restart. None makes a new key, which is lost at the end of the process.
 
     Notes
     -----
@@ -52,7 +52,7 @@ class Gatekeeper:
     ) -> None:
         if key is not None and len(key) < _SHORTEST_KEY:
             raise ValueError(f"the key that signs logins has {len(key)} characters: use at least {_SHORTEST_KEY}")
-        # Digests are of one length, so that comparing tells nothing of the length either.
+        # Digests have one length, so that the time of a comparison does not tell the length of a token.
         self._tokens = [_digest(token) for token in tokens]
         self._users = [(_digest(user), _digest(password)) for user, password in (users or {}).items()]
         self._key = secrets.token_bytes(32) if key is None else _digest(key)
@@ -72,20 +72,20 @@ class Gatekeeper:
         Raises
         ------
         ValueError
-            If a variable is set and empty, which is more likely a mistake than a wish for no protection, or if a pair
-            has no colon, or if the key is short.
+            If a variable is set but empty, since this is probably a mistake. If a pair has no colon. If the key is
+            short.
         """
         environ = os.environ if environ is None else environ
         found = {}
         for variable in (TOKENS_VARIABLE, USERS_VARIABLE):
             found[variable] = environ.get(variable, "").split()
             if variable in environ and not found[variable]:
-                raise ValueError(f"{variable} is set but empty: give it a value, or unset it")
+                raise ValueError(f"{variable} is set but empty: give it a value or unset it")
         users = {}
         for pair in found[USERS_VARIABLE]:
             user, _, password = pair.partition(":")
             if not user or not password:
-                raise ValueError(f"{USERS_VARIABLE} holds something that is not user:password")
+                raise ValueError(f"{USERS_VARIABLE} holds an entry that is not user:password")
             users[user] = password
         key = environ.get(KEY_VARIABLE)
         if key is not None and len(key.strip()) < _SHORTEST_KEY:
@@ -94,12 +94,12 @@ class Gatekeeper:
 
     @property
     def required(self) -> bool:
-        """Whether credentials are needed at all."""
+        """Whether credentials are needed."""
         return bool(self._tokens or self._users)
 
     @property
     def has_users(self) -> bool:
-        """Whether there is anybody to log in."""
+        """Whether anybody can log in."""
         return bool(self._users)
 
     def admits(self, authorization: str | None, access: str | None, *, token_scheme: str = "Token") -> bool:
@@ -112,7 +112,7 @@ class Gatekeeper:
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() in ("token", token_scheme.lower()) and self._knows(token.strip()):
             return True
-        if scheme.lower() == "bearer":  # what a login gave may also come this way
+        if scheme.lower() == "bearer":  # the access string of a login may also come this way
             access = token.strip()
         return access is not None and self._owner_of("access", access) is not None
 
@@ -120,7 +120,7 @@ class Gatekeeper:
         """(access, refresh), or None if user or password is wrong."""
         given = _digest(user), _digest(password)
         right = False
-        for known in self._users:  # all of them, whoever comes: the time taken tells nothing
+        for known in self._users:  # always all of them, so that the time tells nothing
             same_user, same_password = (hmac.compare_digest(a, b) for a, b in zip(given, known, strict=True))
             right |= same_user & same_password
         if not right:
@@ -141,7 +141,7 @@ class Gatekeeper:
         return right
 
     def _owner(self, user: tuple[bytes, bytes]) -> str:
-        """Name of a user with this password, which tells neither."""
+        """Name of a user with this password. It tells neither."""
         return self._signature(b"owner" + b"".join(user))[:16]
 
     def _issue(self, kind: str, seconds: int, owner: str) -> str:
@@ -149,11 +149,11 @@ class Gatekeeper:
         return f"{claim}.{self._signature(claim.encode())}"
 
     def _owner_of(self, kind: str, text: str) -> str | None:
-        """User whose login gave `text`; None if it is not valid."""
+        """Owner of the login that gave `text`. None if `text` is not valid."""
         claim, _, signature = text.rpartition(".")
         if not hmac.compare_digest(signature.encode(), self._signature(claim.encode()).encode()):
             return None
-        claimed, expiry, owner, _ = claim.split(".")  # signed, so it is ours
+        claimed, expiry, owner, _ = claim.split(".")  # it is signed, so this server wrote it
         return owner if claimed == kind and self._clock() < int(expiry) and owner in self._owners else None
 
     def _signature(self, claim: bytes) -> str:

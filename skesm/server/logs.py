@@ -1,4 +1,4 @@
-"""Log records as lines of JSON, fit to be kept: no sequences, no credentials."""
+"""Log records as lines of JSON, without sequences or credentials."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIELDS = "skesm_fields"
 class JsonLines(logging.Formatter):
     """One object a line: time, level, logger, message, and the fields that were given.
 
-    Of an exception only its type and where it came from are told: its message may quote what was being worked on.
+    Of an exception, a line holds the type and the place in the code. The message is left out: it may quote a sequence.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -33,20 +33,20 @@ class JsonLines(logging.Formatter):
 
 
 def _message(record: logging.LogRecord) -> str:
-    # Further lines of asyncio show the objects that failed, and with them the messages of their exceptions.
+    # Further lines of asyncio show the failed objects, with the messages of their exceptions.
     text = record.getMessage()
     return text.partition("\n")[0] if record.name == "asyncio" else text
 
 
 class NoFlood(logging.Filter):
-    """Lets the same message through once a second: asyncio repeats itself for each connection that it cannot take."""
+    """Lets the same message through once a second. asyncio repeats it for each connection that it cannot take."""
 
     def __init__(self) -> None:
         super().__init__()
         self._last: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the message has not been there for a second."""
+        """Whether the last such message is more than a second old."""
         last = self._last.get(str(record.msg))
         if last is not None and 0 <= record.created - last < 1:
             return False
@@ -56,7 +56,7 @@ class NoFlood(logging.Filter):
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """Type of an exception, of those it came from, and places in the code."""
+    """Type of an exception, types of its causes, and places in the code."""
     chain, causes = error, list[str]()
     while (cause := chain.__cause__ or chain.__context__) is not None and len(causes) < 5:
         causes.append(type(cause).__name__)
@@ -66,12 +66,12 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 
 def configure_logging(level: str) -> None:
-    """Write what skesm, the server beneath it, asyncio and Python's warnings say to stderr, as lines of JSON.
+    """Write the logs of skesm, uvicorn and asyncio, and Python's warnings, to stderr as lines of JSON.
 
     Parameters
     ----------
     level : {"debug", "info", "warning", "error"}
-        The least level that is written.
+        Lowest level that is written.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())

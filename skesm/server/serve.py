@@ -17,14 +17,15 @@ from skesm.server.config import ServerConfig, is_loopback
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-# Longer than clients pause between two batches: a connection closed under a client's next POST costs it a retry.
+# Longer than the pause of a client between two batches. If the server closed the connection earlier, the next POST
+# would need a retry.
 _KEEP_ALIVE_SECONDS = 75
 
 _logger = logging.getLogger(__name__)
 
 
 def create_app(config: ServerConfig | None = None) -> Starlette:
-    """Application for any ASGI server; loads the models.
+    """Application for any ASGI server. Loads the models.
 
     Parameters
     ----------
@@ -34,8 +35,8 @@ def create_app(config: ServerConfig | None = None) -> Starlette:
     Returns
     -------
     app : starlette.applications.Starlette
-        One process computes: run it in one worker. Slow clients, connections and signals are the ASGI server's matter;
-        `serve` looks after them.
+        One process computes: run it in one worker. The ASGI server must look after slow clients, connections and
+        signals. `serve` does this.
 
     Raises
     ------
@@ -65,10 +66,11 @@ def serve(
     allow_anonymous: bool = False,
     grace: int = 300,
     head_timeout: float = 10,
+    write_timeout: float = 60,
     max_connections: int | None = None,
     announce: Callable[[str], object] | None = None,
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C; then answer what was taken, and return.
+    """Serve until SIGTERM or Ctrl-C. Then answer the open requests and return.
 
     Between the signal and the end, new requests get status 503, and ``/readyz`` says that the server is draining.
 
@@ -81,21 +83,24 @@ def serve(
     port : int, default=8000
         0 takes a free one.
     allow_anonymous : bool, default=False
-        Permit to listen where other machines can connect although `config` asks nobody for credentials.
+        Allow other machines to connect without credentials.
     grace : int, default=300
-        Seconds, after the signal, in which requests that were taken may finish.
+        Seconds after the signal in which open requests may finish.
     head_timeout : float, default=10
         Seconds for the head of a request to arrive.
+    write_timeout : float, default=60
+        Seconds in which a client must read a part of its answer. A client that reads nothing is disconnected, because
+        its answer is held in memory.
     max_connections : int, default=None
-        Connections at a time. With one more, the one that has waited longest for a request is closed. None takes as
-        many as this process has descriptors for, at most 1,024.
+        Connections at a time. If there are more, the one that has waited longest for a request is closed. None takes
+        the number from the limit on open files, at most 1,024.
     announce : callable, default=None
-        Gets the server's address as soon as it takes connections.
+        Gets the address of the server as soon as it takes connections.
 
     Raises
     ------
     ValueError
-        If other machines could connect and nobody is asked for credentials, or if the configuration is not possible.
+        If other machines could connect without credentials, or if the configuration is not possible.
     OSError
         If the port is taken.
     MissingDependencyError
@@ -105,8 +110,8 @@ def serve(
     config = ServerConfig() if config is None else config
     if not config.gatekeeper.required and not allow_anonymous and not is_loopback(host):
         raise ValueError(
-            f"host {host!r} can be reached from other machines, and nobody would be asked for credentials: set "
-            "SKESM_SERVER_TOKENS or SKESM_SERVER_USERS, or allow everybody with --allow-anonymous"
+            f"host {host!r} can be reached from other machines, and no credentials are set: set SKESM_SERVER_TOKENS or "
+            "SKESM_SERVER_USERS, or allow everybody with --allow-anonymous"
         )
     if config.allowed_hosts is None and host:
         config = replace(config, allowed_hosts=(*config.find_allowed_hosts(), host))
@@ -119,10 +124,10 @@ def serve(
         settings = uvicorn.Config(
             app,
             loop="asyncio",
-            http=connection_class(head_timeout, max_connections or default_max_connections()),
+            http=connection_class(head_timeout, write_timeout, max_connections or default_max_connections()),
             backlog=ACCEPTED_AT_ONCE,
             log_config=None,
-            # Below INFO headers are logged, and with them credentials.
+            # Below INFO, headers are logged, with credentials in them.
             log_level=max(logging.getLogger("uvicorn").getEffectiveLevel(), logging.INFO),
             access_log=False,
             server_header=False,
@@ -144,7 +149,7 @@ def serve(
 
 @contextmanager
 def _listen(host: str, port: int) -> Iterator[socket.socket]:
-    """Take connections from now on: those that come before the server runs wait for it."""
+    """Take connections from now on. Early ones wait until the server runs."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
@@ -157,7 +162,7 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
 
 @contextmanager
 def _survive_sigterm() -> Iterator[None]:
-    """Uvicorn raises SIGTERM again after it has stopped, which would end the process as if it had failed."""
+    """Ignore the SIGTERM that uvicorn raises again after it has stopped: the process would end with a failure."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Records to bodies of answers."""
+"""From records to the bodies of answers."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from skesm.protocol.dialects import COLUMNS, ENCODE, LOG_PROB, PREDICT, PREDICTE
 from skesm.sequences.alphabet import AMINO_ACIDS, split_residues
 from skesm.server.api.requests import Ask
 
-# Level 1 halves a text of digits, which is nearly all there is to gain: level 6 takes 8 times as long for 8 % more.
+# Level 1 halves a text of digits. Level 6 takes 8 times as long for 8 % more.
 _GZIP_LEVEL = 1
 _GZIP_WINDOW = 31  # zlib's way to ask for a gzip header
-#: Smaller bodies gain nothing.
+#: Bytes. Smaller bodies gain nothing.
 GZIP_MINIMUM = 1024
 
 
 def to_json(value: Any) -> bytes:
-    """JSON; float32 arrays in the shortest digits that give the same float32."""
+    """JSON. Arrays of float32 have the shortest digits that give the same float32."""
     return orjson.dumps(value, default=_as_list, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _as_list(value: Any) -> Any:
-    if isinstance(value, np.ndarray):  # one whose rows do not lie end to end
+    if isinstance(value, np.ndarray):  # an array that is not contiguous
         return value.tolist()
     raise TypeError(f"no JSON for a {type(value).__name__}")
 
@@ -60,7 +60,7 @@ def encode_body(speaks: Dialect, ask: Ask, records: Sequence[Record], *, compres
 
 
 def compressed_if(compress: bool, body: bytes) -> tuple[bytes, bool]:
-    """The body, compressed if that is wanted and worth it, and whether it is."""
+    """Compress the body if this is wanted and useful, and say whether it is compressed."""
     compress = compress and len(body) >= GZIP_MINIMUM
     return (zlib.compress(body, _GZIP_LEVEL, _GZIP_WINDOW) if compress else body), compress
 

@@ -1,4 +1,4 @@
-"""``POST /v1/embeddings``: the mean of the last layer, in the shape that OpenAI's clients and many others speak."""
+"""``POST /v1/embeddings``: the mean of the last layer, in the shape of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from skesm.server.api.requests import Ask, ask_for, list_of, object_of, read_jso
 from skesm.server.config import Limits
 
 EMBEDDINGS_PATH = "/v1/embeddings"
-#: Sequences in a request, as OpenAI allows; an answer of means is small.
+#: Sequences in a request, as OpenAI allows. An answer of means is small.
 MAX_INPUTS = 2048
 FORMATS = ("float", "base64")
 
@@ -28,7 +28,7 @@ _KIND = "mean"
 
 @dataclass(frozen=True, repr=False)
 class EmbeddingsBody:
-    """A body that is well formed; its sequences have not been looked at.
+    """A body with valid fields. Its sequences have not been checked yet.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ def read_embeddings_ask(body: EmbeddingsBody, spec: ModelSpec, limits: Limits) -
     for i, sequence in enumerate(sequences):
         place = ("input",) if isinstance(given, str) else ("input", i)
         if not isinstance(sequence, str):
-            # Some clients send the numbers of another model's tokens.
+            # Some clients send token numbers of another model.
             problems.append(Problem("string_type", place, "Input should be a sequence of residues, as a string"))
         elif (problem := sequence_problem(sequence, ENCODE, limits)) is not None:
             kind, message, context = problem

@@ -28,6 +28,10 @@ DEFAULT_LAYERS, DEFAULT_INCLUDE = (-1,), ("mean",)
 _ENCODABLE = re.compile(f"[{re.escape(''.join(sorted(ACCEPTED_RESIDUES)))}]*")
 _MASKABLE = re.compile(f"(?:[{''.join(sorted(ACCEPTED_RESIDUES - {'-'}))}]|{MASK_SYMBOL})*")
 
+#: Texts of a missing value that are never a peptide, by the rule of `skesm.sequences.clean.clean_sequences`. The others
+#: hold letters that are refused anyway, or are peptides in a request, where all sequences are in capitals.
+MISSING_TEXTS = ("NONE", "NULL")
+
 Place = tuple[str | int, ...]
 
 
@@ -124,7 +128,7 @@ def read_ask(speaks: Dialect, action: str, content: bytes, model: ServedModel, l
 def ask_for(
     errors: Errors, action: str, sequences: Collection[str], outputs: Collection[OutputSpec], spec: ModelSpec
 ) -> Ask:
-    """Put together what is asked, and how large it is."""
+    """Put a request together, and count its size."""
     lengths = [count_residues(sequence) for sequence in sequences]
     values = sum(output.size(length, spec) for length in lengths for output in outputs)
     return Ask(errors, action, tuple(sequences), tuple(outputs), sum(lengths), values)
@@ -142,7 +146,7 @@ def object_of(
     # The names of unknown fields come from the sender, so they are not repeated.
     unknown = len(value.keys() - set(known))
     if unknown:
-        message = f"{unknown} fields that are not known here; known: {', '.join(known) or 'none'}"
+        message = f"{unknown} unknown fields. Known fields: {', '.join(known) or 'none'}"
         problems.append(Problem("extra_forbidden", place, message))
     return value
 
@@ -186,7 +190,7 @@ def _sequence(speaks: Dialect, action: str, item: Any, place: Place, limits: Lim
 
 
 def sequence_problem(sequence: str, action: str, limits: Limits) -> tuple[str, str, Mapping[str, Any]] | None:
-    """Kind, message and numbers of the fault of a sequence; None if it can be computed."""
+    """Kind, message and numbers of the fault of a sequence. None if it can be computed."""
     masked = action == PREDICT
     if not sequence:
         return "string_too_short", "String should have at least 1 character", {"min_length": 1}
@@ -200,6 +204,8 @@ def sequence_problem(sequence: str, action: str, limits: Limits) -> tuple[str, s
         allowed = "".join(sorted(ACCEPTED_RESIDUES - {"-"})) + (f" and {MASK_SYMBOL}" if masked else " and -")
         position = count_residues(sequence[:end]) + 1
         return "value_error", f"Residue {position} of {length} is not one of {allowed}", {}
+    if sequence in MISSING_TEXTS:
+        return "value_error", "Sequence is the text of a missing value: remove it", {}
     if masked and MASK_SYMBOL not in sequence:
         return "value_error", f"Sequence should hold {MASK_SYMBOL}", {}
     if not sequence.strip("-"):

@@ -1,4 +1,4 @@
-"""The OpenAPI document: every path, what it takes, what it answers."""
+"""The OpenAPI document: every path, its requests and its answers."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _REFUSALS: Mapping[str, tuple[str, Json]] = {
     "500": ("The server could not compute this.", {}),
     "503": ("The server is about to stop.", _RETRY_AFTER),
 }
-# A login is refused in more than one shape: its own, and that of the hosted service.
+# A login is refused in two shapes: its own, and the one of the hosted service.
 _LOGIN_ERRORS = replace(HOSTED_ERRORS, schema="AuthError")
 _SCHEMES: Json = {
     "token": {"type": "apiKey", "in": "header", "name": "Authorization", "description": "The word Token, and a token."},
-    "bearer": {"type": "http", "scheme": "bearer", "description": "What a login gave; for embeddings, also a token."},
-    "access": {"type": "apiKey", "in": "cookie", "name": "access", "description": "What a login gave."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "Access of a login. For embeddings, also a token."},
+    "access": {"type": "apiKey", "in": "cookie", "name": "access", "description": "Access of a login."},
 }
 
 
@@ -45,7 +45,7 @@ def openapi(
     models : sequence of ServedModel
         Each has paths of its own.
     limits : Limits
-        What one request may ask for.
+        Limits on one request.
     version : str
         Version of skesm.
     protected : bool, default=False
@@ -89,7 +89,7 @@ def _public_paths(models: Sequence[ServedModel]) -> Json:
         ("/livez", "alive", "Whether the server should be left running", "Probe", ("503",)),
         ("/readyz", "ready", "Whether the server takes requests", "Probe", ("503",)),
     ):
-        answers = {status: _answer("As said.", component) for status in ("200", *refusing)}
+        answers = {status: _answer("The answer.", component) for status in ("200", *refusing)}
         paths[path] = {"get": _operation(name, summary, answers)}
     for path, name, summary, kind in (
         ("/metrics", "metrics", "Counts, for Prometheus", "text/plain"),
@@ -101,7 +101,7 @@ def _public_paths(models: Sequence[ServedModel]) -> Json:
     for speaks, path in schema_paths():
         refusals = _refusals(speaks.errors, ("404", "503"))
         described = {"200": _answer("JSON Schema of the body.", "JsonSchema"), **refusals}
-        operation = _operation(f"{speaks.name}_schema", f"What an action takes ({speaks.name})", described)
+        operation = _operation(f"{speaks.name}_schema", f"JSON Schema of an action ({speaks.name})", described)
         operation["parameters"] = [_parameter("model", names), _parameter("action", speaks.actions.values())]
         paths[path] = {"get": operation}
     return paths
@@ -123,7 +123,7 @@ def _login_paths() -> Json:
         (LOGIN_PATH, "log_in", "Exchange user and password for access and refresh", "Login", user),
         (REFRESH_PATH, "refresh", "Exchange the cookie refresh for a new access", "Access", None),
     ):
-        answers = {"200": _answer("As said.", component), "401": _answer("Not valid.", "AuthError")}
+        answers = {"200": _answer("The answer.", component), "401": _answer("Not valid.", "AuthError")}
         refusals = _refusals(_LOGIN_ERRORS, _REFUSALS if body else ("500", "503"))
         paths[path] = {"post": _operation(name, summary, answers | refusals, body)}
     return paths

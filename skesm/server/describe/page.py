@@ -1,4 +1,4 @@
-"""``/docs``: the OpenAPI document for people, as one page that needs no script and nothing from elsewhere."""
+"""``/docs``: the OpenAPI document as one page, which needs no script and no network."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def docs_page(document: Mapping[str, Any]) -> str:
     title = f"{document['info']['title']} {document['info']['version']}"
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{_STYLE}</style>",
-        f"<h1>{escape(title)}</h1><p>Everything here comes from <a href='openapi.json'>openapi.json</a>.",
+        f"<h1>{escape(title)}</h1><p>This page shows <a href='openapi.json'>openapi.json</a>.",
     ]
     for path, item in document["paths"].items():
         for method, operation in item.items():

@@ -1,4 +1,4 @@
-"""What the server says of its requests, as JSON Schema."""
+"""JSON Schema of requests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from skesm.protocol.dialects import DIALECTS, ENCODE, PREDICT, Dialect
 from skesm.protocol.wire import ACCEPTED_RESIDUES, action_path, model_slug
 from skesm.sequences.alphabet import MASK_SYMBOL
 from skesm.server.api.embeddings import FORMATS, MAX_INPUTS
-from skesm.server.api.requests import DEFAULT_INCLUDE, DEFAULT_LAYERS, MAX_CHOICES, includes
+from skesm.server.api.requests import DEFAULT_INCLUDE, DEFAULT_LAYERS, MAX_CHOICES, MISSING_TEXTS, includes
 from skesm.server.config import Limits, ServedModel
 
 Json = dict[str, Any]
@@ -47,7 +47,7 @@ def _choices(speaks: Dialect, model: ServedModel) -> Json:
             "default": list(DEFAULT_LAYERS),
             "minItems": 1,
             "maxItems": MAX_CHOICES,
-            "description": f"0 is the embedding, {n_layers} the last layer; negative numbers count from the end.",
+            "description": f"0 is the embedding, {n_layers} the last layer. Negative numbers count from the end.",
         },
         "include": {
             "type": "array",
@@ -60,7 +60,7 @@ def _choices(speaks: Dialect, model: ServedModel) -> Json:
 
 
 def sequence_schema(action: str, limits: Limits) -> Json:
-    """JSON Schema of one sequence: exactly what is accepted."""
+    """JSON Schema of one sequence. It accepts the same sequences as the server."""
     letters = "".join(sorted(ACCEPTED_RESIDUES - {"-"}))
     if action == PREDICT:
         return {
@@ -73,7 +73,7 @@ def sequence_schema(action: str, limits: Limits) -> Json:
         "type": "string",
         "minLength": 1,
         "maxLength": limits.max_length,
-        "pattern": f"^-*[{letters}][{letters}-]*$",
+        "pattern": f"^(?!(?:{'|'.join(MISSING_TEXTS)})$)-*[{letters}][{letters}-]*$",
     }
 
 
@@ -103,7 +103,7 @@ def post_paths(models: Iterable[ServedModel]) -> Iterator[tuple[Dialect, str, Se
 
 
 def object_schema(properties: Mapping[str, Any], required: Iterable[str] | None = None) -> Json:
-    """Schema of an object without further fields; all are required if nothing else is said."""
+    """Schema of an object without further fields. By default all fields are required."""
     return {
         "type": "object",
         "properties": dict(properties),

@@ -112,7 +112,7 @@ class Application:
             *routes("/openapi.json", self.openapi, "GET"),
             Route("/", self.health, methods=["GET"]),
         ]
-        # Logins belong to the hosted service, whose first dialect is v1.
+        # Logins belong to the hosted service. In logs they stand under its first dialect.
         for path, name, handler in login_handlers(self._config.gatekeeper):
             found += routes(path, around("v1", name, HOSTED_ERRORS, handler), "POST")
         found += routes(EMBEDDINGS_PATH, around("openai", "embeddings", OPENAI_ERRORS, self.embed), "POST")
@@ -186,7 +186,7 @@ class Application:
         config = self._config
         options = {"model": config.backend.model(model), "memory": config.memory, "n_jobs": threads}
         answer = fetch(Wanted(sequences, outputs), keep, **options)
-        # None is missing, because failures are raised. The batcher counts the records all the same.
+        # No record is None, because failures are raised. The batcher counts the records again.
         records = [record for record in answer.values if record is not None]
         return Computed(records, answer.info.hits)
 
@@ -225,7 +225,7 @@ class Application:
         model = self._models.get(name.lower())
         if model is None:
             served = ", ".join(model.spec.name for model in self._served)
-            raise refusal(errors, 404, f"there is no such model here; there is: {served}")
+            raise refusal(errors, 404, f"there is no such model here. Models: {served}")
         return model
 
 

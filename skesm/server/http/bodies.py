@@ -1,4 +1,4 @@
-"""Bodies of requests: received within limits, decompressed within limits."""
+"""Receive and decompress the bodies of requests, within limits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skesm.server.api.refusals import Refusal, refusal
 
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 
-_SECONDS = 30.0  # for a body to arrive; after that, the server gives up on its sender
+_SECONDS = 30.0  # time for a body to arrive
 _ZLIB_OR_GZIP = 47  # zlib's way to ask for either, told apart by their headers
 _RAW = -15  # deflate without a header, which some clients send under that name
 #: Values of Content-Encoding that are understood.
@@ -57,7 +57,7 @@ class Inflater:
         TooLarge
             If more comes out than is allowed.
         zlib.error
-            If this is neither gzip nor deflate.
+            If the data is not gzip or deflate.
         """
         parts = []
         while data:
@@ -84,7 +84,7 @@ class Inflater:
             return self._stream.decompress(data, self._left + 1)
 
     def finish(self) -> None:
-        """Check that the end is there.
+        """Check that the data is complete.
 
         Raises
         ------
@@ -106,7 +106,7 @@ async def read_body(request: Request, errors: Errors, at_most: int, types: Seque
     Parameters
     ----------
     request : Request
-        Its body has not been read.
+        A request with a body that nobody has read.
     errors : Errors
         Shape of refusals.
     at_most : int
@@ -120,7 +120,7 @@ async def read_body(request: Request, errors: Errors, at_most: int, types: Seque
         If the body is too large, too slow, of another type, or compressed in a way that is not understood.
     """
     if content_type(request) not in types:
-        # Also keeps pages in a browser on this machine from posting here without being asked.
+        # This also stops pages in a browser on this machine from posting here.
         raise refusal(errors, 415, f"the content type must be {' or '.join(types)}")
     inflater = _inflater(request, errors, at_most)
     try:
@@ -160,7 +160,7 @@ def _inflater(request: Request, errors: Errors, at_most: int) -> Inflater | None
 
 
 def _not_compressed(errors: Errors) -> Refusal:
-    return refusal(errors, 400, "the body is not compressed as Content-Encoding says, or its end is missing")
+    return refusal(errors, 400, "the body is incomplete, or is not compressed as Content-Encoding says")
 
 
 async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, _T]) -> _T:

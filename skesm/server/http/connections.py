@@ -1,8 +1,11 @@
-"""Connections: how long they may take, how many there may be, and what becomes of them when the server ends."""
+"""Connections: their time limits, their number, and the end of the server."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import struct
 import time
 from types import FrameType
 from typing import Any
@@ -16,9 +19,10 @@ from skesm.server.http.app import Application
 ACCEPTED_AT_ONCE = 64
 #: Connections that wait in the kernel while the server is busy.
 _WAITING = 2048
-#: Descriptors left to everything else: files, the record store, connections that were just accepted.
+#: Descriptors for everything else: files, the record store, connections that were just accepted.
 _RESERVED = ACCEPTED_AT_ONCE + 64
 _MOST, _LEAST = 1024, 16
+_NO_LINGER = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
 
 def default_max_connections() -> int:
@@ -32,16 +36,21 @@ def default_max_connections() -> int:
 
 
 class Connection(H11Protocol):
-    """A connection that is closed if the head of its next request does not arrive in time.
+    """A connection that is closed if its client is too slow.
 
-    When there are too many, the one that has waited longest for a head makes room for the newest: clients that send
-    nothing cannot keep others out.
+    The head of a request must arrive in time, and an answer must be read: a client that reads nothing for a while loses
+    the connection, since its answer is held in memory. When there are too many connections, the one that has waited
+    longest for a head is closed, so that clients that send nothing cannot keep others out.
     """
 
     #: Seconds for a head, from the start of the connection or from the head's first byte.
     head_seconds: float
+    #: Seconds in which the client must read a part of its answer.
+    write_seconds: float
     #: Connections at a time.
     most: int
+
+    _writing: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first head."""
@@ -54,10 +63,11 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._head_has_come()
+        self._answer_is_read()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Look whether a head has been completed by what came."""
+        """Look whether the head is complete now."""
         super().data_received(data)
         if self._is_busy:
             self._head_has_come()
@@ -69,9 +79,36 @@ class Connection(H11Protocol):
         self._waiting_since = self.loop.time()
         super().on_response_complete()
 
+    def pause_writing(self) -> None:
+        """Begin to watch whether the client reads: more is waiting for it than the system holds."""
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        """Stop watching: the client has read nearly everything."""
+        super().resume_writing()
+        self._answer_is_read()
+
+    def _watch_reader(self) -> None:
+        self._unread = self.transport.get_write_buffer_size()
+        self._writing = self.loop.call_later(self.write_seconds, self._check_reader)
+
+    def _check_reader(self) -> None:
+        if self.transport.get_write_buffer_size() < self._unread:
+            self._watch_reader()
+        else:
+            # With this option the system throws its part of the answer away, too, and tells the client at once.
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            self.transport.abort()
+
+    def _answer_is_read(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
+
     @property
     def _is_busy(self) -> bool:
-        """Whether there is a request that has not been answered."""
+        """Whether a request is open."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def _await_head(self) -> None:
@@ -97,13 +134,14 @@ class Connection(H11Protocol):
         leaving.transport.abort()
 
 
-def connection_class(head_seconds: float, most: int) -> type[asyncio.Protocol]:
+def connection_class(head_seconds: float, write_seconds: float, most: int) -> type[asyncio.Protocol]:
     """Class of the connections of one server."""
-    return type("Connection", (Connection,), {"head_seconds": head_seconds, "most": most})
+    settings = {"head_seconds": head_seconds, "write_seconds": write_seconds, "most": most}
+    return type("Connection", (Connection,), settings)
 
 
 class Server(uvicorn.Server):
-    """Refuses new requests after the first signal, and ends when those that it took have been answered.
+    """Refuses new requests after the first signal, and ends when the open ones have been answered.
 
     Parameters
     ----------
@@ -111,7 +149,7 @@ class Server(uvicorn.Server):
     application : Application
         Is told to drain.
     grace : float
-        Seconds in which requests that were taken may finish.
+        Seconds in which open requests may finish.
     """
 
     def __init__(self, config: uvicorn.Config, application: Application, grace: float) -> None:
@@ -121,7 +159,7 @@ class Server(uvicorn.Server):
         self._end = 0.0
 
     async def startup(self, sockets: Any = None) -> None:
-        """Listen. asyncio's own backlog is also the number that it accepts at once, which must be small."""
+        """Listen. The backlog of asyncio is also the number that it accepts at once, so it must be small."""
         await super().startup(sockets)
         for listener in sockets or []:
             listener.listen(_WAITING)
@@ -137,7 +175,7 @@ class Server(uvicorn.Server):
             self._application.drain()
 
     async def on_tick(self, counter: int) -> bool:
-        """End as soon as everything that was taken has been answered."""
+        """End as soon as no request is open."""
         if self._application.draining:
             left = self._end - time.monotonic()
             self.should_exit |= self._application.is_idle or left <= 0

@@ -1,4 +1,4 @@
-"""What every request passes first: the name that it calls this server by, and its own name."""
+"""First steps of every request: its ``Host`` is checked, and it gets an id."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from skesm.server.http.bodies import JSON
 
 REQUEST_ID = "X-Request-ID"
 
-# A digit must be there: letters alone could be a sequence, and the name is logged.
+# At least one digit: letters alone could be a sequence, and the id is logged.
 _TAKEN = re.compile(r"(?=.*[0-9])[A-Za-z0-9._-]{1,64}", re.ASCII)
 _HOST = re.compile(r"(?:\[(?P<six>[0-9a-f:.]+)\]|(?P<name>[^\[\]:]+))(?::[0-9]*)?", re.ASCII)
 
-_REFUSED = to_json({"detail": "this server does not answer to that Host: allow it with --allowed-host"})
+_REFUSED = to_json({"detail": "this server is not known by the name in Host: allow it with --allowed-host"})
 
 
 def is_allowed(host: str | None, allowed: Iterable[str]) -> bool:
     """Whether a ``Host`` header names this server.
 
-    An address always does: only a name can be made to point here by somebody else, which is how a page in a browser
-    reaches servers of its visitor's network.
+    An address always does. A name can be made to point here by somebody else, so that a page in a browser could reach
+    servers in the network of its visitor.
 
     Examples
     --------
@@ -49,14 +49,14 @@ def is_allowed(host: str | None, allowed: Iterable[str]) -> bool:
 
 
 class Front:
-    """ASGI middleware that checks ``Host`` and gives each request a name.
+    """ASGI middleware that checks ``Host`` and gives each request an id.
 
     Parameters
     ----------
     app : ASGI application
-        Finds the name of a request in its state, as ``request_id``.
+        Finds the id of a request in its state, as ``request_id``.
     allowed_hosts : iterable of str
-        Names of this server, in lower case; ``"*"`` allows every name.
+        Names of this server, in lower case. ``"*"`` allows every name.
     """
 
     def __init__(self, app: ASGIApp, allowed_hosts: Iterable[str]) -> None:

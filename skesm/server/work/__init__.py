@@ -1,1 +1,1 @@
-"""From sequences to records: how much is taken on, what is computed together, what is counted."""
+"""From sequences to records: limits on open requests, shared batches, and counts."""

@@ -1,4 +1,4 @@
-"""How much a server takes on: requests, residues and numbers that have not been answered yet."""
+"""Limits on the open requests of a server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST_RETRY_AFTER = 60
 
 
 class Admission:
-    """Counts what is taken and not answered yet.
+    """Counts the residues and numbers of open requests.
 
     Parameters
     ----------
@@ -37,11 +37,11 @@ class Admission:
         Raises
         ------
         Refusal
-            If that would be too much. One request is always taken when no other is there.
+            If it would be too much. If no other request is open, a request is always taken.
         """
         full = self._residues + ask.residues > self._most_residues or self._values + ask.values > self._most_values
         if full and self._requests:
-            # Until about half of what waits is done.
+            # By then about half of the waiting work is done.
             seconds = math.ceil(seconds_for(self._residues) / 2)
             wait = str(min(max(seconds, 1), _LONGEST_RETRY_AFTER))
             raise refusal(ask.errors, 429, "too much is waiting to be computed", **{"Retry-After": wait})

@@ -1,6 +1,6 @@
-"""Sequences of many requests through the model together, each distinct one once.
+"""Compute the sequences of many requests together, each distinct one once.
 
-Everything but the computing happens in the event loop's thread, so that nothing here needs a lock.
+Only the model runs in other threads. Everything else happens in the thread of the event loop and needs no lock.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from skesm.sequences.alphabet import count_residues
 from skesm.server.logs import FIELDS, describe
 from skesm.server.work.metrics import Metrics
 
-# Two batches are computed at once, each on half of the threads: when one ends, and what is left of it cannot fill its
-# threads, the other goes on.
+# Two batches are computed at once, each on half of the threads. The end of a batch cannot fill its threads, but the
+# other batch goes on meanwhile.
 _RUNNERS = 2
 _TOKENS_AROUND = 2  # start and end
 
@@ -41,7 +41,7 @@ _Outcome = Record | Exception
 
 @dataclass(eq=False, repr=False)
 class _Job:
-    """A sequence on its way, whoever asked for it."""
+    """A sequence to compute. Several requests may wait for it."""
 
     model: str
     sequence: str
@@ -49,7 +49,7 @@ class _Job:
     done: asyncio.Future[Record]
     tokens: int
     since: float
-    waiting: int = 0  # requests that want it
+    waiting: int = 0  # requests that wait for it
 
 
 @dataclass(eq=False, repr=False)
@@ -66,7 +66,7 @@ class Batcher:
     Parameters
     ----------
     compute : callable
-        What computes a batch.
+        Computes a batch.
     threads : int
         Threads that all batches together compute on.
     tokens_per_batch : int
@@ -95,7 +95,7 @@ class Batcher:
 
     @property
     def is_working(self) -> bool:
-        """Whether what comes is computed; if not, there is a mistake in this module."""
+        """Whether sequences are computed. If not, this module has a fault."""
         return not any(runner.done() for runner in self._runners)
 
     async def __aenter__(self) -> Batcher:
@@ -103,30 +103,30 @@ class Batcher:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        """Stop. Whoever waits for records is served before, or not at all."""
+        """Stop. Requests that still wait get no records."""
         for runner in self._runners:
             runner.cancel()
         await asyncio.gather(*self._runners, return_exceptions=True)
         self._pool.shutdown()
 
     async def records(self, model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec]) -> list[Record]:
-        """Records of sequences, in their order; they may hold more outputs than were asked for.
+        """Records of sequences, in their order. They may hold more outputs than the request needs.
 
         Raises
         ------
         Exception
-            What the backend raised for the first sequence that it could not compute by itself.
+            The backend's error for the first sequence that could not be computed alone.
         """
         jobs = [self._job(model, sequence, frozenset(outputs)) for sequence in sequences]
         for job in jobs:
             job.waiting += 1
         try:
-            # Not gather: if this request is given up, others may wait for the same sequences.
+            # Not gather: if this request is cancelled, others may still wait for the same sequences.
             await asyncio.wait({job.done for job in jobs})
         except asyncio.CancelledError:
             self._leave(jobs)
             raise
-        for error in [job.done.exception() for job in jobs]:  # all are looked at, or asyncio would complain
+        for error in [job.done.exception() for job in jobs]:  # look at all of them, or asyncio would complain
             if error is not None:
                 raise error
         return [job.done.result() for job in jobs]
@@ -152,7 +152,7 @@ class Batcher:
         return job
 
     def _leave(self, jobs: Sequence[_Job]) -> None:
-        """Give up one request's jobs; those that no other request waits for are not computed."""
+        """Give up the jobs of one request. Jobs that no other request waits for are not computed."""
         for job in jobs:
             job.waiting -= 1
         for key in {(job.model, job.outputs) for job in jobs} & self._lines.keys():
@@ -175,8 +175,8 @@ class Batcher:
         while True:
             async with self._turn:  # one runner collects at a time, so that batches are as large as they can be
                 while not (jobs := await self._collect()):
-                    pass  # every request that it was for has been given up
-            # All threads for a batch that is alone; with work for two, both soon have their half.
+                    pass  # all requests for these jobs have been cancelled
+            # A batch that is alone gets all threads. With work for two, each soon has half of them.
             threads = self._threads // self._n_runners if self._busy else self._threads
             self._busy += 1
             begun = time.perf_counter()
@@ -203,7 +203,7 @@ class Batcher:
             jobs.append(line.jobs.popleft())
             room -= jobs[-1].tokens
         line.tokens -= sum(job.tokens for job in jobs)
-        # What is left goes behind the other lines: no kind of request starves another.
+        # The rest goes behind the other lines, so that no kind of request starves another.
         del self._lines[key]
         if line.jobs:
             self._lines[key] = line
@@ -234,7 +234,7 @@ class Batcher:
             self._forget(job)
             if isinstance(outcome, Exception):
                 job.done.set_exception(outcome)
-                job.done.exception()  # looked at: if its request has been given up, asyncio would complain
+                job.done.exception()  # look at it: without a request that waits, asyncio would complain
                 self._metrics.failures.add()
             else:
                 job.done.set_result(outcome)

@@ -9,7 +9,7 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Counter:
-    """A number for each set of labels; a gauge, if it also goes down."""
+    """A number for each set of labels. It is a gauge if it also goes down."""
 
     def __init__(self, name: str, help_: str, kind: str = "counter") -> None:
         self.name = name
@@ -53,7 +53,7 @@ class Histogram:
 
 
 class Metrics:
-    """What a server counts. No label is taken from a request: there is a fixed number of lines."""
+    """Counts of a server. No label comes from a request, so that the number of lines is fixed."""
 
     def __init__(self) -> None:
         self.requests = Counter("skesm_requests_total", "Requests to models, by dialect, action and status.")
@@ -64,16 +64,16 @@ class Metrics:
         )
         self.sequences = Counter("skesm_sequences_total", "Sequences answered.")
         self.residues = Counter("skesm_residues_total", "Residues of the sequences answered.")
-        self.shared = Counter("skesm_shared_total", "Sequences answered by a pass that another one had asked for.")
+        self.shared = Counter("skesm_shared_total", "Sequences that shared a pass with another request.")
         self.computed = Counter("skesm_computed_total", "Sequences that went through the model.")
         self.hits = Counter("skesm_store_hits_total", "Sequences taken from the record store.")
         self.failures = Counter("skesm_failures_total", "Sequences that could not be computed.")
-        self.dropped = Counter("skesm_dropped_total", "Sequences that were not computed, since their clients had left.")
+        self.dropped = Counter("skesm_dropped_total", "Sequences of clients that left before they were computed.")
         self.batch_size = Histogram(
             "skesm_batch_sequences", "Distinct sequences in a batch.", (1, 2, 4, 8, 16, 32, 64, 128, 256)
         )
-        self.open_requests = Counter("skesm_open_requests", "Requests taken and not answered yet.", "gauge")
-        self.open_residues = Counter("skesm_open_residues", "Residues in those requests.", "gauge")
+        self.open_requests = Counter("skesm_open_requests", "Open requests.", "gauge")
+        self.open_residues = Counter("skesm_open_residues", "Residues in open requests.", "gauge")
 
     def text(self) -> str:
         """All of it."""
