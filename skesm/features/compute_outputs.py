@@ -31,7 +31,7 @@ def compute_outputs(
     unknown_residues: str = "error",
     on_error: str = "raise",
     n_jobs: int | None = None,
-    verbose: bool | int = False,
+    verbose: bool | int | str = "auto",
 ) -> list[dict[str, FloatArray]]:
     """Outputs of the model for each sequence: contact maps, attention weights, residue representations, logits.
 
@@ -146,7 +146,7 @@ class _OutputReader(_ESM2Estimator):
         unknown_residues: str,
         on_error: str,
         n_jobs: int | None,
-        verbose: bool | int,
+        verbose: bool | int | str,
     ) -> None:
         super().__init__(
             model,
