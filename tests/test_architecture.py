@@ -264,6 +264,7 @@ OPTIONAL: dict[str, tuple[str, list[str]]] = {
     "matplotlib": ("demo", ["skesm.benchmark.plot_predictions(skesm.benchmark.Comparison)"]),
     "pyarrow": ("parquet", ["skesm.cache.export(memory, memory + '/export.parquet')"]),
     "openpyxl": ("excel", ["skesm.io.read_table(spreadsheet, 'seq')"]),
+    "h5py": ("h5", ["skesm.io.transform_file(skesm.ESM2Embedder(folder), spreadsheet, memory + '/features.h5')"]),
     "polars": ("", []),
     "transformers": ("", []),
 }

@@ -1,7 +1,7 @@
-"""The command line: ``skesm demo``, ``models``, ``cache`` and ``serve``. The only package that prints.
+"""The command line. The only package that prints.
 
 Each command is a module. Its ``add_`` function adds a parser to the others and sets ``run`` to the function that does
-the work; it stands in `_COMMANDS`. ``run`` returns nothing: a failure is raised.
+the work; it stands in `_COMMANDS`. ``run`` returns the exit status, or None for 0. A failure is raised.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from skesm import __version__
 from skesm.cli.cache import add_cache
 from skesm.cli.demo import add_demo
+from skesm.cli.files import add_embed, add_logits, add_score
 from skesm.cli.models import add_models
 from skesm.exceptions import SkesmError
 
@@ -30,14 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     status : int
-        0, or 1 after an error of which one line was written to stderr. Wrong usage ends the process with status 2.
+        0, or 1 after an error, which is one line on stderr, or if a row is missing in the output. Wrong usage ends
+        the process with status 2.
     """
     parser = _parser()
     args = parser.parse_args(argv)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warning_printer()  # put back by catch_warnings
-            args.run(args)
+            status: int = args.run(args) or 0
     except (SkesmError, ValueError, OSError) as error:
         if args.traceback:
             raise
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("skesm: interrupted", file=sys.stderr)
         return 130
-    return 0
+    return status
 
 
 def _warning_printer() -> Callable[..., None]:
@@ -82,4 +84,4 @@ def _add_serve(commands: Any) -> None:
     add_serve_parser(commands, lambda text: print(text, flush=True))
 
 
-_COMMANDS = (add_demo, add_models, add_cache, _add_serve)
+_COMMANDS = (add_embed, add_logits, add_score, add_demo, add_models, add_cache, _add_serve)
