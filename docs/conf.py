@@ -1,6 +1,9 @@
 """Sphinx configuration."""
 
+import os
+
 import skesm
+from skesm.cli import help_texts
 
 project = "skesm"
 author = "The skesm developers"
@@ -19,3 +22,15 @@ html_theme = "furo"
 html_title = f"skesm {release}"
 nitpicky = False
 suppress_warnings = ["myst.xref_missing"]
+
+
+def fill_help(app, name, source):
+    """Put the help of every command where the page on the command line says so: it cannot drift."""
+    if name == "command-line":
+        os.environ.update(COLUMNS="100", NO_COLOR="1")  # for argparse
+        texts = (f"### {command}\n\n```text\n{text}```\n" for command, text in help_texts().items())
+        source[0] = source[0].replace("<!-- help of every command -->", "\n".join(texts))
+
+
+def setup(app):
+    app.connect("source-read", fill_help)

@@ -359,7 +359,7 @@ def test_two_processes_do_not_write_one_output(tmp_path: Path, fasta: Path, embe
 def test_plan(fasta: Path, tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     embedder = ESM2Embedder(tiny_checkpoint, memory=tmp_path / "memory")
     embedder.transform(SEQUENCES[:1])
-    plan = plan_file(embedder, fasta, rate=45 / 3500)
+    plan = plan_file(embedder, fasta, rate=45 / 3600)
     assert (plan.rows, plan.residues, plan.stored, plan.to_compute) == (5, 45, 1, 3)
     assert (plan.requests, plan.output_bytes, plan.hours) == (None, 5 * 40 * 4, 1.0)
     command = ["embed", str(fasta), str(tmp_path / "out.csv"), "--model", str(tiny_checkpoint), "--plan"]

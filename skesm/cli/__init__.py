@@ -7,14 +7,18 @@ the work; it stands in `_COMMANDS`. ``run`` returns the exit status, or None for
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from skesm import __version__
+from skesm.cli.arguments import examples
 from skesm.cli.cache import add_cache
+from skesm.cli.completion import add_completion, commands_of
 from skesm.cli.demo import add_demo
+from skesm.cli.doctor import add_doctor
 from skesm.cli.files import add_embed, add_logits, add_score
 from skesm.cli.models import add_models
 from skesm.exceptions import SkesmError
@@ -40,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _warning_printer()  # put back by catch_warnings
             status: int = args.run(args) or 0
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written when Python ends
+        return 0
     except (SkesmError, ValueError, OSError) as error:
         if args.traceback:
             raise
@@ -48,6 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("skesm: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if args.traceback:
+            raise
+        print(f"skesm: error: {type(error).__name__}: {_one_line(error)}", file=sys.stderr)
+        print("This is a fault of skesm: please report what `skesm --traceback …` shows.", file=sys.stderr)
+        return 1
     return status
 
 
@@ -69,13 +82,33 @@ def _one_line(message: object) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="skesm", description="ESM-2 features of proteins for scikit-learn.")
+    parser = argparse.ArgumentParser(
+        prog="skesm",
+        description="ESM-2 features of proteins for scikit-learn.",
+        epilog=examples("embed proteins.fasta features.parquet", "doctor"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"skesm {__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in _COMMANDS:
         add(commands)
+    add_completion(commands, parser)
+    for name, line in _EXAMPLES.items():  # of commands whose own modules give none
+        if not commands.choices[name].epilog:
+            commands.choices[name].epilog = f"example: skesm {line}"
     return parser
+
+
+def help_texts() -> dict[str, str]:
+    """The help of every command, by its name, for the documentation.
+
+    Examples
+    --------
+    >>> help_texts()["skesm cache merge"].startswith("usage: skesm cache merge")
+    True
+    """
+    return {" ".join(("skesm", *each.path)): each.parser.format_help() for each in commands_of(_parser())}
 
 
 def _add_serve(commands: Any) -> None:
@@ -84,4 +117,9 @@ def _add_serve(commands: Any) -> None:
     add_serve_parser(commands, lambda text: print(text, flush=True))
 
 
-_COMMANDS = (add_embed, add_logits, add_score, add_demo, add_models, add_cache, _add_serve)
+_COMMANDS = (add_embed, add_logits, add_score, add_demo, add_models, add_cache, _add_serve, add_doctor)
+
+_EXAMPLES = {
+    "demo": "demo --data my_variants.csv --sequence-column seq --target-column activity",
+    "serve": "serve --model esm2-650m --device cuda --memory /data/records",
+}
