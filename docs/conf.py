@@ -1,5 +1,6 @@
 """Sphinx configuration: pages in MyST, a page for each public name, and a gallery that runs."""
 
+import os
 import re
 import sys
 import warnings
@@ -7,10 +8,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import os
+
 import reference
 from sphinx.application import Sphinx
 
 import skesm
+from skesm.cli import help_texts
 from skesm.exceptions import DemoModelWarning
 
 warnings.filterwarnings("ignore", category=DemoModelWarning)  # the pages say it in words
@@ -93,7 +97,16 @@ def without_foreign_references(
     lines[:] = [re.sub(r":(?:ref|term|class|meth|func):`~?\.?([^`<]+?)(?: *<[^`]*>)?`", r"\1", line) for line in lines]
 
 
+def fill_help(app: Sphinx, name: str, source: list[str]) -> None:
+    """Put the help of every command where the page on the command line says so: it cannot drift."""
+    if name == "command-line":
+        os.environ.update(COLUMNS="100", NO_COLOR="1")  # for argparse
+        texts = (f"### {command}\n\n```text\n{text}```\n" for command, text in help_texts().items())
+        source[0] = source[0].replace("<!-- help of every command -->", "\n".join(texts))
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("source-read", fill_help)
     app.connect("config-inited", lambda app, config: reference.write_pages(Path(app.srcdir)))
     app.connect("autodoc-process-docstring", without_foreign_references)
     app.connect("missing-reference", reference.resolve)

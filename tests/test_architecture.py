@@ -23,7 +23,8 @@ MOST_LINES = 450
 
 #: The floors of the house, from the ground up: modules and folders of skesm. Each imports only what stands before it.
 FLOORS = (
-    *("exceptions", "_messages", "_optional", "sequences", "outputs", "esm2", "protocol", "cache", "backends", "fetch"),
+    *("exceptions", "_messages", "_optional", "_progress"),
+    *("sequences", "outputs", "esm2", "protocol", "cache", "backends", "fetch"),
     *("features", "__init__", "models", "io", "datasets", "model_selection", "benchmark", "design", "server", "cli"),
     "__main__",
 )
@@ -46,13 +47,14 @@ THIRD_PARTY: dict[str, set[str]] = {
     "exceptions": set(),
     "_messages": set(),
     "_optional": set(),
+    "_progress": {"tqdm"},
     "sequences": {"numpy"},
     "outputs": {"numpy"},
     "protocol": {"numpy"},
     "esm2": {"numpy", "scipy", "threadpoolctl", "huggingface_hub", "filelock", "torch"},
     "cache": {"numpy", "joblib", "filelock"},
-    "fetch": {"numpy", "tqdm"},
-    "io": {"numpy"},
+    "fetch": {"numpy"},
+    "io": {"numpy", "filelock", "pyarrow", "h5py"},
     "datasets": {"numpy", "sklearn", "requests"},
 }
 
@@ -266,6 +268,7 @@ OPTIONAL: dict[str, tuple[str, list[str]]] = {
     "matplotlib": ("benchmark", ["skesm.benchmark.plot_predictions(skesm.benchmark.Comparison)"]),
     "pyarrow": ("parquet", ["skesm.cache.export(memory, memory + '/export.parquet')"]),
     "openpyxl": ("excel", ["skesm.io.read_table(spreadsheet, 'seq')"]),
+    "h5py": ("h5", ["skesm.io.transform_file(skesm.ESM2Embedder(folder), spreadsheet, memory + '/features.h5')"]),
     "polars": ("", []),
     "transformers": ("", []),
 }

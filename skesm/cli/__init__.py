@@ -1,20 +1,25 @@
-"""The command line: ``skesm demo``, ``models``, ``cache`` and ``serve``. The only package that prints.
+"""The command line. The only package that prints.
 
 Each command is a module. Its ``add_`` function adds a parser to the others and sets ``run`` to the function that does
-the work; it stands in `_COMMANDS`. ``run`` returns nothing: a failure is raised.
+the work; it stands in `_COMMANDS`. ``run`` returns the exit status, or None for 0. A failure is raised.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from skesm import __version__
+from skesm.cli.arguments import examples
 from skesm.cli.cache import add_cache
+from skesm.cli.completion import add_completion, commands_of
 from skesm.cli.demo import add_benchmark, add_demo
+from skesm.cli.doctor import add_doctor
+from skesm.cli.files import add_embed, add_logits, add_score
 from skesm.cli.models import add_models
 from skesm.exceptions import SkesmError
 
@@ -30,14 +35,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     status : int
-        0, or 1 after an error of which one line was written to stderr. Wrong usage ends the process with status 2.
+        0, or 1 after an error, which is one line on stderr, or if a row is missing in the output. Wrong usage ends
+        the process with status 2.
     """
     parser = _parser()
     args = parser.parse_args(argv)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warning_printer()  # put back by catch_warnings
-            args.run(args)
+            status: int = args.run(args) or 0
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written when Python ends
+        return 0
     except (SkesmError, ValueError, OSError) as error:
         if args.traceback:
             raise
@@ -46,7 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("skesm: interrupted", file=sys.stderr)
         return 130
-    return 0
+    except Exception as error:
+        if args.traceback:
+            raise
+        print(f"skesm: error: {type(error).__name__}: {_one_line(error)}", file=sys.stderr)
+        print("This is a fault of skesm: please report what `skesm --traceback …` shows.", file=sys.stderr)
+        return 1
+    return status
 
 
 def _warning_printer() -> Callable[..., None]:
@@ -67,13 +82,33 @@ def _one_line(message: object) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="skesm", description="ESM-2 features of proteins for scikit-learn.")
+    parser = argparse.ArgumentParser(
+        prog="skesm",
+        description="ESM-2 features of proteins for scikit-learn.",
+        epilog=examples("embed proteins.fasta features.parquet", "doctor"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"skesm {__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in _COMMANDS:
         add(commands)
+    add_completion(commands, parser)
+    for name, line in _EXAMPLES.items():  # of commands whose own modules give none
+        if not commands.choices[name].epilog:
+            commands.choices[name].epilog = f"example: skesm {line}"
     return parser
+
+
+def help_texts() -> dict[str, str]:
+    """The help of every command, by its name, for the documentation.
+
+    Examples
+    --------
+    >>> help_texts()["skesm cache merge"].startswith("usage: skesm cache merge")
+    True
+    """
+    return {" ".join(("skesm", *each.path)): each.parser.format_help() for each in commands_of(_parser())}
 
 
 def _add_serve(commands: Any) -> None:
@@ -82,4 +117,12 @@ def _add_serve(commands: Any) -> None:
     add_serve_parser(commands, lambda text: print(text, flush=True))
 
 
-_COMMANDS = (add_demo, add_benchmark, add_models, add_cache, _add_serve)
+_COMMANDS = (
+    *(add_embed, add_logits, add_score, add_demo, add_benchmark, add_models, add_cache, _add_serve, add_doctor),
+)
+
+_EXAMPLES = {
+    "demo": "demo --data my_variants.csv --sequence-column seq --target-column activity",
+    "benchmark": "benchmark --data my_variants.csv --sequence-column seq --target-column activity",
+    "serve": "serve --model esm2-650m --device cuda --memory /data/records",
+}

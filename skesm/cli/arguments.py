@@ -28,3 +28,13 @@ def _whole_number(text: str, lowest: int) -> int:
 def size(n_bytes: float) -> str:
     """A number of bytes as people read it."""
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
+
+
+def examples(*lines: str) -> str:
+    """The end of a help text: command lines without the program's name.
+
+    >>> print(examples("models list"))
+    example:
+      skesm models list
+    """
+    return "\n".join([f"example{'s' if len(lines) > 1 else ''}:", *(f"  skesm {line}" for line in lines)])

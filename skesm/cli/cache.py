@@ -7,30 +7,47 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from skesm.cli.arguments import size
+from skesm.cli.arguments import examples, size
 from skesm.exceptions import StoreError
 
 
 def add_cache(commands: Any) -> None:
     """Add the command ``cache``."""
-    parser = commands.add_parser("cache", help="look after a record store, the folder that is given as memory")
+    parser = commands.add_parser(
+        "cache",
+        help="look after a record store, the folder that is given as memory",
+        epilog=examples("cache info cache", "cache merge all node1 node2"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
 
-    def add(name: str, run: Callable[[argparse.Namespace], None], help_text: str) -> argparse.ArgumentParser:
-        action: argparse.ArgumentParser = actions.add_parser(name, help=help_text, description=help_text)
+    def add(name: str, run: Callable[[argparse.Namespace], None], text: str, example: str) -> argparse.ArgumentParser:
+        action: argparse.ArgumentParser = actions.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=f"example: skesm cache {name} {example}",
+        )
         action.add_argument("path", type=Path, metavar="PATH", help="the folder given as memory")
         action.set_defaults(run=run)
         return action
 
-    add("info", _cache_info, "what is stored, by model")
-    add("verify", _cache_verify, "compare every value with its checksum; exit status 1 if one is damaged")
-    prune = add("prune", _cache_prune, "remove a model, or the values that were least recently used")
+    add("info", _cache_info, "what is stored, by model", "cache")
+    add("verify", _cache_verify, "compare every value with its checksum; exit status 1 if one is damaged", "cache")
+    prune = add(
+        "prune",
+        _cache_prune,
+        "remove a model, or the values that were least recently used",
+        "cache --older-than 90d --max-size 20GB",
+    )
     prune.add_argument("--model", help="a name or fingerprint that `skesm cache info` shows; alone: all of its values")
     prune.add_argument("--older-than", metavar="AGE", help="remove what was not used for so long, such as 90d or 12w")
     prune.add_argument("--max-size", metavar="SIZE", help="remove the least recently used until this is left: 20GB")
-    merge = add("merge", _cache_merge, "add all records of other stores to a store")
+    merge = add("merge", _cache_merge, "add all records of other stores to a store", "all node1 node2")
     merge.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help="a store to read")
-    export = add("export", _cache_export, "write what is stored for a model to a .npz or .parquet file")
+    export = add(
+        "export", _cache_export, "write what is stored for a model to a .npz or .parquet file", "cache values.parquet"
+    )
     export.add_argument("file", type=Path, metavar="FILE", help="the file to write; its ending says which kind")
     export.add_argument("--model", help="a name or fingerprint; needed if the store holds several")
 

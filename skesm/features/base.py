@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from skesm._progress import AUTO
 from skesm.backends.base import Backend, Model
 from skesm.backends.costs import RunInfo, TransformPlan, add_plans
 from skesm.backends.resolve import resolve_backend
@@ -42,7 +43,7 @@ class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         "prefetch": [str, "array-like"],
         "on_error": [StrOptions({"raise", "nan"})],
         "n_jobs": [Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left"), None],
-        "verbose": ["verbose"],
+        "verbose": ["verbose", StrOptions({AUTO})],
     }
 
     def __init__(
@@ -58,7 +59,7 @@ class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         prefetch: str | Sequence[str] = (),
         on_error: str = "raise",
         n_jobs: int | None = None,
-        verbose: bool | int = False,
+        verbose: bool | int | str = "auto",
     ) -> None:
         self.model = model
         self.backend = backend

@@ -9,11 +9,14 @@ from typing import Any, cast
 from sklearn.utils._param_validation import validate_parameter_constraints
 
 from skesm.backends.base import Backend
+from skesm.backends.costs import TransformPlan
+from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _ESM2Estimator
 from skesm.features.parameters import as_tuple
+from skesm.fetch.records import estimate
 from skesm.fetch.request import Request
 from skesm.fetch.run import Run
-from skesm.outputs.spec import Record, parse_outputs
+from skesm.outputs.spec import OutputSpec, Record, parse_outputs
 from skesm.outputs.types import FloatArray
 from skesm.sequences.variants import distinct_rows
 
@@ -31,7 +34,7 @@ def compute_outputs(
     unknown_residues: str = "error",
     on_error: str = "raise",
     n_jobs: int | None = None,
-    verbose: bool | int = False,
+    verbose: bool | int | str = "auto",
 ) -> list[dict[str, FloatArray]]:
     """Outputs of the model for each sequence: contact maps, attention weights, residue representations, logits.
 
@@ -109,7 +112,7 @@ def compute_outputs(
     >>> [{name: value.shape for name, value in record.items()} for record in records]
     [{'attentions@6': (6, 12, 12), 'residues@3': (10, 192)}, {'attentions@6': (6, 9, 9), 'residues@3': (7, 192)}]
     """
-    reader = _OutputReader(
+    reader = OutputReader(
         outputs,
         model,
         backend=backend,
@@ -125,7 +128,7 @@ def compute_outputs(
     return reader.compute(X)
 
 
-class _OutputReader(_ESM2Estimator):
+class OutputReader(_ESM2Estimator):
     """`compute_outputs` as an estimator, whose parameters say how outputs are fetched."""
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
@@ -146,7 +149,7 @@ class _OutputReader(_ESM2Estimator):
         unknown_residues: str,
         on_error: str,
         n_jobs: int | None,
-        verbose: bool | int,
+        verbose: bool | int | str,
     ) -> None:
         super().__init__(
             model,
@@ -166,10 +169,9 @@ class _OutputReader(_ESM2Estimator):
         validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), "compute_outputs")
 
     def compute(self, X: Any) -> list[dict[str, FloatArray]]:
+        """Outputs of each row."""
         model, spec = self._prepare()
-        outputs = parse_outputs(as_tuple(self.outputs), spec.n_layers)
-        if not outputs:
-            raise ValueError("outputs must name one output or several, such as 'contacts'")
+        outputs = self._asked(spec)
         sequences = self._clean(X)
         run = Run(self, model, self._windows())
         records = run.fetch(Request(sequences, outputs), _by_name)
@@ -178,6 +180,18 @@ class _OutputReader(_ESM2Estimator):
                 records[row] = deepcopy(records[row])  # the caller may write into one
         run.finish(records, sequences)
         return cast("list[dict[str, FloatArray]]", records)
+
+    def plan(self, X: Any) -> TransformPlan:
+        """Find what ``compute(X)`` would cost; computes nothing and sends no sequence."""
+        model, spec = self._prepare()
+        request = Request(self._clean(X), self._asked(spec))
+        return estimate(request, model=model, memory=self.memory, windows=self._windows())
+
+    def _asked(self, spec: ModelSpec) -> tuple[OutputSpec, ...]:
+        outputs = parse_outputs(as_tuple(self.outputs), spec.n_layers)
+        if not outputs:
+            raise ValueError("outputs must name one output or several, such as 'contacts'")
+        return outputs
 
 
 def _by_name(sequence: str, record: Record) -> dict[str, FloatArray]:

@@ -127,7 +127,7 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
         prefetch: str | Sequence[str] = (),
         on_error: str = "raise",
         n_jobs: int | None = None,
-        verbose: bool | int = False,
+        verbose: bool | int | str = "auto",
     ) -> None:
         super().__init__(
             model,

@@ -51,8 +51,8 @@ on_error : {"raise", "nan"}, default="raise"
 n_jobs : int or None, default=None
     CPU threads that compute; -1 is all cores. None leaves it to the backend. Changes no value.""",
     "verbose": """\
-verbose : bool, default=False
-    Show a progress bar on stderr.""",
+verbose : bool or "auto", default="auto"
+    Show a progress bar on stderr. ``"auto"`` shows it after two seconds, on a terminal or in a notebook only.""",
 }
 
 

@@ -111,7 +111,7 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
         prefetch: str | Sequence[str] = (),
         on_error: str = "raise",
         n_jobs: int | None = None,
-        verbose: bool | int = False,
+        verbose: bool | int | str = "auto",
     ) -> None:
         super().__init__(
             model,

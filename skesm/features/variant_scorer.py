@@ -123,7 +123,7 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Transformer):  # ty
         prefetch: str | Sequence[str] = (),
         on_error: str = "raise",
         n_jobs: int | None = None,
-        verbose: bool | int = False,
+        verbose: bool | int | str = "auto",
     ) -> None:
         super().__init__(
             model,

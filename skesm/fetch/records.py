@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from tqdm import tqdm
-
+from skesm._progress import Progress
 from skesm.backends.base import Model
 from skesm.backends.costs import RunInfo, TransformPlan, add_costs, add_plans
 from skesm.cache import RecordStore, resolve_location
@@ -51,7 +50,7 @@ def fetch(
     memory: Any = None,
     windows: Windows | None = None,
     n_jobs: int | None = None,
-    verbose: bool = False,
+    verbose: bool | int | str = False,
 ) -> Answer[T]:
     """What `reduce` makes of the records of a request's sequences.
 
@@ -108,7 +107,7 @@ def estimate(request: Request, *, model: Model, memory: Any = None, windows: Win
 
 
 def _fetch_part(
-    part: Part, reduce: Callable[[str, Record], T], *, memory: Any, n_jobs: int | None, verbose: bool
+    part: Part, reduce: Callable[[str, Record], T], *, memory: Any, n_jobs: int | None, verbose: bool | int | str
 ) -> Answer[T]:
     distinct = Distinct(part.request)
     computation = Computation(distinct, part.model, n_jobs)
@@ -116,9 +115,8 @@ def _fetch_part(
     values: dict[int, T] = {}
     trouble: Exception | None = None
     with ExitStack() as stack:
-        bar = None  # tqdm starts a thread, even for a bar that is disabled
-        if verbose:
-            bar = stack.enter_context(tqdm(total=len(distinct), desc=f"skesm: {part.model.spec.name}", unit="seq"))
+        name = part.model.spec.name
+        bar = stack.enter_context(Progress(verbose, total=len(distinct), description=f"skesm: {name}", unit="seq"))
         if location is None:
             steps = computation.run(range(len(distinct)), part.request.outputs)
         else:
@@ -130,8 +128,7 @@ def _fetch_part(
                 if location is None:
                     raise
                 trouble = trouble or error  # what else was asked for, and may have been paid for, is stored first
-            if bar is not None:
-                bar.update(len(finished))
+            bar.update(len(finished))
     if trouble is not None:
         raise trouble
     rows = len(part.request.sequences)

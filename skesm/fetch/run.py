@@ -61,7 +61,7 @@ class Run:
                 memory=estimator.memory,
                 windows=self._windows,
                 n_jobs=estimator.n_jobs,
-                verbose=bool(estimator.verbose),
+                verbose=estimator.verbose,
             )
         except PartialResultError as error:
             causes, answer = dict(error.causes), error.results

@@ -7,7 +7,7 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -240,7 +240,7 @@ def _read_text(text: str, path: str | os.PathLike[str], wanted: list[str]) -> _R
     separator = re.match(r"sep=(.)\r?\n", text)  # a first line for spreadsheet programs
     if separator:
         text, skipped = text[separator.end() :], 1
-    delimiter = separator[1] if separator else _delimiter(text, wanted, Path(os.fspath(path)))
+    delimiter = separator[1] if separator else choose_delimiter(text, wanted, Path(os.fspath(path)))
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         rows = _pick(((reader.line_num + skipped, row) for row in reader), wanted, name)
@@ -250,7 +250,7 @@ def _read_text(text: str, path: str | os.PathLike[str], wanted: list[str]) -> _R
     return rows
 
 
-def _delimiter(text: str, wanted: list[str], path: Path) -> str:
+def choose_delimiter(text: str, wanted: Sequence[str], path: Path) -> str:
     """The separator with which the header has most of the wanted columns, then most columns at all."""
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
     if suffixes and suffixes[-1] in _TAB_SUFFIXES:
@@ -268,7 +268,7 @@ def _pick(numbered: Iterable[tuple[int, list[str]]], wanted: list[str], name: st
     """The wanted columns of numbered rows, the first of which is the header."""
     numbered = iter(numbered)
     header = [cell.strip() for cell in next(numbered, (0, []))[1]]
-    places = {column: _place(header, column, name) for column in wanted}
+    places = {column: place_of(header, column, name) for column in wanted}
     rows = _Rows([], {column: [] for column in wanted})
     ragged = []
     for line, row in numbered:
@@ -289,13 +289,14 @@ def _pick(numbered: Iterable[tuple[int, list[str]]], wanted: list[str], name: st
     return rows
 
 
-def _place(header: list[str], column: str, name: str) -> int:
-    if header.count(column) != 1:
+def place_of(header: Sequence[str], column: str, name: str) -> int:
+    """Which column has a name; an error if none or several have it."""
+    if list(header).count(column) != 1:
         problem = "no column" if column not in header else "several columns"
         raise InputFileError(
             f"{name} has {problem} {column!r}. Its columns are {', '.join(map(repr, header)) or 'none'}"
         )
-    return header.index(column)
+    return list(header).index(column)
 
 
 def _numbers(rows: _Rows, column: str) -> tuple[NDArray[np.float64], dict[int, str]]:

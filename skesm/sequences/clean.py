@@ -259,13 +259,20 @@ def _missing_texts(rows: Sequence[Any]) -> set[int]:
     return set(words) - peptides
 
 
+def looks_like_nucleotides(sequence: str) -> bool:
+    """Whether a clean sequence may be DNA or RNA.
+
+    Examples
+    --------
+    >>> looks_like_nucleotides("ACGTTGCAACGTTGCAACGT"), looks_like_nucleotides("ACGT")
+    (True, False)
+    """
+    return bool(_NUCLEOTIDES.fullmatch(sequence)) and len(set(sequence) - {"N"}) >= _LEAST_DIFFERENT
+
+
 def _warn_of_suspicious(sequences: list[str]) -> None:
     """Warn of rows that are legal, but look like something other than a protein."""
-    nucleotides = [
-        number
-        for number, sequence in enumerate(sequences)
-        if _NUCLEOTIDES.fullmatch(sequence) and len(set(sequence) - {"N"}) >= _LEAST_DIFFERENT
-    ]
+    nucleotides = [number for number, sequence in enumerate(sequences) if looks_like_nucleotides(sequence)]
     if nucleotides:
         warnings.warn(
             f"{len(nucleotides)} of {len(sequences)} sequences look like DNA or RNA: their letters are A, C, G, T, U "

@@ -1,0 +1,97 @@
+"""Progress bars: when they appear, and what they show."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+#: The value of `verbose` with which a bar appears by itself.
+AUTO = "auto"
+
+#: Seconds until it does.
+DELAY = 2.0
+
+
+class Progress:
+    """A progress bar on stderr.
+
+    Parameters
+    ----------
+    verbose : bool, int or "auto"
+        ``"auto"`` shows a bar after two seconds on a terminal or in a notebook, and never in a log file or in a worker
+        process. That bar disappears at the end.
+    total : int
+        How many there are.
+    description, unit : str
+        What stands before the bar, and what is counted.
+
+    Examples
+    --------
+    >>> with Progress(False, total=3, description="skesm", unit="seq") as progress:
+    ...     progress.update(3)
+    """
+
+    def __init__(self, verbose: bool | int | str, *, total: int, description: str, unit: str) -> None:
+        self._options = {"total": total, "desc": description, "unit": unit, "leave": verbose != AUTO}
+        self._bar: Any = None
+        self._done = 0
+        self._notes: dict[str, int] = {}
+        self._started = time.time()
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+        if verbose == AUTO:
+            if _someone_watches():  # tqdm starts a thread, even for a bar that is disabled; so does the timer
+                self._timer = threading.Timer(DELAY, self._show)
+                self._timer.daemon = True
+                self._timer.start()
+        elif verbose:
+            self._show()
+
+    def update(self, count: int, **notes: int) -> None:
+        """Count what was finished; `notes` stand behind the bar."""
+        with self._lock:
+            self._done += count
+            self._notes.update(notes)
+            if self._bar is not None:
+                self._refresh(count)
+
+    def _show(self) -> None:
+        with self._lock:
+            self._bar = tqdm(**self._options)
+            self._bar.start_t = self._started  # for the rate
+            self._refresh(self._done)
+
+    def _refresh(self, count: int) -> None:
+        if self._notes:
+            self._bar.set_postfix(self._notes, refresh=False)
+        self._bar.update(count)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _someone_watches() -> bool:
+    """Whether stderr is a terminal or a notebook's, in the process that the user started."""
+    if multiprocessing.current_process().name != "MainProcess":
+        return False  # the bars of several workers would overwrite one another
+    return _is_notebook() or (sys.stderr is not None and sys.stderr.isatty())
+
+
+def _is_notebook() -> bool:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell"

@@ -1,0 +1,287 @@
+"""``skesm doctor``: what is installed and found on this machine, one line each, with the remedy for each problem."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from skesm import __version__
+from skesm._optional import install_line
+from skesm.cli.arguments import examples, size
+
+OK, NOTE, PROBLEM = "ok", "note", "problem"
+
+#: Packages of the extras: what each is for.
+_EXTRAS = {
+    "torch": ("torch", "GPUs and bfloat16"),
+    "pyarrow": ("parquet", ".parquet files"),
+    "h5py": ("h5", ".h5 files"),
+    "openpyxl": ("excel", ".xlsx files"),
+    "xgboost": ("xgboost", "the demo"),
+    "distributed": ("dask", "Dask clusters"),
+    "starlette": ("server", "`skesm serve`"),
+}
+
+#: A pass that reaches less of the rate of one large product has a reason.
+_LEAST_SHARE = 0.1
+
+_PEPTIDES = 64
+_LENGTH = 200
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line.
+
+    Attributes
+    ----------
+    name : str
+    state : {"ok", "note", "problem"}
+    text : str
+    remedy : str
+        Empty if nothing is to be done.
+    """
+
+    name: str
+    state: str
+    text: str
+    remedy: str = ""
+
+
+def add_doctor(commands: Any) -> None:
+    """Add the command ``doctor``."""
+    parser = commands.add_parser(
+        "doctor",
+        help="tell what works on this machine, and how to mend what does not",
+        description="Tell what this machine has for skesm, one line each, with the remedy for each problem. "
+        "Nothing is sent, unless you ask for --online. The exit status is 1 if there is a problem.",
+        epilog=examples("doctor", "doctor --memory cache --model esm2-650m --json"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", default="skesm-mini", help="the model of the timed pass (default: skesm-mini)")
+    parser.add_argument("--memory", type=Path, metavar="FOLDER", help="a record store to look at")
+    parser.add_argument("--online", action="store_true", help="ask whether the Hub can be reached")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    findings = list(_examine(args))
+    if args.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        for finding in findings:
+            remedy = f" → {finding.remedy}" if finding.remedy else ""
+            print(f"{finding.state:<8} {finding.name:<12} {finding.text}{remedy}")
+    return int(any(finding.state == PROBLEM for finding in findings))
+
+
+def _examine(args: argparse.Namespace) -> Iterator[Finding]:
+    yield Finding(
+        "skesm", OK, f"{__version__}, Python {platform.python_version()}, {platform.machine()}, {sys.platform}"
+    )
+    yield from _packages()
+    checks: list[tuple[str, Callable[[], Finding]]] = [
+        ("engine", _engine),
+        ("processor", _processor),
+        ("threads", _threads),
+        ("precision", _precision),
+        ("hub", lambda: _hub(online=args.online)),
+        ("models", _models),
+        ("credentials", _credentials),
+        ("memory", lambda: _memory(args.memory)),
+        ("pass", lambda: _timed_pass(args.model)),
+    ]
+    for name, check in checks:
+        try:
+            yield check()
+        except Exception as error:  # one check that fails must not hide the others
+            yield Finding(name, PROBLEM, f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _packages() -> Iterator[Finding]:
+    for package, (extra, use) in _EXTRAS.items():
+        try:
+            yield Finding(package, OK, f"{importlib.metadata.version(package)}, for {use}")
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(package, NOTE, f"not installed; needed for {use}", install_line(extra))
+
+
+def _engine() -> Finding:
+    from skesm.backends import LocalBackend
+
+    engine, device = LocalBackend()._resolve_engine()
+    return Finding("engine", OK, f"{engine} on {device}")
+
+
+def _processor() -> Finding:
+    from threadpoolctl import threadpool_info
+
+    import skesm.esm2.numpy_engine  # noqa: F401  # loads NumPy's BLAS
+
+    libraries = [
+        f"{found['internal_api']} {found.get('version') or ''} ({found.get('architecture') or 'unknown kernels'})"
+        for found in threadpool_info()
+        if found["user_api"] == "blas"
+    ]
+    known = _instructions()
+    text = f"{', '.join(known) or 'instruction sets unknown'}; NumPy's BLAS: {', '.join(libraries) or 'unknown'}"
+    if not libraries:
+        return Finding("processor", NOTE, text, "install NumPy from PyPI or conda-forge, which brings OpenBLAS")
+    return Finding("processor", OK, text)
+
+
+def _instructions() -> list[str]:
+    from skesm.esm2.processor import CPUINFO
+
+    try:
+        lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    return [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16") if flag in flags]
+
+
+def _threads() -> Finding:
+    from joblib import cpu_count
+
+    from skesm.esm2.threads import default_workers
+
+    threads, cores = default_workers(), cpu_count()
+    text = f"{threads} threads on {cores} usable cores"
+    if threads < cores:
+        named = [name for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ]
+        reason = f"unset {', '.join(named)}, or " if named else ""
+        return Finding("threads", NOTE, text, f"{reason}give n_jobs=-1")
+    return Finding("threads", OK, text)
+
+
+def _precision() -> Finding:
+    from skesm.backends import LocalBackend
+    from skesm.esm2.processor import has_bfloat16
+
+    _, device = LocalBackend()._resolve_engine()
+    if device != "cpu":
+        return Finding("precision", OK, f"bfloat16 pays on {device}: dtype='bfloat16'")
+    there = has_bfloat16()
+    if there is None:
+        return Finding("precision", NOTE, "the system does not tell whether bfloat16 pays here", "use float32")
+    if there:
+        return Finding(
+            "precision", OK, "the processor has bfloat16 instructions: dtype='bfloat16' can pay (with torch)"
+        )
+    return Finding("precision", OK, "float32; bfloat16 does not pay on this processor")
+
+
+def _hub(*, online: bool) -> Finding:
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE)
+    state = "offline by HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "fetches what is missing"
+    text = f"cache {folder}, {size(_bytes_in(folder))}; {state}"
+    if not online:
+        return Finding("hub", OK, text)
+    import requests
+
+    try:
+        status = requests.head(constants.ENDPOINT, timeout=5, allow_redirects=True).status_code
+    except requests.RequestException as error:
+        remedy = "set HTTPS_PROXY, or copy a model's folder from another machine and give its path"
+        return Finding("hub", PROBLEM, f"{text}; cannot be reached: {type(error).__name__}", remedy)
+    return Finding("hub", OK, f"{text}; reached, status {status}")
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _models() -> Finding:
+    from skesm.esm2.spec import REGISTRY
+    from skesm.exceptions import CheckpointError
+    from skesm.models import where
+
+    there = []
+    for name in REGISTRY:
+        try:
+            where(name)
+        except CheckpointError:
+            continue
+        there.append(name)
+    if there == ["skesm-mini"]:
+        remedy = "skesm models download esm2-8m"
+        return Finding("models", NOTE, "only skesm-mini is on this machine, which is not for research", remedy)
+    return Finding("models", OK, f"on this machine: {', '.join(there)}")
+
+
+def _credentials() -> Finding:
+    from skesm.backends.biolm.auth import HOSTED_ORIGIN, Auth
+
+    if not Auth.find(os.environ.get("BIOLM_BASE_API_URL") or HOSTED_ORIGIN).present:
+        return Finding(
+            "credentials", NOTE, "none found for backend='biolm'; needed for that backend only", "set BIOLM_TOKEN"
+        )
+    return Finding("credentials", OK, "found for backend='biolm'; they are not shown")
+
+
+def _memory(folder: Path | None) -> Finding:
+    if folder is None:
+        return Finding(
+            "memory", NOTE, "no record store was named", "give --memory FOLDER, the folder that is your memory="
+        )
+    from skesm.cache import info
+
+    found = info(folder)
+    bad = [each for each in found if each.problem]
+    text = f"{folder}: {len(found)} models, {size(sum(each.disk_bytes for each in found))}"
+    if bad:
+        return Finding("memory", PROBLEM, f"{text}; {bad[0].problem}", f"skesm cache verify {folder}")
+    if not os.access(folder, os.W_OK):
+        return Finding(
+            "memory", PROBLEM, f"{text}; it cannot be written", "change its permissions, or use another folder"
+        )
+    return Finding("memory", OK, text)
+
+
+def _timed_pass(name: str) -> Finding:
+    """One pass beside the rate of a large product: a shape of the model against what the processor can do."""
+    import numpy as np
+
+    from skesm.backends import LocalBackend
+    from skesm.outputs.spec import OutputSpec
+
+    backend = LocalBackend("numpy")
+    spec = backend.spec(name)
+    rng = np.random.default_rng(0)
+    peptides = ["".join(rng.choice(list("LAGVSERTIDPKQNFYMHWC"), _LENGTH)) for _ in range(_PEPTIDES)]
+    outputs = [OutputSpec("mean", spec.n_layers)]
+    for _ in backend.run(name, peptides[:2], outputs):
+        pass  # loads the weights
+    seconds = _seconds(lambda: list(backend.run(name, peptides, outputs)))
+    a = rng.standard_normal((1024, 1024), dtype=np.float32)
+    product = 2 * 1024**3 / min(_seconds(lambda: a @ a) for _ in range(5))
+    residues = _PEPTIDES * _LENGTH / seconds
+    share = 2 * spec.n_parameters * residues / product
+    text = (
+        f"{spec.name} on the NumPy engine: {residues:,.0f} residues a second, {share:.0%} of the rate of one large "
+        f"product ({product / 1e9:,.0f} GFLOP/s)"
+    )
+    if share < _LEAST_SHARE:
+        return Finding(
+            "pass", NOTE, text, "other programs may use this machine; look at the lines above, and try again"
+        )
+    return Finding("pass", OK, text)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

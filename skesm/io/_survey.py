@@ -1,0 +1,157 @@
+"""The first reading of a file: every row is checked and counted before anything is computed."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
+
+from skesm._messages import first_and_more
+from skesm.exceptions import InputFileError, SuspiciousSequenceWarning, TruncationWarning
+from skesm.io._shards import Shard
+from skesm.io._sources import Row, Source
+from skesm.io._work import Work, chunks
+from skesm.sequences.alphabet import count_residues
+from skesm.sequences.clean import looks_like_nucleotides
+
+_CHECKED = 2048  # rows that are checked at a time
+
+
+class Good(NamedTuple):
+    """A row that can be used."""
+
+    id: str
+    sequence: str
+    residues: int
+
+
+@dataclass
+class Survey:
+    """What the first reading finds.
+
+    Attributes
+    ----------
+    first, end : int
+        Which of the rows that can be used are computed here.
+    problems : list of (Row, str)
+        Rows that cannot be used.
+    """
+
+    rows: int = 0
+    residues: int = 0
+    first: int = 0
+    end: int = 0
+    nucleotides: list[str] = field(default_factory=list)
+    truncated: list[str] = field(default_factory=list)
+    problems: list[tuple[Row, str]] = field(default_factory=list)
+    digest: str = ""
+
+
+def _checked(source: Source, work: Work) -> Iterator[tuple[Row, str, str]]:
+    """(row, sequence, problem) of each row, in order."""
+    for rows in chunks(((row, 0) for row in source.rows()), (_CHECKED, 0)):
+        known = [row for row in rows if not row.problem]
+        sequences, problems = work.check([row.text for row in known]) if known else ([], {})
+        places = iter(range(len(known)))
+        for row in rows:
+            if row.problem:
+                yield row, "", row.problem
+            else:
+                place = next(places)
+                yield row, sequences[place], problems.get(place, "")
+
+
+def survey_source(source: Source, work: Work, shard: Shard | None = None, *, distinct_ids: bool = False) -> Survey:
+    """Check and count all rows; refuses ids that repeat, if they must be distinct."""
+    survey = Survey()
+    digest = hashlib.sha256()
+    seen: set[str] = set()
+    sizes = array("L")
+    places: list[int] = []
+    most = work.estimator.max_length if work.estimator.long_sequences == "truncate" else None
+    for row, sequence, problem in _checked(source, work):
+        if problem:
+            survey.problems.append((row, problem))
+            places.append(survey.rows)
+            continue
+        residues = count_residues(sequence)
+        digest.update(f"{row.id}\t{sequence}\n".encode())
+        survey.rows += 1
+        survey.residues += residues
+        if looks_like_nucleotides(sequence):
+            survey.nucleotides.append(row.id)
+        if most is not None and residues > most:
+            survey.truncated.append(row.id)
+        if shard is not None:
+            sizes.append(residues)
+        if distinct_ids:
+            _refuse_repeat(row, seen)
+    if not survey.rows and not survey.problems:
+        raise InputFileError(f"{first_and_more(source.names, ', ')}: there are no rows")
+    survey.digest = f"sha256:{digest.hexdigest()}"
+    survey.end = survey.rows
+    if shard is not None:
+        survey.first, survey.end = shard.rows(sizes)
+        survey.residues = sum(sizes[survey.first : survey.end])
+        last = survey.end if shard.number < shard.of else survey.rows + 1
+        mine = zip(survey.problems, places, strict=True)
+        survey.problems = [problem for problem, place in mine if survey.first <= place < last]
+        survey.rows = survey.end - survey.first
+    return survey
+
+
+def _refuse_repeat(row: Row, seen: set[str]) -> None:
+    if row.id in seen:
+        raise InputFileError(
+            f"{row.file}: line {row.line}: the id {row.id!r} is used twice, and a .h5 file holds one array for each "
+            "id; rename one, or write .parquet",
+            [row.line],
+        )
+    seen.add(row.id)
+
+
+def refuse_problems(survey: Survey, invalid: str) -> None:
+    """Raise InputFileError for rows that cannot be used, unless they are to be left out."""
+    if invalid not in ("raise", "drop"):
+        raise ValueError(f"invalid must be 'raise' or 'drop', not {invalid!r}")
+    if survey.problems and invalid == "raise":
+        shown = first_and_more(
+            (f"{row.file}: line {row.line} (id {row.id!r}){problem}" for row, problem in survey.problems), "\n  "
+        )
+        raise InputFileError(
+            f"{len(survey.problems)} rows cannot be used:\n  {shown}\nCorrect them, or leave them out: invalid='drop', "
+            "or --drop-invalid",
+            [row.line for row, _ in survey.problems],
+        )
+
+
+def warn_of_suspicious(survey: Survey) -> None:
+    """Warn of rows that look like DNA, and of those that are cut."""
+    if survey.nucleotides:
+        warnings.warn(
+            f"{len(survey.nucleotides)} sequences look like DNA or RNA: they hold only A, C, G, T, U and N. Translate "
+            f"them to protein first: ids {first_and_more(survey.nucleotides, ', ')}",
+            SuspiciousSequenceWarning,
+            stacklevel=3,
+        )
+    if survey.truncated:
+        warnings.warn(
+            f"{len(survey.truncated)} sequences are too long, and only their first residues are used: ids "
+            f"{first_and_more(survey.truncated, ', ')}",
+            TruncationWarning,
+            stacklevel=3,
+        )
+
+
+def good_rows(source: Source, work: Work, survey: Survey) -> Iterator[Good]:
+    """Read again the rows that can be used, of the survey's shard."""
+    rows = (
+        Good(row.id, sequence, count_residues(sequence))
+        for row, sequence, problem in _checked(source, work)
+        if not problem
+    )
+    return islice(rows, survey.first, survey.end)
