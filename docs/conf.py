@@ -8,7 +8,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import os
 
 import reference
 from sphinx.application import Sphinx
