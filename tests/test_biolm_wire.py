@@ -220,7 +220,7 @@ def test_attention_that_is_not_finite_concerns_its_item_and_layer():
 
 
 def test_attentions_are_not_answered_with_a_layer_missing():
-    with pytest.raises(ValueError, match="attention_received@3 is there without the layer before it"):
+    with pytest.raises(ValueError, match="attention_received@3 needs the layer before it"):
         answers.encode_answer("v3", make_records([RECEIVED[0], *RECEIVED[2:]], [3]))
 
 

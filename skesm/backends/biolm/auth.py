@@ -3,7 +3,7 @@
 They come from the environment, then from the file that the official client's login writes:
 
 1. ``BIOLM_TOKEN``, or ``BIOLMAI_TOKEN``: sent as ``Authorization: Token …``.
-2. ``BIOLM_ACCESS`` with ``BIOLM_REFRESH``: sent as cookies; refreshed once when refused.
+2. ``BIOLM_ACCESS`` with ``BIOLM_REFRESH``: sent as cookies, refreshed once if they are refused.
 3. ``BIOLM_USER`` with ``BIOLM_PASS`` or ``BIOLM_PASSWORD``: exchanged for the cookies of 2.
 4. ``~/.biolm/credentials``, else ``~/.biolmai/credentials``: the cookies of 2. They belong to biolm.ai, or to the
    origin of the file's ``token_url``, and are sent to no other.
@@ -27,10 +27,10 @@ HOSTED_ORIGIN = "https://biolm.ai"
 LOGIN_PATH = "/api/auth/token/"
 REFRESH_PATH = "/api/auth/token/refresh/"
 
-#: What a header can carry: no control characters, nothing outside latin-1; in a cookie, nothing that ends it.
+#: Characters of a header: no control characters, nothing outside latin-1. A cookie must not hold its own end.
 _HEADER = re.compile(r"[\x20-\x7e\xa0-\xff]*")
 _COOKIE = re.compile(r"[\x20-\x3a\x3c-\x7e\xa0-\xff]*")
-#: What goes into a body as JSON: any text without control characters.
+#: Text in a body of JSON: everything but control characters.
 _TEXT = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*")
 
 _REMEDY = "set BIOLM_TOKEN, or BIOLM_USER and BIOLM_PASS, in the environment"
@@ -48,7 +48,7 @@ _VARIABLES: Mapping[str, re.Pattern[str]] = {
 
 
 class Exchange(Protocol):
-    """Posts to a path of the service with extra headers; JSON, or a form; gives status and parsed body."""
+    """Posts JSON or a form to a path of the service, with extra headers. Gives status and parsed body."""
 
     def __call__(
         self, url: str, headers: Mapping[str, str], *, json: Any = None, form: Mapping[str, str] | None = None
@@ -72,21 +72,21 @@ def origin_of(url: str) -> str:
 
 
 def check_secret(value: str | None, name: str, allowed: re.Pattern[str]) -> None:
-    """Raise unless every character of a credential can be sent; the error names where it comes from, never its value.
+    """Raise unless every character of a credential can be sent. The error names its source, never its value.
 
     Examples
     --------
     >>> check_secret("to\u201cken", "BIOLM_TOKEN", _HEADER)
     Traceback (most recent call last):
         ...
-    skesm.exceptions.AuthenticationError: BIOLM_TOKEN cannot be sent: its character 3 is one that must not be in it, \
-such as a curly quote, a line break or a semicolon; copy it again
+    skesm.exceptions.AuthenticationError: BIOLM_TOKEN cannot be sent: character 3 is not allowed there. It may be \
+a curly quote, a line break or a semicolon. Copy the value again
     """
     found = allowed.match(value or "")
     if value is not None and found is not None and found.end() < len(value):
         raise AuthenticationError(
-            f"{name} cannot be sent: its character {found.end() + 1} is one that must not be in it, such as a curly "
-            "quote, a line break or a semicolon; copy it again"
+            f"{name} cannot be sent: character {found.end() + 1} is not allowed there. It may be a curly quote, a line "
+            "break or a semicolon. Copy the value again"
         )
 
 
@@ -98,7 +98,7 @@ class Auth:
     base_url : str
         Where they will be sent.
     token, access, refresh, user, password : str or None
-        What was found; `find` fills them.
+        The credentials, as `find` found them.
     """
 
     def __init__(
@@ -159,12 +159,12 @@ class Auth:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must appear nowhere; longest first, so that replacing one does not spoil another."""
+        """Secrets that must appear nowhere. The longest come first, so that all can be replaced."""
         found = (self._token, self._access, self._refresh, self._password)
         return tuple(sorted((secret for secret in found if secret), key=len, reverse=True))
 
     def headers(self, exchange: Exchange) -> tuple[dict[str, str], int]:
-        """Headers for a request, and the generation of the credentials in them; logs in where needed."""
+        """Headers for a request, and the generation of the credentials in them. Logs in if needed."""
         with self._lock:
             if self._token is None and self._access is None and (self._refresh or self._user):
                 self._renew_locked(exchange)

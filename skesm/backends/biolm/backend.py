@@ -42,10 +42,10 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class BioLMBackend(Backend):
-    """ESM-2 as a service: BioLM's REST API, a biolm-hub gateway, or a server of one's own (``skesm serve``).
+    """ESM-2 on a remote service: BioLM's REST API, a biolm-hub gateway, or your own server (``skesm serve``).
 
-    Credentials are never parameters. They come from the environment (``BIOLM_TOKEN``; or ``BIOLM_USER`` and
-    ``BIOLM_PASS``; or ``BIOLM_ACCESS`` and ``BIOLM_REFRESH``) or from the credential file of BioLM's own client.
+    Credentials are never parameters. They come from the environment (``BIOLM_TOKEN``, or ``BIOLM_USER`` and
+    ``BIOLM_PASS``, or ``BIOLM_ACCESS`` and ``BIOLM_REFRESH``) or from the credential file of BioLM's own client.
 
     Parameters
     ----------
@@ -54,15 +54,15 @@ class BioLMBackend(Backend):
     dialect : {"auto", "v1", "v2", "v3", "hub"}, default="auto"
         Protocol. ``"auto"`` goes by the address: its end (``/api/v3``), else v3 for biolm.ai and hub for others.
     batch_size : int, default=None
-        Sequences in a request, at most. None asks the service (its schema), and takes 8 where it does not say.
+        Most sequences in a request. None takes the limit from the service's schema, or 8 if it has none.
     max_concurrency : int, default=16
-        Requests in flight, at most. Starts at 4 and adapts to what the service takes.
+        Most requests at a time. The number starts at 4 and adapts to the service.
     timeout : float or (float, float), default=(10, 180)
-        Seconds to connect, and to wait for a sign of life of the answer.
+        Seconds to connect, and seconds to wait for the next bytes of the answer.
     max_attempts : int, default=5
-        How often one request is sent, at most, while its failures may pass.
+        Most times that one request is sent, while its failures are temporary.
     allow_http : bool, default=False
-        Permit plain http to another machine. Sequences and credentials then travel readable.
+        Allow plain http to another machine. Others can then read sequences and credentials.
 
     See Also
     --------
@@ -71,7 +71,7 @@ class BioLMBackend(Backend):
     Notes
     -----
     Every answer is checked before it is used: number and order of results, layers by their number, shapes, columns,
-    finite values. A sequence that fails does not take others with it: everything else is finished, then
+    finite values. A failed sequence does not stop the others. When all others are finished,
     `PartialResultError` names the failed ones.
 
     Examples
@@ -116,7 +116,7 @@ class BioLMBackend(Backend):
 
     @property
     def numerics(self) -> str:
-        """``"remote-"`` and the dialect: what a service computes in cannot be seen from outside."""
+        """``"remote-"`` and the dialect, since a service does not tell its precision."""
         return f"remote-{self._service()[1]}"
 
     def spec(self, model: str) -> ModelSpec:
@@ -131,33 +131,33 @@ class BioLMBackend(Backend):
         if spec is None:
             advice = explain_other_family(model) or suggest_name(model)
             raise ValueError(
-                f"model {model!r} is not one that a remote service has: use a name such as 'esm2_t33_650M_UR50D' or "
-                f"'esm2-650m', or the local backend{f'; {advice}' if advice else ''}"
+                f"model {model!r} is not available from a remote service: use a name such as 'esm2_t33_650M_UR50D' or "
+                f"'esm2-650m', or the local backend{f' ({advice})' if advice else ''}"
             )
         return spec
 
     def namespace(self, model: str) -> Namespace:
-        """What the values of this model's records depend on: address, slug and dialect.
+        """Identity of this model's records: address, slug and dialect.
 
-        Which weights and which precision a service runs cannot be seen from outside; records of two services are
-        therefore never mixed, nor with local ones.
+        A service does not tell its weights and its precision. So records of a service are never mixed with those of
+        another service or with local ones.
         """
         base, dialect = self._service()
         return Namespace(model, f"{base} {wire.model_slug(self.spec(model), dialect)} {dialect}", f"remote-{dialect}")
 
     def plan(self, model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec]) -> RequestPlan:
-        """Count what `run` would send; sends no sequence and needs no credentials.
+        """Count the requests that `run` would send. This sends no sequence and needs no credentials.
 
-        The service is asked for its limits; that is free.
+        It asks the service for its limits, which is free.
 
         Parameters
         ----------
         model : str
             Registry name or slug.
         sequences : sequence of str
-            What is not in the store.
+            Sequences that are not in the store.
         outputs : sequence of OutputSpec
-            What would be asked for.
+            Outputs that would be asked for.
 
         Returns
         -------
@@ -193,11 +193,11 @@ class BioLMBackend(Backend):
         *,
         n_jobs: int | None = None,
     ) -> Generator[Batch, None, None]:
-        """Ask the service for `outputs` of `sequences`; yield batches as they are answered.
+        """Ask the service for `outputs` of `sequences`, and yield batches as they are answered.
 
         A worker sends its next request only when the batch it has handed over was taken and the iterator was asked
-        for more: whoever stores each batch before asking for the next loses, if killed, only what is in flight.
-        Ctrl-C stops the sending, yields what is finished or finishes within a second, and is raised again. Close the
+        for more: if you store each batch before you ask for the next, a kill loses only the requests in flight.
+        Ctrl-C stops the sending, yields the batches that finish within a second, and is raised again. Close the
         iterator to stop earlier.
 
         Parameters
@@ -205,7 +205,7 @@ class BioLMBackend(Backend):
         model : str
             Registry name or slug.
         sequences : sequence of str
-            Clean sequences; the same one is sent once.
+            Clean sequences. Equal ones are sent once.
         outputs : sequence of OutputSpec
             All of them come from one request for each batch. ``max@l`` is taken from the residues' representations.
             With ``attention_received@l``, a request holds sequences of one length only.
@@ -224,7 +224,7 @@ class BioLMBackend(Backend):
         AuthenticationError, RateLimitError, RequestRejectedError, ServiceUnavailableError, InvalidAnswerError
             If the job cannot go on. Sequences not yielded until then are unfinished.
         PartialResultError
-            If single sequences failed; all others have been yielded.
+            If single sequences failed. All others have been yielded.
         """
         return self._run(self._request(model, outputs), list(sequences))
 
@@ -258,7 +258,7 @@ class BioLMBackend(Backend):
     def _send(
         self, request: Request, sequences: list[str], auth: Auth, failures: dict[int, BackendError]
     ) -> Generator[Batch, None, None]:
-        """Answer distinct sequences that one action takes; those that fail are added to `failures`."""
+        """Answer distinct sequences that one action takes. Failed ones are added to `failures`."""
         sockets = Sockets()
         limits = self._discover(
             request, lambda: self._connection(Auth(request.base_url), sockets, Pace(1, 1, self._timing))
@@ -322,7 +322,7 @@ class BioLMBackend(Backend):
         return min(self.batch_size or limits.max_items or wire.MAX_ITEMS, limits.max_items or sys.maxsize)
 
     def _discover(self, request: Request, connect: Callable[[], Connection]) -> Limits:
-        """What the service says of its limits; without credentials, which can only make this fail."""
+        """Ask the service for its limits, without credentials: they could only make this fail."""
         path = wire.schema_path(request.dialect, request.slug, request.action)
         if path is None:
             return Limits()
@@ -331,7 +331,7 @@ class BioLMBackend(Backend):
                 reply = connection.get(path)
         except TransportFailure as failure:
             if failure.unreachable:
-                raise ServiceUnavailableError(f"the service cannot be reached: {failure}; {failure.remedy}") from None
+                raise ServiceUnavailableError(f"the service cannot be reached ({failure}): {failure.remedy}") from None
             _LOGGER.info("the service's limits are not known: %s", failure)
             return Limits()
         if reply.status != 200:
@@ -388,5 +388,5 @@ def _partial_result(causes: dict[int, BackendError], sequences: Sequence[str]) -
     failed = (f"{place} ({count_residues(sequences[place])} residues): {causes[place]}" for place in places)
     shown = first_and_more(failed, "; ")
     return PartialResultError(
-        f"{len(places)} of {len(sequences)} sequences failed, all others are finished: {shown}", causes
+        f"{len(places)} of {len(sequences)} sequences failed. All others are finished. Failed: {shown}", causes
     )

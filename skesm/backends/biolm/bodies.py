@@ -33,7 +33,7 @@ class Decoder:
         self._ended = False
 
     def decode(self, data: bytes, room: int) -> bytes:
-        """Uncompressed bytes, about `room` at most; what there is no room for is lost."""
+        """Uncompressed bytes, at most about `room`. Any more are lost."""
         if self._inflate is None or self.damaged:
             return data
         parts = bytearray()
@@ -41,7 +41,7 @@ class Decoder:
             try:
                 parts += self._inflate.decompress(data, room - len(parts))
             except zlib.error:
-                self.damaged = not self._ended  # what follows the end is padding
+                self.damaged = not self._ended  # bytes after the end are padding
                 break
             data = self._inflate.unconsumed_tail
             if self._inflate.eof:
@@ -52,7 +52,7 @@ class Decoder:
 
 
 def parse(content: bytes, status: int) -> Any:
-    """JSON; None for an error that is not.
+    """Parsed JSON. None for an error that is not JSON.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Decides what follows when a request was not answered as asked: a pure function, without sockets, clocks or threads.
+"""Decides the next step after a request has failed. A pure function, without sockets, clocks or threads.
 
 =====================================  ==================================================================
 outcome                                decision
@@ -6,10 +6,10 @@ outcome                                decision
 408 425 429 500 502 503 504, resets,   `Wait`: the same request again, after a wait with full jitter; at most
 timeouts, bodies cut short             `max_attempts` times, and while the job's budget of retries lasts
 500, 504 or a timeout, twice           `Halve`: one of the batch's items may be the reason
-413                                    `Halve` at once; a single item has failed
-400, 422 that name items               `Send` the others; these have failed
-400, 422 for too many items            `Send` in smaller batches; the limit is learned
-400, 422 otherwise; invalid answers    `Fail` (`Halve` first if the service calls it the user's error); three in a
+413                                    `Halve` at once. A single item fails
+400, 422 that name items               `Send` the others. These have failed
+400, 422 for too many items            `Send` in smaller batches. The limit is learned
+400, 422 otherwise, invalid answers    `Fail` (`Halve` first if the service calls it the user's error). Three in a
                                        row without a success end the job
 a failure after a 303                  `Fail`: the work may have been paid for, and is not posted again
 all else                               `Stop`: the job ends
@@ -31,25 +31,25 @@ from skesm.exceptions import (
 
 #: Statuses of failures that may pass.
 RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-#: Of these, the ones that may be the fault of what was sent.
+#: Of these, the ones that the request itself may cause.
 SUSPICIOUS_STATUSES = frozenset({500, 504})
 #: Failures of one body that suggest that the body is the reason.
 _SUSPICIONS = 2
 _TOO_MANY_REQUESTS = 429
 _TOO_LARGE = 413
-#: Statuses with which a service says that it did not take what was sent; 200 may carry an error too.
+#: Statuses with which a service refuses a request. 200 may carry an error too.
 _REFUSALS = frozenset({200, 400, 422})
 _FINAL = _REFUSALS | {_TOO_LARGE, 402, 403}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one sending that was not answered as asked.
+    """Outcome of one attempt that failed.
 
     Attributes
     ----------
     status : int or None
-        HTTP status; None if no usable answer came.
+        HTTP status. None if no usable answer came.
     unreachable : bool
         Whether no connection could be made.
     slow : bool
@@ -65,7 +65,7 @@ class Outcome:
     user_error : bool
         Whether it calls the failure the user's error.
     invalid : bool
-        Whether it is an answer, but not to what was asked.
+        Whether it is an answer, but not to this request.
     """
 
     status: int | None = None
@@ -90,7 +90,7 @@ class Outcome:
 
     @property
     def suspicious(self) -> bool:
-        """Whether what was sent may be the reason."""
+        """Whether the request itself may be the reason."""
         return self.slow or self.status in SUSPICIOUS_STATUSES
 
 
@@ -103,7 +103,7 @@ class Attempt:
     items : int
         Sequences in it.
     failures, suspicions : int
-        Failures that may pass, and those of them that the batch may be the reason of.
+        Temporary failures, and the ones among them that the batch may have caused.
     halved : bool
         Whether it is a part of a batch that failed.
     alone : bool
@@ -119,7 +119,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Budget:
-    """What the job has left.
+    """Retries and state of the job.
 
     Attributes
     ----------
@@ -144,7 +144,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Send:
-    """Send what is left of the batch at once: without the items that were named, or in smaller batches."""
+    """Send the rest of the batch at once: without the named items, or in smaller batches."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class Halve:
-    """Send the halves on their own; `counted` takes each sending from the job's budget of retries."""
+    """Send each half alone. With `counted`, each takes a retry from the job's budget."""
 
     counted: bool
     error: type[BackendError]
@@ -163,7 +163,7 @@ class Halve:
 
 @dataclass(frozen=True)
 class Fail:
-    """The batch has failed; `counted` failures end the job when there are three in a row without a success."""
+    """The batch has failed. Three `counted` failures in a row, without a success, end the job."""
 
     counted: bool
     error: type[BackendError]
@@ -182,7 +182,7 @@ Decision = Send | Wait | Halve | Fail | Stop
 
 
 def decide(outcome: Outcome, attempt: Attempt, budget: Budget) -> Decision:
-    """Say what follows.
+    """Decide the next step.
 
     In reasons, ``{told}`` stands for the service's words, ``{failures}`` for the count, ``{remedy}`` for the setting.
 
@@ -206,17 +206,17 @@ def decide(outcome: Outcome, attempt: Attempt, budget: Budget) -> Decision:
 def out_of_budget(*, throttled: bool) -> Stop:
     """End the job: it has no retries left."""
     if throttled:
-        return Stop(RateLimitError, "the service turns every attempt away: {told}; run again later")
-    reason = "the service keeps failing, the job's budget of retries is used up; last: {told}"
+        return Stop(RateLimitError, "the service refuses every attempt ({told}): run again later")
+    reason = "the service keeps failing, and the retries of this job are used up. Last failure: {told}"
     return Stop(ServiceUnavailableError, reason)
 
 
 def _after_failure(outcome: Outcome, attempt: Attempt, budget: Budget) -> Decision:
     if outcome.retry_after is not None and outcome.retry_after > budget.longest_wait:
         reason = f"the service asks to wait for {outcome.retry_after:.0f} s ({{told}}): run again then, "
-        return Stop(RateLimitError, f"{reason}what is finished will not be sent again")
+        return Stop(RateLimitError, f"{reason}finished sequences are not sent again")
     if outcome.unreachable and not budget.reached:
-        return Stop(ServiceUnavailableError, "the service cannot be reached: {told}; {remedy}")
+        return Stop(ServiceUnavailableError, "the service cannot be reached ({told}): {remedy}")
     if budget.outage:
         return Stop(ServiceUnavailableError, "the service does not answer: {told}")
     if attempt.suspicions >= _SUSPICIONS and (attempt.halved or attempt.items > 1):
@@ -252,5 +252,5 @@ def _after_refusal(outcome: Outcome, attempt: Attempt) -> Decision:
 
 
 def _halve(attempt: Attempt, counted: bool, error: type[BackendError], reason: str) -> Decision:
-    """Halve a batch; a single item has failed."""
+    """Halve a batch. A single item has failed."""
     return Halve(counted, error, reason) if attempt.items > 1 else Fail(False, error, reason)

@@ -1,4 +1,4 @@
-"""What may go wrong between the BioLM client and a service, in words that hold no part of the request."""
+"""Failures between the BioLM client and a service. Their texts hold no part of the request."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _CERTIFICATE_REMEDY = (
 
 
 class TransportFailure(Exception):
-    """No usable answer came; never leaves the backend.
+    """No usable answer came. This error never leaves the backend.
 
     Parameters
     ----------
     reason : str
-        For people; names neither URL nor content.
+        Text for people, without URL or content.
     unreachable : bool
         Whether no connection could be made although it was waited for, or the name or certificate is wrong.
     slow : bool
@@ -26,7 +26,7 @@ class TransportFailure(Exception):
     accepted : bool
         Whether the service took the request (303): it must not be posted again.
     remedy : str
-        What you can do about it.
+        Advice to the user.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class TransportFailure(Exception):
 
 
 def explain(error: Exception) -> TransportFailure:
-    """What happened, in words that hold no part of the request."""
+    """Describe a failure without any part of the request."""
     if isinstance(error, requests.exceptions.ConnectTimeout):
         return TransportFailure("no connection in time", unreachable=True)
     if isinstance(error, requests.exceptions.ReadTimeout):

@@ -35,16 +35,16 @@ class _Delivery:
 
 
 class Job:
-    """Answers distinct sequences; `batches` may be iterated once, then `failures` tells what is missing and why.
+    """Answers distinct sequences. Iterate `batches` once. Then `failures` has the missing ones, with reasons.
 
     Parameters
     ----------
     request : Request
-        What is asked.
+        The request.
     sequences : sequence of str
         Distinct.
     order : sequence of int
-        Places in `sequences`, in the order of sending; those left out have an entry in `failures`.
+        Places in `sequences`, in the order of sending. All other places have an entry in `failures`.
     failures : dict of int to BackendError
         Places that have failed already.
     max_items : int
@@ -93,7 +93,7 @@ class Job:
         self._max_items = max_items
         self._lock = threading.Condition()
         self._fresh = deque(order)
-        self._again: deque[Task] = deque()  # goes before what is fresh
+        self._again: deque[Task] = deque()  # goes before new requests
         self._active = n_workers  # that may still hand something over
         self._busy = 0  # tasks in the hands of workers
         self._refusals = 0  # since the last success
@@ -111,12 +111,12 @@ class Job:
     # ------------------------------------------------------------------------------------------ the consumer's side
 
     def batches(self) -> Generator[Batch, None, None]:
-        """Yield finished batches; a worker goes on only when the consumer comes back after taking its batch.
+        """Yield finished batches. A worker goes on only when the consumer comes back after taking its batch.
 
         Raises
         ------
         BackendError
-            When the job cannot go on; what was under way is waited for, briefly, and yielded first.
+            If the job cannot go on. Requests in flight get a short time, and their batches are yielded first.
         """
         try:
             for thread in self._threads:
@@ -136,7 +136,7 @@ class Job:
             self._close()
 
     def _take(self, deadline: float | None) -> _Delivery | None:
-        """The next batch; None when there will be none, when the job has failed, or at the deadline."""
+        """The next batch. None if there are no more, if the job has failed, or at the deadline."""
         while True:
             wait = _TICK if deadline is None else min(_TICK, max(0.0, deadline - time.monotonic()))
             try:
@@ -158,7 +158,7 @@ class Job:
         delivery.taken.set()
 
     def _drain(self, grace: float) -> Generator[Batch, None, None]:
-        """Send nothing more, and yield what is finished or finishes within `grace` seconds: it has been paid for."""
+        """Send nothing more, and yield the batches that finish within `grace` seconds: they have been paid for."""
         self._stop()
         deadline = time.monotonic() + grace
         while (delivery := self._take(deadline)) is not None:
@@ -183,7 +183,7 @@ class Job:
             thread.join(max(0.0, deadline - time.monotonic()))
         left = sum(thread.is_alive() for thread in alive)
         if left:
-            # A thread that looks up a host name, or parses a large answer, cannot be interrupted; it ends by itself.
+            # A thread that looks up a host name, or parses a large answer, cannot be interrupted. It ends on its own.
             _LOGGER.warning("%d threads of the BioLM client are still ending", left)
 
     @property
@@ -221,7 +221,7 @@ class Job:
             self._done.put(None)
 
     def _await_task(self) -> bool:
-        """Wait until there is something to send; False when there will be nothing."""
+        """Wait for a request to send. False if there will be none."""
         with self._lock:
             while not (self._fresh or self._again):
                 if self._busy == 0 or self._closed:
@@ -252,7 +252,7 @@ class Job:
             return task
 
     def send_later(self, *tasks: Task, first: bool = False) -> None:
-        """Queue requests before all that is fresh; before the others that wait, too, if `first`."""
+        """Queue requests before all new ones. With `first`, also before the others that wait."""
         with self._lock:
             if first:
                 self._again.extendleft(reversed(tasks))
@@ -261,7 +261,7 @@ class Job:
             self._lock.notify_all()
 
     def give_up(self, error: BaseException) -> None:
-        """End the job with an error; the first one counts."""
+        """End the job with an error. The first error counts."""
         with self._lock:
             if self._fatal is None:
                 self._fatal = error
@@ -287,7 +287,7 @@ class Job:
             self._refusals = 0
 
     def count_refusal(self, cause: BackendError) -> None:
-        """Note a refusal that names no sequence; end the job when there are too many in a row."""
+        """Note a refusal that names no sequence. Too many in a row end the job."""
         with self._lock:
             self._refusals += 1
             self._refusal_causes.append(cause)

@@ -1,4 +1,4 @@
-"""What a service says of the requests that it takes."""
+"""Limits on requests that a service publishes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skesm.protocol.wire import at
 
 @dataclass(frozen=True)
 class Limits:
-    """What a service says it takes; None where it does not say."""
+    """Limits that a service publishes. None where it publishes none."""
 
     max_items: int | None = None
     max_length: int | None = None

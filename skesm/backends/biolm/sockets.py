@@ -1,4 +1,4 @@
-"""Connections whose waits can be ended by another thread, also in TLS and while they connect."""
+"""Connections that another thread can end while they wait, also in TLS and while they connect."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Sockets:
         return twin
 
     def release(self, twin: socket.socket) -> None:
-        """Forget a twin; without this its connection would stay open."""
+        """Forget a twin. Otherwise its connection would stay open."""
         with self._lock:
             self._open.discard(twin)
         twin.close()
@@ -49,7 +49,7 @@ class Sockets:
 
 
 def _pool_classes(sockets: Sockets) -> dict[str, type[HTTPConnectionPool]]:
-    """Connection pools whose connections are known to `sockets` from before they connect."""
+    """Connection pools that tell `sockets` of each connection before it connects."""
 
     class Abortable(HTTPConnection):
         _twin: socket.socket | None = None
@@ -113,7 +113,7 @@ def _pool_classes(sockets: Sockets) -> dict[str, type[HTTPConnectionPool]]:
 
 
 class AbortableAdapter(HTTPAdapter):
-    """Transport of a `requests.Session` whose connections are known to `sockets`."""
+    """Transport of a `requests.Session` that tells `sockets` of its connections."""
 
     def __init__(self, sockets: Sockets) -> None:
         self._classes = _pool_classes(sockets)

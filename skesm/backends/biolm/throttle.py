@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 #: Requests in flight at the start, before anything is known of the service.
 START_CONCURRENCY = 4
-#: Windows of success at the last good level before a level that was refused is tried again; doubled at each refusal.
+#: Windows of success at the last good level before a refused level is tried again. Each refusal doubles it.
 FIRST_HOLD = 16
 LONGEST_HOLD = 256
 #: Retries that a job may have spent without a success to pay for them.
@@ -18,7 +18,7 @@ RETRY_BUDGET = 20
 
 @dataclass(frozen=True)
 class Timing:
-    """Durations of the client in seconds. Users have no reason to change them; tests do."""
+    """Durations of the client in seconds. Only tests change them."""
 
     backoff_base: float = 1.0
     backoff_cap: float = 60.0
@@ -35,14 +35,14 @@ class Timing:
 
 
 class Pace:
-    """Decides when a worker may send its next request; shared by the workers of one job.
+    """Decides when a worker may send its next request. The workers of one job share it.
 
     Concurrency starts at 4 and follows additive increase, multiplicative decrease: one more after each window (as many
     successes as requests in flight), half after a refusal, once for all requests that were under way together. The
     level that was refused is remembered: recovery up to just below it is quick, and it is tried again only after
     many windows, so that a service with a fixed limit is kept busy and refuses next to nothing.
 
-    When every request fails, one worker at a time tries again, after a growing wait that all share; the job is over
+    When every request fails, one worker at a time tries again, after a growing wait that all share. The job is over
     after `max_attempts` such tries.
 
     Parameters
@@ -54,9 +54,9 @@ class Pace:
     timing : Timing
         Durations.
     probe : bool
-        Send one request alone before all others: for a batch size that the service has not confirmed.
+        Send one request alone before all others, because the service has not confirmed the batch size.
     requests_per_second : float or None
-        What the service says it takes.
+        Rate that the service publishes.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Pace:
         self._refused: int | None = None  # the lowest level that is known to be too high
         self._hold = FIRST_HOLD
         self._floor = 0.0  # nothing is sent before this time
-        self._next_slot = 0.0  # nor before this one, for the rate
+        self._next_slot = 0.0  # and no earlier than this, for the rate
         self._strikes = 0  # failures of the service itself since the last success
         self._limit_before_outage = 0
         self._budget = RETRY_BUDGET
@@ -114,7 +114,7 @@ class Pace:
         Returns
         -------
         epoch : int or None
-            To be handed back to `leave_…`; None when the job has stopped.
+            To be handed back to `leave_…`. None if the job has stopped.
         """
         with self._changed:
             while not self._stopped.is_set():
@@ -134,7 +134,7 @@ class Pace:
             self._changed.notify_all()
 
     def leave_answered(self, epoch: int, success: bool) -> None:
-        """Note an answer of the service: a result, or a definite refusal of what was sent."""
+        """Note an answer of the service: a result, or a definite refusal of the request."""
         with self._changed:
             self._in_flight -= 1
             if self._probing:
@@ -184,7 +184,7 @@ class Pace:
         Parameters
         ----------
         epoch : int
-            What `enter` returned.
+            The value that `enter` returned.
         outage : bool
             Whether it looks like the service rather than the request.
 
@@ -219,7 +219,7 @@ class Pace:
         return self._budget
 
     def spend_retry(self) -> bool:
-        """Take one retry from the job's budget; False when it is used up."""
+        """Take one retry from the job's budget. False if it is used up."""
         with self._changed:
             self._budget -= 1
             return self._budget >= 0

@@ -32,15 +32,15 @@ from skesm.exceptions import AuthenticationError, RequestRejectedError
 
 _CHUNK = 1 << 16
 _MAX_REDIRECTS = 3
-#: Bytes of an error, or of the login's answer; and of a public document, such as a schema.
+#: Most bytes of an error or of a login's answer, and most bytes of a public document such as a schema.
 _MAX_ERROR_BODY, _MAX_DOCUMENT = 1 << 20, 1 << 24
 
 
 @dataclass(frozen=True, repr=False)
 class Reply:
-    """Status and parsed body of an answer; `body` is None unless it is JSON.
+    """Status and parsed body of an answer. `body` is None unless it is JSON.
 
-    `accepted` is for what was fetched after a 303; an answer that is `too_large` was not read to its end.
+    `accepted` marks an answer that was fetched after a 303. An answer that is `too_large` was not read to its end.
     """
 
     status: int
@@ -57,11 +57,11 @@ def check_base_url(url: str, *, allow_http: bool) -> None:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("base_url must be an address such as 'https://biolm.ai'")
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("base_url must hold neither credentials nor a query: credentials come from the environment")
+        raise ValueError("base_url must not hold credentials or a query: credentials come from the environment")
     if parts.scheme == "http" and not allow_http and not _is_loopback(parts.hostname):
         raise ValueError(
-            f"base_url is plain http to {parts.hostname}: sequences and credentials would travel readable; use https, "
-            "or allow_http=True in a network that is trusted"
+            f"base_url is plain http to {parts.hostname}: others could read sequences and credentials. Use https, or "
+            "allow_http=True in a trusted network"
         )
 
 
@@ -73,7 +73,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header, given as a number or a date; None if there is none that can be read.
+    """Seconds of a Retry-After header, which is a number or a date. None if it cannot be read.
 
     Examples
     --------
@@ -95,7 +95,7 @@ def parse_retry_after(value: str | None) -> float | None:
 
 
 class Connection:
-    """What one worker talks through; used by one thread, as a context manager.
+    """The connections of one worker. One thread uses it, as a context manager.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ class Connection:
     sockets : Sockets
         Shared by all workers.
     pace : Pace
-        Whose `sleep` ends when the job stops.
+        Its `sleep` ends when the job stops.
     timeout : (float, float)
         Seconds to connect, and between two signs of life of an answer.
     timing : Timing
@@ -133,7 +133,7 @@ class Connection:
         self._timing = timing
         self._max_polls = max_polls
         self._session = requests.Session()
-        # The environment may hold a netrc that replaces our Authorization; its proxies and certificates are wanted.
+        # The environment may hold a netrc that replaces our Authorization. Its proxies and certificates are used below.
         self._session.trust_env = False
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.headers.update({"User-Agent": "skesm", "Accept": "application/json", "Accept-Encoding": "gzip"})
@@ -157,7 +157,7 @@ class Connection:
         return self._exchange("GET", self._base_url + path, {}, bound=_MAX_DOCUMENT)
 
     def post(self, path: str, body: Any, bound: int) -> Reply:
-        """Post `body`; credentials are refreshed once if refused, and an answer that is not ready is polled for.
+        """Post `body`. Credentials are refreshed once if they are refused. An answer that is not ready is polled for.
 
         Parameters
         ----------
@@ -185,7 +185,7 @@ class Connection:
                     reply = self._send(path, body, headers, bound)
                     target = reply.location if reply.status == 303 else None
                 if target is not None:
-                    # What was taken is not posted again: only its answer is asked for.
+                    # The service has taken this request, so it is not posted again. Only the answer is fetched.
                     reply = self._poll(target, headers, bound)
                 if reply.status != 401:
                     return reply
@@ -194,10 +194,12 @@ class Connection:
         except TransportFailure as failure:
             failure.accepted = target is not None
             raise
-        raise AuthenticationError("the service refused fresh credentials (status 401): may this account use it?")
+        raise AuthenticationError(
+            "the service refused fresh credentials (status 401): check the rights of this account"
+        )
 
     def _send(self, path: str, body: Any, headers: Mapping[str, str], bound: int) -> Reply:
-        """Post, and follow redirects that keep a POST a POST; a 303 is returned, its address made absolute."""
+        """Post, and follow redirects that keep a POST a POST. A 303 is returned with an absolute address."""
         url = self._base_url + path
         seen: set[str] = set()
         while True:
@@ -209,7 +211,7 @@ class Connection:
             if reply.status == 303:
                 return replace(reply, location=target)
             if reply.status in (301, 302):
-                # Clients turn these into a GET; which of the two the service means cannot be known.
+                # Clients turn these into a GET. Nobody can know which method the service means.
                 raise RequestRejectedError(
                     f"the service moved (status {reply.status}): correct base_url or dialect", reply.status
                 )
@@ -252,14 +254,14 @@ class Connection:
                         wait = max(wait, reply.retry_after)
                 else:
                     return replace(reply, accepted=True)
-            # A service that blocks until the answer is there needs no pause; one that answers at once does.
+            # A service that blocks until the answer is ready needs no pause. One that answers at once does.
             self._pace.sleep(max(wait, self._timing.poll_interval - (time.monotonic() - begun)))
         raise TransportFailure("the answer was not ready in time", slow=True)
 
     def _plain_post(
         self, url: str, headers: Mapping[str, str], *, json: Any = None, form: Mapping[str, str] | None = None
     ) -> tuple[int, Any]:
-        """Exchange with the login service; retried while that may help."""
+        """Exchange with the login service, with retries."""
         if origin_of(url) != self._origin:
             raise AuthenticationError("the credential file names a token_url of another service: log in again")
         for attempt in range(1, self._max_polls + 1):
@@ -316,12 +318,12 @@ class Connection:
         raise failure
 
     def _read(self, response: requests.Response, bound: int) -> tuple[bytes, bool]:
-        """Read a body, uncompressed; and whether it is larger than `bound` bytes, where reading stops."""
+        """Read and uncompress a body up to `bound` bytes, and say whether it is larger."""
         deadline = time.monotonic() + self._timing.answer_deadline
         bound = bound if response.status_code == 200 else min(bound, _MAX_ERROR_BODY)
         decoder = Decoder(response.headers.get("Content-Encoding"))
         content = bytearray()
-        # read1 gives what there is: anything else waits for a full chunk, and a trickle would never reach the deadline.
+        # read1 gives the bytes that are there. read waits for a full chunk, perhaps beyond the deadline.
         while chunk := response.raw.read1(_CHUNK, decode_content=False):
             content += decoder.decode(chunk, bound + 1 - len(content))
             if len(content) > bound:
@@ -329,7 +331,7 @@ class Connection:
             if time.monotonic() > deadline:
                 raise TransportFailure("the answer did not end in time", slow=True)
         if decoder.damaged and response.status_code == 200:
-            raise TransportFailure("the answer cannot be uncompressed")
+            raise TransportFailure("the answer cannot be decompressed")
         return bytes(content), False
 
 
@@ -346,7 +348,7 @@ def _find_certificates() -> str | bool:
                 ssl.create_default_context(cafile=path)
         except (OSError, ValueError):
             raise ValueError(
-                f"{name} names {path!r}, which is not a file of certificates that can be read: correct it, or unset it"
+                f"{name} names {path!r}, which is not a readable file of certificates: correct or unset it"
             ) from None
         return path
     return True

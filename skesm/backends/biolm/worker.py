@@ -1,4 +1,4 @@
-"""What a worker of the BioLM client does with one request, until it is settled. `decisions` holds the rules."""
+"""A worker of the BioLM client, which handles one request until it is settled. The rules are in `decisions`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Request:
-    """What a job sends, and what it expects.
+    """The request of a job, without its sequences.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class Request:
         return action_path(self.dialect, self.slug, self.action)
 
     def cut(self, lengths: Sequence[int]) -> int:
-        """How many of the first sequences go into one request, for an answer of bearable size; one at least.
+        """Number of the first sequences that one request takes, at least one. It limits the size of the answer.
 
         Whatever is sent later, after a failure, is a part of such a request.
         """
@@ -94,7 +94,7 @@ class Request:
 
 
 class Assignment(Protocol):
-    """What a worker needs of its job."""
+    """The part of a job that a worker uses."""
 
     request: Request
     sequences: Sequence[str]
@@ -106,16 +106,16 @@ class Assignment(Protocol):
     last_throttled: bool
 
     def send_later(self, *tasks: Task, first: bool = False) -> None:
-        """Queue requests before all that is fresh; before the others that wait, too, if `first`."""
+        """Queue requests before all new ones. With `first`, also before the others that wait."""
 
     def give_up(self, error: BaseException) -> None:
-        """End the job with an error; the first one counts."""
+        """End the job with an error. The first error counts."""
 
     def fail(self, places: Sequence[int], cause: BackendError) -> None:
         """Note that sequences have failed for good."""
 
     def count_refusal(self, cause: BackendError) -> None:
-        """Note a refusal that names no sequence; end the job when there are too many in a row."""
+        """Note a refusal that names no sequence. Too many in a row end the job."""
 
     def limit_items(self, most: int) -> None:
         """Put no more than so many sequences into a request from now on."""
@@ -198,7 +198,7 @@ class Worker:
     # ------------------------------------------------------------------------------------------ failures that may pass
 
     def _try_again(self, task: Task, outcome: Outcome, told: str, remedy: str, epoch: int) -> bool:
-        """Wait before the same body is sent again; False if it will not be."""
+        """Wait before the same body is sent again. False if it is not sent again."""
         pace = self._job.pace
         self._job.last_failure, self._job.last_throttled = told, outcome.throttled
         if task.successes_before < 0:
@@ -232,7 +232,7 @@ class Worker:
 
     def _act(self, task: Task, decision: Decision, outcome: Outcome, told: str, remedy: str = "") -> None:
         """Give up the job, or a batch: send its halves behind those that wait already, or note that it has failed."""
-        assert isinstance(decision, Stop | Fail | Halve), "what is sent again is not given up"
+        assert isinstance(decision, Stop | Fail | Halve), "a request that is sent again is not given up"
         # Not str.format: the service's words may hold braces.
         text = decision.reason.replace("{failures}", str(task.failures)).replace("{remedy}", remedy)
         cause = decision.error(text.replace("{told}", told))
@@ -254,10 +254,10 @@ class Worker:
     # ------------------------------------------------------------------------------------------ answers that last
 
     def _settle(self, task: Task, reply: Reply) -> dict[int, Record]:
-        """Act on an answer that would be the same if the request were sent again; the records that it brought."""
+        """Act on an answer that a second try would not change. Gives its records."""
         refusal = Refusal()
         if reply.too_large:
-            told, outcome = "the answer is larger than what was asked for", Outcome(reply.status, invalid=True)
+            told, outcome = "the answer is too large for this request", Outcome(reply.status, invalid=True)
         elif reply.status == 200 and not carries_error(reply.body):
             try:
                 return self._read_answer(task, reply)
@@ -281,7 +281,7 @@ class Worker:
         return {}
 
     def _send_rest(self, task: Task, status: int, refusal: Refusal) -> None:
-        """Send what was not named; or all of it, in smaller batches."""
+        """Send the sequences that were not named, or send all of them in smaller batches."""
         named = {place: reason for place, reason in refusal.items.items() if place < len(task.places)}
         if not named:
             allowed = refusal.max_items or len(task.places) // 2
