@@ -21,6 +21,8 @@ _SETTINGS = (
     *("backend", "features", "heads", "splits", "folds", "seeds", "higher_is_better"),
 )
 
+_NAMES: dict[str, Any] = {"type": lambda text: tuple(text.split(",")), "metavar": "A,B"}
+
 
 def add_demo(commands: Any) -> None:
     """Add the command ``demo``."""
@@ -40,7 +42,7 @@ def add_demo(commands: Any) -> None:
 
 def add_benchmark(commands: Any) -> None:
     """Add the command ``benchmark``."""
-    from skesm.benchmark import FEATURES, HEADS, SPLITS
+    from skesm.benchmark import SPLITS
 
     parser = commands.add_parser(
         "benchmark",
@@ -55,10 +57,7 @@ def add_benchmark(commands: Any) -> None:
     _add_data(parser)
     _add_model(parser)
     runs = parser.add_argument_group("comparison")
-    names = {"type": lambda text: tuple(text.split(",")), "metavar": "A,B"}
-    runs.add_argument("--features", help=f"of {', '.join(FEATURES)}, and sums such as mutated+one-hot", **names)
-    runs.add_argument("--heads", help=f"of {', '.join(HEADS)}", **names)
-    runs.add_argument("--splits", help=f"of {', '.join(SPLITS)}", **names)
+    runs.add_argument("--splits", help=f"of {', '.join(SPLITS)}", **_NAMES)
     runs.add_argument(
         "--seeds",
         type=lambda text: tuple(map(int, text.split(","))),
@@ -110,6 +109,10 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_runs(runs: Any, output: str) -> None:
+    from skesm.benchmark import FEATURES, HEADS
+
+    runs.add_argument("--features", help=f"of {', '.join(FEATURES)}, and sums such as mutated+one-hot", **_NAMES)
+    runs.add_argument("--heads", help=f"of {', '.join(HEADS)}", **_NAMES)
     runs.add_argument("--folds", type=at_least_two, metavar="K", help="folds of the cross-validation (default: 5)")
     runs.add_argument(
         "--n-jobs",
