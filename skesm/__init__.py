@@ -8,6 +8,7 @@ from skesm.features.logit_summarizer import ESM2LogitSummarizer
 from skesm.features.residue_embedder import ESM2ResidueEmbedder
 from skesm.features.sequence_encoders import AminoAcidComposition, OneHotSequence
 from skesm.features.variant_encoders import PositionEncoder, SubstitutionEncoder
+from skesm.features.variant_pipeline import variant_pipeline
 from skesm.features.variant_scorer import ESM2VariantScorer
 from skesm.sequences.mutations import apply_mutations
 
@@ -27,4 +28,5 @@ __all__ = [
     "__version__",
     "apply_mutations",
     "compute_outputs",
+    "variant_pipeline",
 ]

@@ -420,5 +420,6 @@ def test_public_names_are_there() -> None:
         "__version__",
         "apply_mutations",
         "compute_outputs",
+        "variant_pipeline",
     ]
     assert all(hasattr(skesm, name) for name in skesm.__all__)

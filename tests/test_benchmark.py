@@ -1,279 +1,322 @@
-"""Comparisons: scores against scikit-learn used directly, splits, baselines, tables, manifest, plot."""
+"""Comparisons: scores against scikit-learn used directly, splits, intervals, tables, manifest, plots, runs, replays."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import spearmanr
+from scipy.stats import t as student
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import Ridge
 from sklearn.metrics import root_mean_squared_error
-from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit, cross_val_predict
+from sklearn.model_selection import GroupKFold, KFold, cross_val_predict
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.tree import DecisionTreeRegressor
 
-from skesm import ESM2Embedder, ESM2LogitSummarizer
+from skesm import AminoAcidComposition, ESM2Embedder, ESM2LogitSummarizer, OneHotSequence, SubstitutionEncoder
 from skesm.benchmark import (
-    AminoAcidComposition,
-    OneHotSequence,
-    baseline_features,
+    FEATURES,
+    HEADS,
+    SPLITS,
+    RunConfig,
     compare,
     data_digest,
-    default_regressors,
-    esm2_features,
+    make_features,
+    make_heads,
     make_manifest,
     plot_predictions,
+    plot_scores,
+    replay,
+    run_benchmark,
 )
+from skesm.benchmark._scores import draw_weights, ndcg, recall, resample, score_function
 from skesm.datasets import load_gb1_stability
 from skesm.exceptions import InvalidSequenceError
+from skesm.model_selection import DistinctSequenceKFold, LowToHighSplit, PositionKFold
 
 COMPOSITION = {"composition": AminoAcidComposition()}
+FLAT = {"flat": DummyRegressor()}
+WILD_TYPE = load_gb1_stability().wild_type
 PNG = b"\x89PNG\r\n\x1a\n"
+
+Problem = tuple[list[str], np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def problem() -> tuple[list[str], np.ndarray]:
+def problem() -> Problem:
     """60 seeded rows of the GB1 data."""
     sequences, y = load_gb1_stability(return_X_y=True)
     chosen = np.random.default_rng(0).choice(len(y), 60, replace=False)
     return list(sequences[chosen]), y[chosen]
 
 
-class TestBaselines:
-    def test_composition_counts_residues(self) -> None:
-        fractions = AminoAcidComposition().transform(["AACD", "wy ", "AX"])
-        names = list(AminoAcidComposition().get_feature_names_out())
-        expected = np.zeros((3, 20), dtype=np.float32)
-        for row, letter, fraction in [(0, "A", 0.5), (0, "C", 0.25), (0, "D", 0.25), (1, "W", 0.5), (1, "Y", 0.5)]:
-            expected[row, names.index(f"fraction_{letter}")] = fraction
-        expected[2, names.index("fraction_A")] = 0.5  # X counts in the length
-        assert fractions.dtype == np.float32
-        np.testing.assert_array_equal(fractions, expected)
+def fold_of(comparison: object) -> np.ndarray:
+    """The fold of each row, of the mean predictor."""
+    rows = comparison.predictions[comparison.predictions["features"] == "none"]
+    return rows.set_index("row")["fold"].sort_index().to_numpy()
 
-    def test_one_hot_puts_ones_at_named_columns(self) -> None:
-        encoder = OneHotSequence(length=3)
-        columns = encoder.get_feature_names_out()
-        found = [list(columns[row == 1]) for row in encoder.transform(["MKV", "mk", "MXV"])]
-        assert found == [["1M", "2K", "3V"], ["1M", "2K"], ["1M", "3V"]]
 
-    @pytest.mark.parametrize("letter", ["ı", "K\u0301", "Ｋ"])
-    def test_look_alikes_are_not_residues(self, letter: str) -> None:
-        assert AminoAcidComposition().transform([letter])[0, :].sum() == pytest.approx(letter.count("K") / len(letter))
+class TestFeatures:
+    def test_every_name_makes_columns(self, problem: Problem, tiny_checkpoint: Path, tmp_path: Path) -> None:
+        X, _ = problem
+        features, notes = make_features(FEATURES, X, model=str(tiny_checkpoint), reference=WILD_TYPE, memory=tmp_path)
+        assert set(features) == set(FEATURES)
+        assert next(iter(features)) == "mutated"  # its passes serve the others
+        assert notes == []
+        widths = {name: transformer.fit(X).transform(X).shape[1] for name, transformer in features.items()}
+        assert widths["augmented"] == widths["one-hot"] + 1 == 55 * 20 + 1
+        assert widths["mutated"] == 2 * widths["embeddings"]
+        assert features["mutated"].cache_info().computed == 61
+        assert features["embeddings"].cache_info().computed == features["logits"].cache_info().computed == 0
 
-    def test_mask_is_one_unknown_residue(self) -> None:
-        np.testing.assert_array_equal(OneHotSequence(3).transform(["A<mask>C"]), OneHotSequence(3).transform(["AXC"]))
+    def test_sums_stand_side_by_side(self, problem: Problem) -> None:
+        X, _ = problem
+        features, _ = make_features(["position+substitution", "composition+length"], X, reference=WILD_TYPE)
+        assert isinstance(features["position+substitution"], SubstitutionEncoder)
+        expected = AminoAcidComposition().transform(X)
+        columns = features["composition+length"].fit_transform(X)
+        np.testing.assert_array_equal(columns[:, :20], expected)
+        assert (columns[:, 20] == 55).all()
 
-    def test_longer_than_the_columns_is_an_error(self) -> None:
-        with pytest.raises(InvalidSequenceError, match=r"1 sequences .* row 1 with 4 residues") as caught:
-            OneHotSequence(3).transform(["MKV", "MKVA"])
-        assert caught.value.rows == (1,)
+    def test_what_does_not_line_up_is_left_out(self) -> None:
+        _, notes = make_features(["one-hot"], ["A" * 100, "A" * 90])
+        assert notes == ["one-hot: 1 of 2 sequences is padded at the end to 100 residues"]
+        features, notes = make_features(["one-hot", "composition"], ["A" * 100, "A" * 89])
+        assert list(features) == ["composition"]
+        assert notes == ["one-hot: left out, because lengths run from 89 to 100 residues"]
+        features, notes = make_features(["mutated+length"], ["MKT", "MKTA"], reference="MKT")
+        assert features == {}
+        assert notes == ["mutated+length: left out, because 1 of 2 sequences do not have the reference's length"]
 
-    @pytest.mark.parametrize(
-        ("X", "message"), [("MKV", "wrap it in a list"), (["MKV", None], "row 1"), ([["A", "C"]], "shape")]
-    )
-    def test_bad_input(self, X: object, message: str) -> None:
-        with pytest.raises(InvalidSequenceError, match=message):
-            AminoAcidComposition().transform(X)
+    @pytest.mark.parametrize(("name", "message"), [("size", "'size' is unknown"), ("length+length", "twice")])
+    def test_errors(self, name: str, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            make_features([name], ["MKT"])
 
-    def test_one_hot_is_left_out_where_columns_do_not_line_up(self) -> None:
-        padded, notes = baseline_features(["A" * 100, "A" * 90])
-        assert list(padded) == ["one-hot", "composition"]
-        assert notes == ["one-hot: 1 of 2 sequences padded at the end to 100 residues"]
-        without, notes = baseline_features(["A" * 100, "A" * 89])
-        assert list(without) == ["composition"]
-        assert notes == ["one-hot: left out, since lengths run from 89 to 100 residues"]
-        assert baseline_features(["A" * 100, "C" * 100])[1] == []
+
+class TestHeads:
+    def test_all_fit(self) -> None:
+        generator = np.random.default_rng(0)
+        X = generator.normal(size=(45, 3))
+        y = X[:, 0] + 0.1 * generator.normal(size=45)
+        for name, head in make_heads().items():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a kernel's length may end at its bound
+                assert spearmanr(head.fit(X[:30], y[:30]).predict(X[30:]), y[30:]).statistic > 0.6, name
+
+    def test_ridge_does_not_depend_on_units(self) -> None:
+        generator = np.random.default_rng(0)
+        X, y = generator.normal(size=(50, 8)), generator.normal(size=50)
+        one, other = (make_heads(["ridge"])["ridge"].fit(X * unit, y).predict(X * unit) for unit in (1e-5, 1e5))
+        np.testing.assert_allclose(one, other, rtol=1e-8)
+
+    def test_unknown(self) -> None:
+        with pytest.raises(ValueError, match="'lasso' is unknown; choose from ridge"):
+            make_heads(["lasso"])
+        assert list(make_heads()) == list(HEADS)
 
 
 class TestCompare:
-    def test_scores_are_those_of_scikit_learn_used_directly(self, problem: tuple[list[str], np.ndarray]) -> None:
+    def test_scores_are_those_of_scikit_learn_used_directly(self, problem: Problem) -> None:
         X, y = problem
-        regressors = {"ridge": make_pipeline(StandardScaler(), Ridge()), "tree": DecisionTreeRegressor(random_state=0)}
-        comparison = compare(X, y, {"one-hot": OneHotSequence(55), **COMPOSITION}, regressors, cv=4, random_state=3)
+        heads = {"ridge": make_pipeline(StandardScaler(), Ridge()), "tree": DecisionTreeRegressor(random_state=3)}
+        features = {"one-hot": OneHotSequence(55), "substitution": SubstitutionEncoder(WILD_TYPE)}
+        comparison = compare(X, y, features, heads, splits={"random": 4}, seeds=[3])
+        folds = list(DistinctSequenceKFold(4, random_state=3).split(X))
+        for f, h in [(f, h) for f in features for h in heads]:
+            # 64-bit sums of 32-bit columns, constant ones left out: nothing but rounding may differ
+            expected = cross_val_predict(make_pipeline(features[f], heads[h]), np.array(X, dtype=object), y, cv=folds)
+            rows = comparison.predictions.query("features == @f and head == @h").set_index("row")
+            if h == "ridge":
+                np.testing.assert_allclose(rows["predicted"].sort_index(), expected, atol=1e-4)
+            scores = comparison.scores.query("features == @f and head == @h").set_index(["score", "fold"])["value"]
+            for number, (_, test) in enumerate(folds):
+                predicted = rows["predicted"][test].to_numpy()
+                assert scores["spearman", number] == spearmanr(y[test], predicted).statistic
+                assert scores["rmse", number] == pytest.approx(root_mean_squared_error(y[test], predicted))
 
-        groups = np.unique(X, return_inverse=True)[1]
-        folds = list(GroupKFold(4, shuffle=True, random_state=3).split(X, y, groups))
-        one_hot = np.array([[residue == a for residue in x for a in "ACDEFGHIKLMNPQRSTVWY"] for x in X], dtype=float)
-        one_hot = one_hot[:, np.ptp(one_hot, axis=0) > 0]
-        composition = np.array([[x.count(a) / 55 for a in "ACDEFGHIKLMNPQRSTVWY"] for x in X])
-        composition = composition[:, np.ptp(composition, axis=0) > 0]
-        expected = {
-            ("one-hot", "ridge"): cross_val_predict(regressors["ridge"], one_hot, y, cv=folds),
-            ("one-hot", "tree"): cross_val_predict(regressors["tree"], one_hot, y, cv=folds),
-            ("composition", "ridge"): cross_val_predict(regressors["ridge"], composition, y, cv=folds),
-            ("composition", "tree"): cross_val_predict(regressors["tree"], composition.astype(np.float32), y, cv=folds),
-            ("none", "mean"): cross_val_predict(DummyRegressor(), composition, y, cv=folds),
-        }
-        assert [(row.features, row.model) for row in comparison.rows] == list(expected)
-        for row, table_row in zip(comparison.rows, comparison.table, strict=True):
-            predicted = expected[row.features, row.model]
-            # float32 features against float64 ones: 1e-7 relative, grown by the solve
-            np.testing.assert_allclose(comparison.predictions[row.features, row.model], predicted, atol=1e-4)
-            rmse = [root_mean_squared_error(y[test], predicted[test]) for _, test in folds]
-            np.testing.assert_allclose(row.rmse, rmse, atol=1e-4)
-            assert table_row["rmse_mean"] == pytest.approx(np.mean(rmse), abs=1e-4)
-            assert table_row["rmse_sd"] == pytest.approx(np.std(rmse, ddof=1), abs=1e-4)
-            if row.model == "mean":
-                assert np.isnan(row.spearman).all()
-            else:
-                rho = [spearmanr(y[test], predicted[test]).statistic for _, test in folds]
-                np.testing.assert_allclose(row.spearman, rho, atol=1e-2)  # equal predictions may part by rounding
-        for number, (_, test) in enumerate(folds):
-            assert (comparison.fold[test] == number).all()
-
-    def test_esm2_features_match_a_pipeline_fitted_in_each_fold(
-        self, problem: tuple[list[str], np.ndarray], tiny_checkpoint: Path
-    ) -> None:
+    def test_esm2_features_match_a_pipeline_fitted_in_each_fold(self, problem: Problem, tiny_checkpoint: Path) -> None:
         """Features before the split, joined by name, are those of a FeatureUnion inside it: nothing leaks."""
         X, y = problem
         model = str(tiny_checkpoint)
-        comparison = compare(X, y, esm2_features(model), {"ridge": Ridge()}, cv=KFold(3))
+        features, _ = make_features(["embeddings+logits"], X, model=model)
+        comparison = compare(X, y, features, {"ridge": Ridge()}, splits={"plain": KFold(3)})
         union = FeatureUnion([("e", ESM2Embedder(model)), ("l", ESM2LogitSummarizer(model))])
-        inside = cross_val_predict(make_pipeline(union, Ridge()), X, y, cv=KFold(3))
-        np.testing.assert_allclose(comparison.predictions["embeddings+logits", "ridge"], inside, rtol=1e-5, atol=1e-6)
-        assert [row.n_columns for row in comparison.rows] == [40, 2, 42, 0]
+        inside = cross_val_predict(make_pipeline(union, Ridge()), np.array(X, dtype=object), y, cv=KFold(3))
+        found = comparison.predictions.query("head == 'ridge'").set_index("row")["predicted"].sort_index()
+        np.testing.assert_allclose(found, inside, rtol=1e-5, atol=1e-6)
+        assert comparison.costs["columns"].tolist() == [42, 0]
+        assert comparison.forward_passes == 120
 
     def test_a_second_comparison_computes_no_sequence(
-        self, problem: tuple[list[str], np.ndarray], tiny_checkpoint: Path, tmp_path: Path
+        self, problem: Problem, tiny_checkpoint: Path, tmp_path: Path
     ) -> None:
         X, y = problem
-        for computed in (60, 0):
-            features = esm2_features(str(tiny_checkpoint), memory=tmp_path)
-            compare(X, y, features, {"ridge": Ridge()})
-            assert features["embeddings"].cache_info().computed == computed
-            assert features["logits"].cache_info().computed == 0  # from the embedder's pass
+        for computed in (61, 0):
+            features, _ = make_features(
+                ["embeddings", "mutated"], X, model=str(tiny_checkpoint), reference=WILD_TYPE, memory=tmp_path
+            )
+            assert compare(X, y, features).forward_passes == computed
 
-    def test_each_transformer_runs_once(self, problem: tuple[list[str], np.ndarray]) -> None:
+    def test_each_transformer_that_learns_nothing_runs_once(self, problem: Problem) -> None:
         calls = []
 
-        def features(X: list[str]) -> np.ndarray:
+        def columns(X: list[str]) -> np.ndarray:
             calls.append(len(X))
             return np.array([[len(x), x.count("A")] for x in X], dtype=float)
 
-        given = {"a": FunctionTransformer(features), "aa": ("a", "a")}
-        compare(*problem, given, {"ridge": Ridge(), "tree": DecisionTreeRegressor()}, cv=5)
+        heads = {"ridge": Ridge(), "tree": DecisionTreeRegressor(random_state=0)}
+        compare(*problem, {"a": FunctionTransformer(columns)}, heads, splits={"x": 5, "y": 3}, seeds=[0, 1])
         assert calls == [60]
 
-    def test_numbers_do_not_depend_on_jobs(self, problem: tuple[list[str], np.ndarray]) -> None:
-        one, four = (
-            compare(*problem, {"one-hot": OneHotSequence(55), **COMPOSITION}, default_regressors(1), n_jobs=n)
-            for n in (1, 4)
-        )
-        assert list(one.predictions) == list(four.predictions)
-        for name in one.predictions:
-            np.testing.assert_array_equal(one.predictions[name], four.predictions[name])
+    def test_numbers_do_not_depend_on_jobs(self, problem: Problem) -> None:
+        features = {"substitution": SubstitutionEncoder(WILD_TYPE), **COMPOSITION}
+        one, four = (compare(*problem, features, ["ridge", "xgboost"], n_jobs=n) for n in (1, 4))
+        pd.testing.assert_frame_equal(one.predictions, four.predictions, check_exact=True)
+        pd.testing.assert_frame_equal(one.scores, four.scores, check_exact=True)
 
-    def test_seed_changes_the_folds(self, problem: tuple[list[str], np.ndarray]) -> None:
-        folds = [compare(*problem, COMPOSITION, {}, random_state=seed).fold for seed in (0, 0, 1)]
-        np.testing.assert_array_equal(folds[0], folds[1])
-        assert (folds[0] != folds[2]).any()
-
-    def test_folds_follow_sequences_not_row_order(self, problem: tuple[list[str], np.ndarray]) -> None:
+    def test_test_sets_need_not_cover_every_row(self, problem: Problem) -> None:
         X, y = problem
-        order = np.random.default_rng(1).permutation(len(X))
-        shuffled = compare([X[i] for i in order], y[order], COMPOSITION, {})
-        np.testing.assert_array_equal(shuffled.fold, compare(X, y, COMPOSITION, {}).fold[order])
+        doubles = [X[i][:1] + "W" + X[i][2:] for i in range(5)]
+        splits = {"positions": PositionKFold(3, reference=WILD_TYPE), "low to high": LowToHighSplit()}
+        rows = [*X, *doubles]
+        result = compare(rows, [*y, *y[:5]], COMPOSITION, splits=splits, reference=WILD_TYPE)
+        tested = result.predictions[result.predictions["features"] == "none"].groupby("split")["row"].nunique()
+        assert tested["positions"] < len(rows)
+        assert 0 < tested["low to high"] <= 13
+        assert (result.leakage.query("split == 'positions'")["seen_positions"] == 0).all()
+        assert result.summary().query("split == 'low to high'")["p"].isna().all()  # one fold
 
-    def test_replicates_of_a_sequence_share_a_fold(self, problem: tuple[list[str], np.ndarray]) -> None:
+    def test_seeds(self, problem: Problem) -> None:
+        splits = {"random": 5, "fixed": KFold(3), "modulo": PositionKFold(3, reference=WILD_TYPE, scheme="modulo")}
+        result = compare(*problem, COMPOSITION, splits=splits, seeds=[0, 1])
+        runs = result.scores.groupby("split")["seed"].unique()
+        assert {split: list(seeds) for split, seeds in runs.items()} == {"random": [0, 1], "fixed": [0], "modulo": [0]}
+        again = compare(*problem, COMPOSITION, splits=splits, seeds=[0, 1])
+        pd.testing.assert_frame_equal(result.scores, again.scores, check_exact=True)
+        folds = result.predictions.query("split == 'random' and features == 'none'").pivot(index="row", columns="seed")
+        assert (folds["fold"][0] != folds["fold"][1]).any()
+
+    def test_replicates_of_a_sequence_share_a_fold(self, problem: Problem) -> None:
         X, y = problem
         replicates = X + [f" {x.lower()}\n" for x in X]  # the same sequences to the model
-        fold = compare(replicates, np.concatenate([y, y]), COMPOSITION, {}).fold
-        np.testing.assert_array_equal(fold[:60], fold[60:])
-        assert len(set(fold)) == 5
+        folds = fold_of(compare(replicates, np.concatenate([y, y]), COMPOSITION))
+        np.testing.assert_array_equal(folds[:60], folds[60:])
+        assert len(set(folds)) == 5
 
-    def test_groups_share_a_fold(self, problem: tuple[list[str], np.ndarray]) -> None:
+    def test_groups_share_a_fold(self, problem: Problem) -> None:
         groups = np.arange(60) // 6
-        fold = compare(*problem, COMPOSITION, {}, groups=groups).fold
-        assert all(len(set(fold[groups == g])) == 1 for g in range(10))
+        folds = fold_of(compare(*problem, COMPOSITION, splits={"groups": GroupKFold(5)}, groups=groups))
+        assert all(len(set(folds[groups == g])) == 1 for g in range(10))
 
-    def test_constant_predictions_are_nan_without_a_warning(self, problem: tuple[list[str], np.ndarray]) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            comparison = compare(*problem, COMPOSITION, {"flat": DummyRegressor()})
-        assert all(np.isnan(row.spearman).all() for row in comparison.rows)
-        assert [line.split()[3] for line in comparison.to_text().splitlines()[2:]] == ["-", "-"]
-        assert comparison.best().rmse.mean() == min(row.rmse.mean() for row in comparison.rows)
+    def test_leakage_is_measured_and_told(self, problem: Problem) -> None:
+        X, y = problem
+        result = compare([*X, *X], [*y, *y], COMPOSITION, splits={"plain": KFold(2)}, reference=WILD_TYPE)
+        assert (result.leakage["duplicates"] == 1).all()
+        assert result.warnings[0].startswith("split plain, seed 0, fold 0: 100% of the test sequences")
+        assert (result.predictions["distance"] == 0).all()
 
-    def test_best_has_the_highest_mean_spearman(self, problem: tuple[list[str], np.ndarray]) -> None:
+    def test_constant_predictions_are_nan_without_a_warning(self, problem: Problem) -> None:
+        comparison = compare(*problem, COMPOSITION, FLAT)
+        assert comparison.summary()["mean"].isna().all()
+        assert comparison.table()["random"].tolist() == ["-", "-"]
+        assert not comparison.summary()["within_noise"].any()
+        rmse = comparison.summary("rmse").set_index("features")["mean"]
+        assert comparison.best()[0] == rmse.idxmin()
+
+    def test_best_has_the_highest_mean_spearman(self, problem: Problem) -> None:
         X, y = problem
         truth = dict(zip(X, y, strict=True))
         oracle = FunctionTransformer(lambda rows: np.array([[truth[x]] for x in rows]))
-        best = compare(X, y, {**COMPOSITION, "oracle": oracle}, {"ridge": Ridge()}).best()
-        assert (best.features, best.model) == ("oracle", "ridge")
-        assert best.spearman.min() == pytest.approx(1)
+        comparison = compare(X, y, {**COMPOSITION, "oracle": oracle}, {"ridge": Ridge()})
+        assert comparison.best() == ("oracle", "ridge")
+        summary = comparison.summary().set_index("features")
+        assert summary.loc["oracle", ["mean", "low", "high", "difference"]].tolist() == pytest.approx([1, 1, 1, 0])
+        assert summary["within_noise"].tolist() == [False, True, False]
+        assert "1.00 [1.00, 1.00]*" in comparison.to_text()
+
+    def test_p_is_of_the_corrected_resampled_t_test(self, problem: Problem) -> None:
+        """Nadeau and Bengio 2003: the variance grows by n_test / n_train."""
+        result = compare(*problem, {"substitution": SubstitutionEncoder(WILD_TYPE), **COMPOSITION}, seeds=[0, 1])
+        wide = result.scores.query("score == 'rmse'").pivot(index=["seed", "fold"], columns="features", values="value")
+        best = wide.mean().idxmin()
+        other = next(name for name in ("substitution", "composition") if name != best)
+        difference = (wide[other] - wide[best]).to_numpy()
+        statistic = difference.mean() / np.sqrt(difference.var(ddof=1) * (1 / 10 + 12 / 48))
+        row = result.summary("rmse").set_index("features").loc[other]
+        assert row["difference"] == pytest.approx(-difference.mean())
+        assert row["p"] == pytest.approx(2 * student.sf(abs(statistic), 9))
 
     @pytest.mark.parametrize(
         ("change", "message"),
         [
             ({"y": np.zeros(59)}, "y has shape"),
             ({"y": np.full(60, np.nan)}, "NaN"),
-            ({"features": {"scaled": StandardScaler()}}, "StandardScaler learns from data"),
             ({"features": {"none": AminoAcidComposition()}}, "cannot be named 'none'"),
-            ({"features": {"both": ("a", "b")}}, "must join names"),
-            ({"features": {**COMPOSITION, "b": ("composition",), "c": ("b",)}}, "'c' must join names"),
             ({"features": {"short": FunctionTransformer(lambda X: np.zeros((3, 1)))}}, "3 rows for 60"),
-            ({"cv": 61}, "cannot make 61 folds of 60 groups"),
-            ({"cv": 1}, "cannot make 1 folds"),
+            ({"splits": {"a": 61}}, "cannot make n_splits=61"),
             ({"groups": [1, 2]}, "groups has shape"),
-            ({"cv": ShuffleSplit(2, random_state=0)}, "every row exactly once"),
+            ({"scores": ["accuracy"]}, "scores must be one or several of spearman"),
+            ({"heads": ["lasso"]}, "'lasso' is unknown"),
         ],
     )
-    def test_errors(self, problem: tuple[list[str], np.ndarray], change: dict[str, object], message: str) -> None:
-        arguments = {"X": problem[0], "y": problem[1], "features": COMPOSITION, "regressors": {}, **change}
+    def test_errors(self, problem: Problem, change: dict[str, object], message: str) -> None:
+        arguments = {"X": problem[0], "y": problem[1], "features": COMPOSITION, **change}
         with pytest.raises(ValueError, match=message):
             compare(**arguments)
 
-    def test_foreign_letters_reach_the_model_as_they_are(self, tiny_checkpoint: Path) -> None:
+    def test_foreign_letters_are_refused(self) -> None:
         """Upper-casing "ı" first would make it a residue, "I"."""
         with pytest.raises(InvalidSequenceError, match="row 1, position 2"):
-            compare(["MKV", "Mı"], [0, 1], esm2_features(str(tiny_checkpoint)), {}, cv=2)
+            compare(["MKV", "Mı"], [0, 1], COMPOSITION)
 
 
-class TestFiles:
-    def test_csv_files_hold_the_numbers(self, problem: tuple[list[str], np.ndarray], tmp_path: Path) -> None:
-        comparison = compare(*problem, COMPOSITION, {"ridge": Ridge()})
-        comparison.to_csv(tmp_path / "table.csv")
-        comparison.predictions_to_csv(tmp_path / "predictions.csv", np.arange(100, 160))
-        with (tmp_path / "table.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        for written, row in zip(rows, comparison.table, strict=True):
-            assert (written["features"], written["model"]) == (row["features"], row["model"])
-            assert float(written["rmse_mean"]) == pytest.approx(row["rmse_mean"], abs=1e-6)
-        assert rows[-1]["spearman_mean"] == "nan"
-        with (tmp_path / "predictions.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        assert [int(row["row"]) for row in rows] == list(range(100, 160))
-        np.testing.assert_array_equal([int(row["fold"]) for row in rows], comparison.fold)
-        np.testing.assert_allclose(
-            [float(row["composition | ridge"]) for row in rows],
-            comparison.predictions["composition", "ridge"],
-            atol=1e-6,
-        )
+class TestScores:
+    @pytest.mark.parametrize("name", ["spearman", "pearson", "r2", "rmse", "mae", "ndcg", "recall"])
+    def test_weighted_resampling_is_resampling(self, name: str) -> None:
+        generator = np.random.default_rng(0)
+        measured = generator.integers(0, 12, 40).astype(float)  # with ties
+        predicted = measured + generator.normal(size=40)
+        weights = draw_weights(40, 20)
+        found = resample(name, [(np.arange(40), measured, predicted)], weights, True)
+        samples = [np.repeat(np.arange(40), w.astype(int)) for w in weights]
+        function = score_function(name, True)
+        np.testing.assert_allclose(found, [function(measured[s], predicted[s]) for s in samples], rtol=1e-9)
 
-    def test_plot_is_a_png_of_the_chosen_row(self, problem: tuple[list[str], np.ndarray], tmp_path: Path) -> None:
-        comparison = compare(*problem, COMPOSITION, {"ridge": Ridge()})
+    def test_the_top_is_where_it_is_wanted(self) -> None:
+        measured = np.arange(20.0)
+        assert recall(measured, measured) == ndcg(measured, measured) == 1
+        assert recall(measured, -measured) == 0
+        only_low_is_found = np.where(measured < 2, measured, 10.0)
+        assert score_function("recall", higher_is_better=False)(measured, only_low_is_found) == 1
+        assert score_function("recall", higher_is_better=True)(measured, only_low_is_found) == 0
+
+
+class TestFigures:
+    def test_plot_is_a_png_of_the_chosen_row(self, problem: Problem, tmp_path: Path) -> None:
+        comparison = compare(*problem, COMPOSITION)
         figure = plot_predictions(comparison, target="ΔΔG (kcal/mol)", title="GB1")
         axes = figure.axes[0]
         assert axes.get_xlabel() == "measured ΔΔG (kcal/mol)"
-        assert f"Spearman {comparison.best().spearman.mean():.2f}" in axes.get_title()
+        mean = comparison.summary().set_index("features").loc["composition", "mean"]
+        assert f"Spearman {mean:.2f}" in axes.get_title()
         assert axes.get_aspect() == 1
-        points = axes.collections[0].get_offsets()
-        predicted = comparison.predictions["composition", "ridge"]
-        inside = np.isin(predicted, points[:, 1])
-        np.testing.assert_array_equal(points[:, 0], comparison.y[inside])
         figure.savefig(tmp_path / "a.png")
-        plot_predictions(comparison, comparison.rows[-1]).savefig(tmp_path / "mean.png")
-        for name in ("a.png", "mean.png"):
+        plot_predictions(comparison, "none", "mean").savefig(tmp_path / "mean.png")
+        plot_scores(comparison).savefig(tmp_path / "scores.png")
+        for name in ("a.png", "mean.png", "scores.png"):
             assert (tmp_path / name).read_bytes().startswith(PNG)
+        with pytest.raises(ValueError, match="has no composition with mean"):
+            plot_predictions(comparison, "composition", "mean")
 
-    def test_wild_predictions_are_drawn_on_the_edge(self, problem: tuple[list[str], np.ndarray]) -> None:
+    def test_wild_predictions_are_drawn_on_the_edge(self, problem: Problem) -> None:
         X, y = problem
         wild = FunctionTransformer(lambda rows: np.array([[1e6 if x == X[0] else 0.0] for x in rows]))
 
@@ -282,16 +325,19 @@ class TestFiles:
                 return super().predict(matrix) + matrix[:, 0]
 
         comparison = compare(X, y, {"wild": wild}, {"echo": Echo()})
-        axes = plot_predictions(comparison, comparison.rows[0]).axes[0]
+        axes = plot_predictions(comparison, "wild", "echo").axes[0]
         assert axes.get_ylim()[1] < 1e6
         assert "1 predicted beyond the axes" in [text.get_text() for text in axes.get_legend().get_texts()]
         assert axes.get_xlim() == axes.get_ylim()
 
-    def test_manifest_is_strict_json_and_describes_estimators(self, problem: tuple[list[str], np.ndarray]) -> None:
+
+class TestManifest:
+    def test_is_strict_json_and_describes_estimators(self, problem: Problem) -> None:
+        features, _ = make_features(["embeddings", "embeddings+logits"], problem[0], memory="somewhere")
         manifest = make_manifest(
             *problem,
-            features=esm2_features("skesm-mini", memory="somewhere"),
-            regressors=default_regressors(7),
+            features=features,
+            regressors=make_heads(["xgboost"], random_state=7),
             parameters={"folds": 5},
             model={"name": "skesm-mini"},
         )
@@ -300,7 +346,6 @@ class TestFiles:
         assert manifest["data"]["rows"] == 60
         assert manifest["data"]["sha256"] == data_digest(*problem)
         assert manifest["features"]["embeddings"]["class"] == "ESM2Embedder"
-        assert manifest["features"]["embeddings+logits"] == ["embeddings", "logits"]
         assert manifest["regressors"]["xgboost"]["steps"][1][1]["random_state"] == 7
         assert {"skesm", "python", "numpy", "xgboost"} <= set(manifest["versions"])
 
@@ -308,3 +353,55 @@ class TestFiles:
         expected = hashlib.sha256(b"MKV\t0.1\nACD\t-2.0\n").hexdigest()
         assert data_digest(["MKV", " acd\n"], np.array([0.1, -2])) == expected
         assert data_digest(["ACD", "MKV"], [-2, 0.1]) != expected
+
+
+class TestRuns:
+    CONFIG = RunConfig(
+        rows=60,
+        features=("position+substitution", "composition"),
+        heads=("ridge",),
+        splits=SPLITS[:5] + ("low to high",),
+    )
+
+    def test_a_run_is_a_folder_that_can_be_replayed(self, tmp_path: Path) -> None:
+        run = run_benchmark(self.CONFIG)
+        assert run.notes == ("groups: left out, because no column of groups is named",)
+        run.write(tmp_path)
+        report = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert report.count("<img") == len(run.figures())
+        assert "http" not in report.replace("http-equiv", "")  # nothing is fetched
+        assert "Nadeau" in report
+        found = replay(tmp_path / "manifest.json")
+        assert found.identical
+        assert found.reasons == ()
+        assert {key: value for key, value in found.run.manifest.items() if key != "run"} == {
+            key: value for key, value in run.manifest.items() if key != "run"
+        }
+
+    def test_a_replay_says_what_differs_and_why(self, tmp_path: Path) -> None:
+        config = RunConfig(rows=40, features=("composition",), heads=("ridge",), splits=("random",), folds=2)
+        run_benchmark(config).write(tmp_path)
+        scores = pd.read_csv(tmp_path / "scores.csv")
+        scores.loc[0, "value"] += 0.25
+        scores.to_csv(tmp_path / "scores.csv", index=False, na_rep="nan")
+        manifest = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
+        manifest["versions"]["numpy"] = "1.0"
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+        found = replay(tmp_path)
+        assert not found.identical
+        text = found.to_text()
+        assert "different  random | composition | ridge | spearman: 1 of 2 folds, by at most 0.25" in text
+        assert "identical  random | composition | ridge | mae" in text
+        assert "versions, numpy: 1.0 then, " in text
+
+    def test_errors(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="heads: 'lasso' is unknown"):
+            RunConfig(heads=("lasso",))
+        with pytest.raises(ValueError, match="splits must not be empty"):
+            RunConfig(splits=())
+        (tmp_path / "a.toml").write_text('model = "skesm-mini"\nseed = 1')
+        with pytest.raises(ValueError, match="unknown key 'seed'; keys are"):
+            RunConfig.from_toml(tmp_path / "a.toml")
+        (tmp_path / "manifest.json").write_text("[]")
+        with pytest.raises(ValueError, match="is not the manifest of a run"):
+            replay(tmp_path)

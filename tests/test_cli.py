@@ -20,12 +20,13 @@ from skesm.cli import main
 from skesm.esm2.spec import REGISTRY
 
 GFP = Path(skesm.__file__).parent / "datasets" / "data" / "gfp_fluorescence.csv"
-FILES = ("manifest.json", "predictions.csv", "predictions.png", "table.csv")
+FILES = ("leakage.csv", "predictions.csv", "predictions.png", "scores.csv", "scores.png", "table.csv")
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def demo(output: Path, model: Path | str, *more: str) -> list[str]:
-    return ["demo", "--quiet", "--rows", "60", "--folds", "3", "--model", str(model), "--output", str(output), *more]
+    small = ["--quiet", "--rows", "60", "--folds", "3", "--heads", "ridge"]
+    return ["demo", *small, "--model", str(model), "--output", str(output), *more]
 
 
 def error_of(capsys: pytest.CaptureFixture[str]) -> str:
@@ -50,40 +51,43 @@ def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedP
 
 class TestDemo:
     def test_table_and_files(self, tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(demo(tmp_path, tiny_checkpoint)) == 0
+        assert main(demo(tmp_path, tiny_checkpoint, "--heads", "ridge,xgboost")) == 0
         out, err = capsys.readouterr()
         assert err == ""
         with (tmp_path / "table.csv").open(newline="") as file:
             table = list(csv.DictReader(file))
-        features = ["mutated", "embeddings", "logits", "embeddings+logits", "one-hot", "composition"]
-        expected = [(f, m) for f in features for m in ("xgboost", "ridge")] + [("none", "mean")]
-        assert [(row["features"], row["model"]) for row in table] == expected
+        features = ["mutated", "mutated+position+substitution", "embeddings", "position+substitution", "one-hot"]
+        expected = [(f, h) for f in [*features, "composition"] for h in ("ridge", "xgboost")]
+        expected.append(("none", "mean"))
+        for split in ("random", "unseen positions"):
+            assert [(row["features"], row["head"]) for row in table if row["split"] == split] == expected
         for row in table:
-            printed = next(line for line in out.splitlines() if line.split()[:2] == [row["features"], row["model"]])
-            assert f"{float(row['rmse_mean']):.3f} ± {float(row['rmse_sd']):.3f}" in printed
+            if row["mean"] != "nan":
+                printed = next(line for line in out.splitlines() if line.split()[:2] == [row["features"], row["head"]])
+                assert f"{float(row['mean']):.2f} [{float(row['low']):.2f}, {float(row['high']):.2f}]" in printed
+        assert "Leakage: split random, seed 0, fold 0: " in out
+        assert "<h1>GB1 stability" in (tmp_path / "report.html").read_text(encoding="utf-8")
         assert "61 forward passes for 60 sequences" in out  # and the wild type
         assert (tmp_path / "predictions.png").read_bytes().startswith(PNG)
         manifest = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
         assert manifest["data"]["rows"] == 60
         assert manifest["model"]["name"] == str(tiny_checkpoint)
         assert manifest["model"]["fingerprint"]
-        assert manifest["parameters"]["seed"] == 0
+        assert manifest["parameters"]["seeds"] == [0]
 
     def test_same_bytes_in_another_process_with_other_threads(self, tmp_path: Path, tiny_checkpoint: Path) -> None:
-        """All but the times, and the table's, which hold them."""
+        """All but the times."""
         runs = [
             run(*demo(tmp_path / name, tiny_checkpoint, "--n-jobs", n), cwd=tmp_path, OPENBLAS_NUM_THREADS=threads)
             for name, n, threads in (("a", "1", "1"), ("b", "2", "4"))
         ]
         assert [(r.returncode, r.stderr) for r in runs] == [(0, ""), (0, "")]
-        for name in FILES[:3]:
+        for name in FILES:
             assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
-
-        def scores(folder: str) -> list[dict[str, str]]:
-            with (tmp_path / folder / "table.csv").open(newline="") as file:
-                return [{k: v for k, v in row.items() if "seconds" not in k} for row in csv.DictReader(file)]
-
-        assert scores("a") == scores("b")
+        manifests = [json.loads((tmp_path / name / "manifest.json").read_text(encoding="utf-8")) for name in ("a", "b")]
+        for manifest in manifests:
+            del manifest["run"]
+        assert manifests[0] == manifests[1]
 
     def test_a_users_file(self, tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """GFP variants, of 235 to 237 residues."""
@@ -99,10 +103,10 @@ class TestDemo:
         rows = sorted(np.random.default_rng(5).choice(len(chosen) - 1, 30, replace=False))
         padded = sum(len(chosen[i + 1].split(",")[0]) < 237 for i in rows)
         assert padded
-        assert f"one-hot: {padded} of 30 sequences padded at the end to 237 residues" in out
+        assert f"one-hot: {padded} of 30 sequences are padded at the end to 237 residues" in out
         with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
             predictions = list(csv.DictReader(file))
-        assert [int(row["row"]) for row in predictions] == [i + 2 for i in rows]  # lines of the file
+        assert {int(row["row"]) for row in predictions} == {int(i) + 2 for i in rows}  # lines of the file
         for row in predictions:
             assert float(row["measured"]) == pytest.approx(float(chosen[int(row["row"]) - 1].split(",")[1]), abs=1e-6)
 
@@ -124,12 +128,12 @@ class TestDemo:
             str(tmp_path / "out"),
         ]
         assert main([*arguments, "--data", str(data), "--reference", wild_type]) == 0
-        assert sum(line.startswith("mutated ") for line in capsys.readouterr().out.splitlines()) == 2
+        assert sum(line.startswith("mutated ") for line in capsys.readouterr().out.splitlines()) == 1
         data.write_text("\n".join(["seq,label", *rows, "MKTAYIAKQ,1"]) + "\n")
         assert main([*arguments, "--data", str(data), "--reference", wild_type]) == 0
-        assert (
-            "mutated: left out, since 1 of 31 sequences do not have the reference's length" in capsys.readouterr().out
-        )
+        out = capsys.readouterr().out
+        assert "mutated: left out, because 1 of 31 sequences do not have the reference's length" in out
+        assert "unseen positions: left out" in out
 
     @pytest.mark.parametrize("form", ["semicolons", "UTF-16 text of tabs, gzip", "spreadsheet", "FASTA"])
     def test_files_as_people_have_them(
@@ -153,8 +157,8 @@ class TestDemo:
         assert main([*demo(tmp_path / "out", tiny_checkpoint, *columns), "--rows", "30"]) == 0
         assert f"{data.name}: 30 sequences, target y" in capsys.readouterr().out
         with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
-            measured = [float(row["measured"]) for row in csv.DictReader(file)]
-        assert measured == [y for _, y in rows]
+            measured = {int(row["row"]): float(row["measured"]) for row in csv.DictReader(file)}
+        assert [measured[row] for row in sorted(measured)] == [y for _, y in rows]
 
     def test_invalid_rows_are_left_out_counted_and_listed(
         self, tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
@@ -168,7 +172,7 @@ class TestDemo:
         assert "left out 3 rows: 1 without a target (line 4), 2 with a bad sequence (lines 9, 21)" in out
         assert "data.csv: 27 sequences" in out
         with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
-            assert [int(row["row"]) for row in csv.DictReader(file)] == [n for n in range(2, 32) if n not in (4, 9, 21)]
+            assert {int(row["row"]) for row in csv.DictReader(file)} == {*range(2, 32)} - {4, 9, 21}
         manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
         assert manifest["parameters"]["dropped_lines"] == [4, 9, 21]
 
@@ -176,7 +180,8 @@ class TestDemo:
         assert main(demo(tmp_path, tiny_checkpoint, "--group-column", "position")) == 0
         positions = skesm.datasets.load_gb1_stability().positions
         with (tmp_path / "predictions.csv").open(newline="") as file:
-            fold_of = {(positions[int(row["row"])], row["fold"]) for row in csv.DictReader(file)}
+            rows = [row for row in csv.DictReader(file) if row["split"] == "groups"]
+        fold_of = {(positions[int(row["row"])], row["fold"]) for row in rows}
         assert len(fold_of) == len({position for position, _ in fold_of})
 
     def test_progress_bars_are_on_stderr(self, tmp_path: Path, tiny_checkpoint: Path) -> None:
@@ -184,15 +189,51 @@ class TestDemo:
         done = run(*arguments, cwd=tmp_path)
         assert done.returncode == 0
         assert "60/60" in done.stderr  # sequences
-        assert "39/39" in done.stderr  # fits: 13 rows of 3 folds
+        assert "42/42" in done.stderr  # fits: 7 rows of 3 folds of 2 splits
         assert "it/s" not in done.stdout
 
     def test_bundled_model_by_default_and_its_warning_once(self, tmp_path: Path) -> None:
-        done = run("demo", "--quiet", "--rows", "30", "--folds", "2", cwd=tmp_path)
+        done = run("demo", "--quiet", "--rows", "30", "--folds", "2", "--heads", "ridge", cwd=tmp_path)
         assert done.returncode == 0
         assert done.stderr.count("\n") == 1
         assert done.stderr.startswith("skesm: warning: skesm-mini is a small demo model")
-        assert {*FILES, "store"} == {path.name for path in (tmp_path / "skesm-demo").iterdir()}
+        more = {"manifest.json", "report.html", "costs.csv", "predictions_unseen_positions.png", "store"}
+        assert {*FILES, *more} == {path.name for path in (tmp_path / "skesm-demo").iterdir()}
+
+
+class TestBenchmark:
+    def test_a_config_and_its_replay(
+        self, tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        config = tmp_path / "run.toml"
+        config.write_text(
+            f"""model = "{tiny_checkpoint}"\nrows = 60\nfolds = 3\nsplits = ["random", "contiguous positions"]
+features = ["mutated+length", "position"]\nheads = ["ridge"]\nscores = ["rmse"]\nhigher_is_better = false"""
+        )
+        output = ["--quiet", "--output", str(tmp_path / "out")]
+        assert main(["benchmark", str(config), "--seeds", "0,1", *output]) == 0
+        assert "Mean rmse over folds" in capsys.readouterr().out
+        again = ["--quiet", "--output", str(tmp_path / "again"), "--memory", str(tmp_path / "out" / "store")]
+        assert main(["benchmark", "--replay", str(tmp_path / "out" / "manifest.json"), *again]) == 0
+        lines = [line for line in capsys.readouterr().out.splitlines() if "|" in line]
+        assert len(lines) == 2 * 3
+        assert all(line.startswith("identical") for line in lines)
+        assert (tmp_path / "again" / "scores.csv").read_bytes() == (tmp_path / "out" / "scores.csv").read_bytes()
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--features", "size"], "'size' is unknown"),
+            (["--heads", "lasso"], "heads: 'lasso' is unknown"),
+            (["--splits", "more mutations", "--rows", "20"], "MutationCountSplit: a test set has no rows"),
+            (["--replay", "nothing.json"], "nothing.json"),
+        ],
+    )
+    def test_errors(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    ) -> None:
+        assert main(["benchmark", "--quiet", "--output", str(tmp_path / "out"), *arguments]) == 1
+        assert message in error_of(capsys)
 
 
 class TestErrors:
@@ -202,7 +243,7 @@ class TestErrors:
             ("seq,label\nMKV,1\n", ["--target-column", "y"], "no column 'y'; its columns are 'seq', 'label'"),
             ("seq,label\nMKV,1\nMKL,high\n", [], "line 3: column 'label' is not a finite number"),
             ("seq,label\nMKV,1\nMKL,2\n", [], "--rows 60: the data have only 2 rows"),
-            ("seq,label\nMKV,1\nMKL,2\n", ["--rows", "2"], "cannot make 3 folds of 2 groups"),
+            ("seq,label\nMKV,1\nMKL,2\n", ["--rows", "2"], "cannot make n_splits=3 folds: X has 2 distinct sequences"),
             ("seq,label\nMKV,1\nMKL,2\nMK1,3\nMKA,3\n", ["--rows", "2"], "line 4, position 3"),
             ("seq,label\nM1V,1\nMKL,\n", ["--drop-invalid"], "none of 2 rows can be used"),
         ],
@@ -262,7 +303,7 @@ class TestErrors:
         with pytest.raises(FileNotFoundError):
             main(["--traceback", *demo(tmp_path, tiny_checkpoint, "--data", str(tmp_path / "none.csv"))])
 
-    @pytest.mark.parametrize("package", ["xgboost", "matplotlib"])
+    @pytest.mark.parametrize("package", ["xgboost", "matplotlib", "pandas", "rapidfuzz"])
     def test_missing_extra(self, tmp_path: Path, package: str) -> None:
         """Before anything is computed; the package is hidden from a process of its own."""
         hide = f"import sys; sys.modules[{package!r}] = None; from skesm.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -274,7 +315,7 @@ class TestErrors:
             check=False,
         )
         assert done.returncode == 1
-        assert done.stderr.strip() == f"skesm: error: {package} is not installed: {install_line('demo')}"
+        assert done.stderr.strip() == f"skesm: error: {package} is not installed: {install_line('benchmark')}"
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize(

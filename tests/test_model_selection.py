@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 
-from skesm.benchmark import OneHotSequence
+from skesm import OneHotSequence
 from skesm.datasets import load_gb1_stability
 from skesm.exceptions import InvalidSequenceError
 from skesm.model_selection import (

@@ -191,6 +191,7 @@ def _make_folds(
         for seed in seeds:
             splitter = DistinctSequenceKFold(cv, random_state=seed) if isinstance(cv, int) else copy.copy(cv)
             draws = hasattr(splitter, "random_state") and getattr(splitter, "shuffle", True)
+            draws = draws and getattr(splitter, "scheme", "random") == "random"
             if not draws and seed != seeds[0]:
                 continue
             if draws:

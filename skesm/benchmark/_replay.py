@@ -89,7 +89,8 @@ def replay(manifest: str | os.PathLike[str], **options: Any) -> Replay:
         settings = {k: v for k, v in before["parameters"].items() if k != _NO_SETTINGS}
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not the manifest of a run") from error
-    expected = pandas.read_csv(path.with_name(SCORES), float_precision="round_trip")
+    expected = pandas.read_csv(path.with_name(SCORES), dtype={"value": str}, keep_default_na=False)
+    expected["value"] = [float(value) for value in expected["value"]]  # to the last bit, whatever pandas' default is
     run = run_benchmark(RunConfig.from_mapping(settings, os.fspath(path)), **options)
     return Replay(_compare(expected, run.comparison.scores), tuple(_differences(before, run.manifest)), run)
 

@@ -21,6 +21,8 @@ _SETTINGS = (
     *("backend", "features", "heads", "splits", "folds", "seeds", "higher_is_better"),
 )
 
+_NAMES: dict[str, Any] = {"type": lambda text: tuple(text.split(",")), "metavar": "A,B"}
+
 
 def add_demo(commands: Any) -> None:
     """Add the command ``demo``."""
@@ -40,8 +42,6 @@ def add_demo(commands: Any) -> None:
 
 def add_benchmark(commands: Any) -> None:
     """Add the command ``benchmark``."""
-    from skesm.benchmark import FEATURES, HEADS, SPLITS
-
     parser = commands.add_parser(
         "benchmark",
         help="compare features, heads and splits on your data; a folder with a report that can be replayed",
@@ -55,10 +55,7 @@ def add_benchmark(commands: Any) -> None:
     _add_data(parser)
     _add_model(parser)
     runs = parser.add_argument_group("comparison")
-    names = {"type": lambda text: tuple(text.split(",")), "metavar": "A,B"}
-    runs.add_argument("--features", help=f"of {', '.join(FEATURES)}, and sums such as mutated+one-hot", **names)
-    runs.add_argument("--heads", help=f"of {', '.join(HEADS)}", **names)
-    runs.add_argument("--splits", help=f"of {', '.join(SPLITS)}", **names)
+    runs.add_argument("--splits", help="names such as random,unseen positions; an unknown name lists all", **_NAMES)
     runs.add_argument(
         "--seeds",
         type=lambda text: tuple(map(int, text.split(","))),
@@ -110,6 +107,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_runs(runs: Any, output: str) -> None:
+    runs.add_argument("--features", help="names, and sums such as mutated+one-hot; an unknown name lists all", **_NAMES)
+    runs.add_argument("--heads", help="names such as ridge,svr; an unknown name lists all", **_NAMES)
     runs.add_argument("--folds", type=at_least_two, metavar="K", help="folds of the cross-validation (default: 5)")
     runs.add_argument(
         "--n-jobs",
