@@ -19,6 +19,7 @@ from skesm.backends.costs import RunInfo, TransformPlan, add_plans
 from skesm.backends.resolve import resolve_backend
 from skesm.cache import note_memory, warn_if_elsewhere
 from skesm.esm2.spec import ModelSpec
+from skesm.features.links import LinkedEstimator
 from skesm.features.parameters import as_tuple, complete_docstring
 from skesm.features.recipe import Recipe
 from skesm.fetch.records import estimate
@@ -29,7 +30,7 @@ from skesm.outputs.types import FloatArray, Windows
 from skesm.sequences.clean import LONG_SEQUENCES, clean_sequences
 
 
-class _ESM2Estimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is untyped
+class _ESM2Estimator(LinkedEstimator, BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is untyped
     """An estimator of sequences: parameters, what they fetch, and what it cost."""
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
