@@ -5,15 +5,15 @@ and `recall_model` find records without weights; `info`, `verify`, `prune` and `
 docs/cache.md tells the rest.
 """
 
-from skesm.cache._export import export
 from skesm.cache._files import find_location, resolve_location
 from skesm.cache._home import note_memory, warn_if_elsewhere
-from skesm.cache._maintenance import NamespaceInfo, VerifyReport, info, verify
-from skesm.cache._merge import MergeReport, merge
 from skesm.cache._models import KnownModel, recall_model, remember_model
-from skesm.cache._prune import PruneReport, prune
 from skesm.cache._records import sequence_digest
 from skesm.cache._store import RecordStore
+from skesm.cache.maintenance.contents import NamespaceInfo, VerifyReport, info, verify
+from skesm.cache.maintenance.export import export
+from skesm.cache.maintenance.merge import MergeReport, merge
+from skesm.cache.maintenance.prune import PruneReport, prune
 
 __all__ = [
     "KnownModel",

@@ -12,9 +12,9 @@ from sklearn.utils._param_validation import StrOptions
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _ESM2Transformer
+from skesm.features.common.summaries import MASKED, STATISTICS, Predictions, Statistic, custom_statistic
 from skesm.features.parameters import as_tuple
 from skesm.features.recipe import Recipe
-from skesm.features.summaries import MASKED, STATISTICS, Predictions, Statistic, custom_statistic
 from skesm.outputs.spec import Record
 from skesm.sequences.variants import check_residues, own_columns
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skesm.features.masked import masked_logits, masked_requests
-from skesm.features.summaries import MASKED
+from skesm.features.common.masked import masked_logits, masked_requests
+from skesm.features.common.summaries import MASKED
 from skesm.fetch.request import Request
 from skesm.fetch.run import Run
 from skesm.outputs.derived import sources

@@ -14,10 +14,10 @@ from sklearn.utils._param_validation import StrOptions
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _ESM2Transformer
-from skesm.features.masked import known_positions, masked_request, masked_rows
+from skesm.features.common.masked import known_positions, masked_request, masked_rows
+from skesm.features.common.reference import ReferenceMixin
+from skesm.features.common.summaries import LOGITS, MASKED, Predictions
 from skesm.features.recipe import Recipe, Row
-from skesm.features.reference import ReferenceMixin
-from skesm.features.summaries import LOGITS, MASKED, Predictions
 from skesm.fetch.request import Request
 from skesm.outputs.spec import Record
 from skesm.outputs.types import FloatArray

@@ -17,7 +17,7 @@ from pathlib import Path
 from skesm.cache import _claims, _usage
 from skesm.cache._database import PAGE_BYTES, open_database
 from skesm.cache._files import ASIDE, RECORD_FILE, find_location
-from skesm.cache._maintenance import NamespaceInfo, reading, select
+from skesm.cache.maintenance.contents import NamespaceInfo, reading, select
 from skesm.exceptions import StoreError
 
 #: Blocks that are removed in one transaction, which other processes wait for.

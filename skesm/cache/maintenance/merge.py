@@ -14,10 +14,10 @@ import numpy as np
 
 from skesm.cache import _records
 from skesm.cache._files import find_location, resolve_location
-from skesm.cache._maintenance import NamespaceInfo, Value, info, reading, values_of
 from skesm.cache._models import copy_models
 from skesm.cache._records import Codec, Key
 from skesm.cache._session import Session
+from skesm.cache.maintenance.contents import NamespaceInfo, Value, info, reading, values_of
 from skesm.exceptions import StoreError, StoreWarning
 from skesm.outputs.spec import Namespace, OutputSpec
 from skesm.outputs.types import FloatArray

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from skesm.features.summaries import MASKED
+from skesm.features.common.summaries import MASKED
 from skesm.fetch.records import keep
 from skesm.fetch.request import Request
 from skesm.fetch.run import Run

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from skesm._optional import import_optional
-from skesm.cache._maintenance import Value, reading, select, values_of
+from skesm.cache.maintenance.contents import Value, reading, select, values_of
 from skesm.exceptions import StoreError
 from skesm.outputs.kinds import KINDS
 
