@@ -1,8 +1,8 @@
-"""What the model said, kept on disk so that no sequence goes through it twice.
+"""The record store: it keeps outputs of the model on disk, so that no sequence goes through the model twice.
 
-`RecordStore` keeps records; `resolve_location` says where, for a value of the parameter ``memory``; `remember_model`
-and `recall_model` find records without weights; `info`, `verify`, `prune` and `export` are for people.
-docs/cache.md tells the rest.
+`RecordStore` keeps records. `resolve_location` finds its folder for a value of the parameter ``memory``.
+`remember_model` and `recall_model` find records without weights. `info`, `verify`, `prune`, `merge` and `export` are
+for people. docs/cache.md explains the store.
 """
 
 from skesm.cache._files import find_location, resolve_location

@@ -98,9 +98,9 @@ def refuse_pairwise(outputs: Sequence[OutputSpec], windows: Windows, rows: Seque
 
 
 class WindowedModel(Model):
-    """A model that answers long sequences by their windows; its outputs are named with the windows.
+    """A model that computes long sequences in windows. The names of its outputs hold the windows.
 
-    A window that several sequences have, such as copies of one with a residue masked, is computed once.
+    A window that several sequences share, such as masked copies of one sequence, is computed once.
     """
 
     def __init__(self, model: Model, windows: Windows) -> None:
@@ -119,7 +119,7 @@ class WindowedModel(Model):
         return self._model.spec
 
     def namespace(self) -> Namespace:
-        """That of the model: the names of the outputs hold the windows."""
+        """The namespace of the wrapped model, because names of outputs hold the windows."""
         return self._model.namespace()
 
     def plan(self, sequences: Sequence[str], outputs: Sequence[OutputSpec]) -> RequestPlan | None:

@@ -1,4 +1,4 @@
-"""Several stores into one: what the jobs of a cluster computed, each in a folder of its own."""
+"""Merge several stores into one, for example the stores of a cluster's jobs, each in a folder of its own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ANY = OutputSpec("logits")
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What a merge did.
+    """The result of a merge.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ def merge(target: str | os.PathLike[str], *sources: str | os.PathLike[str]) -> M
     Notes
     -----
     Records are added batch by batch. An interrupted merge, or one that ends in an error, leaves a sound store with some
-    of the records; another call adds the rest.
+    of the records. Another call adds the rest.
 
     Examples
     --------
@@ -132,7 +132,7 @@ def _merge_namespace(location: Path, source: NamespaceInfo) -> tuple[int, int, i
 
 @dataclass(frozen=True)
 class _Adding:
-    """A transaction that adds values of one output; returns how many were new."""
+    """Add values of one output in one transaction. Return the number of new ones."""
 
     codec: Codec
     output: str

@@ -63,7 +63,7 @@ class Predictions:
 
     @cached_property
     def margins(self) -> NDArray[np.float64]:
-        """Log-probability of each amino acid at its own place, minus the log-probability of the best other one, (C,)."""
+        """Log-probability of each amino acid at its own place, minus the value of the best other one, (C,)."""
         others = self.log_p[self.known]
         others[np.arange(len(others)), self.columns[self.known]] = -np.inf
         margins: NDArray[np.float64] = self.own - others.max(axis=1)
