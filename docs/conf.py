@@ -2,12 +2,14 @@
 
 import os
 import re
+import shutil
 import sys
 import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import numpydoc.xref
 import reference
 from sphinx.application import Sphinx
 

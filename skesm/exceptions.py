@@ -8,17 +8,17 @@
     ├── CheckpointError        (ValueError)   a checkpoint is there but cannot be used
     │   └── CheckpointNotFoundError (FileNotFoundError)  it is not there and could not be fetched
     ├── MissingDependencyError (ImportError)  an extra is not installed
-    ├── DatasetError           (OSError)      a data set could not be fetched or is not what it should be
+    ├── DatasetError           (OSError)      a data set could not be fetched, or its bytes are wrong
     ├── StoreError             (OSError)      the record store cannot be used
     └── BackendError           (RuntimeError) the backend did not answer, or answered wrongly
         ├── AuthenticationError      credentials are missing or refused
-        ├── RateLimitError           the service asks to wait for longer than is sensible
+        ├── RateLimitError           the service asks for too long a wait
         ├── ServiceUnavailableError  the service cannot be reached, or keeps failing
-        ├── RequestRejectedError     the service refuses what was sent
-        ├── InvalidAnswerError       the answer is not what was asked for
+        ├── RequestRejectedError     the service refuses the request
+        ├── InvalidAnswerError       the answer does not fit the request
         └── PartialResultError       some sequences failed, all others are finished
     SkesmWarning               (UserWarning)
-    ├── StoreWarning                          the record store could not be used as it should
+    ├── StoreWarning                          the record store is damaged or cannot be written
     ├── DemoModelWarning                      features come from the bundled demo model
     ├── UntrainedHeadWarning                  outputs come from a head that was never trained
     ├── SlowNumericsWarning                   the processor is slow in the chosen dtype
@@ -26,7 +26,7 @@
     ├── TruncationWarning                     sequences were cut to max_length
     └── PartialResultWarning                  some rows are NaN, because the backend failed on them
 
-Messages carry row numbers, positions and lengths, never sequences: those are confidential.
+Messages hold row numbers, positions and lengths. They never hold sequences, which are confidential.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class InvalidSequenceError(SkesmError, ValueError):
     Parameters
     ----------
     message : str
-        What is wrong, with the first offending rows, and the remedy.
+        The problem, the first rows that have it, and the remedy.
     rows : sequence of int
-        All offending row numbers, counted from 0.
+        The numbers of all rows that have a problem, counted from 0.
     """
 
     def __init__(self, message: str, rows: Sequence[int] = ()) -> None:
@@ -64,9 +64,9 @@ class InputFileError(SkesmError, ValueError):
     Parameters
     ----------
     message : str
-        What is wrong, with the first offending lines, and the remedy.
+        The problem, the first lines that have it, and the remedy.
     lines : sequence of int
-        All offending lines of the file, counted from 1; rows of the sheet for a spreadsheet.
+        All lines of the file that have a problem, counted from 1. For a spreadsheet, rows of the sheet.
     """
 
     def __init__(self, message: str, lines: Sequence[int] = ()) -> None:
@@ -86,7 +86,7 @@ class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
 
 
 class MissingDependencyError(SkesmError, ImportError):
-    """An optional dependency is not installed; the message has the command that installs it."""
+    """An optional dependency is not installed. The message has the command that installs it."""
 
 
 class DatasetError(SkesmError, OSError):
@@ -98,7 +98,7 @@ class StoreError(SkesmError, OSError):
 
 
 class BackendError(SkesmError, RuntimeError):
-    """A backend failed, or answered with something other than what was asked."""
+    """A backend failed, or its answer does not fit the request."""
 
 
 class AuthenticationError(BackendError):
@@ -106,14 +106,14 @@ class AuthenticationError(BackendError):
 
 
 class RateLimitError(BackendError):
-    """A service asks to wait for longer than is sensible, or turns every attempt away.
+    """A service asks for too long a wait, or turns every attempt away.
 
     Parameters
     ----------
     message : str
-        What the service asked for.
+        The wait that the service asked for.
     retry_after : float or None
-        Seconds to wait, as the service named them.
+        Seconds to wait, as the service stated them.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -129,14 +129,14 @@ class ServiceUnavailableError(BackendError):
 
 
 class RequestRejectedError(BackendError):
-    """A service refuses what was sent, and would refuse it again.
+    """A service refuses a request, and would refuse it again.
 
     Parameters
     ----------
     message : str
         The service's reason, without sequences.
     status : int or None
-        HTTP status of the refusal; None where nothing was sent.
+        HTTP status of the refusal. None if nothing was sent.
     """
 
     def __init__(self, message: str, status: int | None = None) -> None:
@@ -148,11 +148,11 @@ class RequestRejectedError(BackendError):
 
 
 class InvalidAnswerError(BackendError):
-    """A service's answer is not what was asked for: count, order, layers, shapes, columns or values."""
+    """A service's answer does not fit the request: its count, order, layers, shapes, columns or values are wrong."""
 
 
 class PartialResultError(BackendError):
-    """Some sequences failed; everything else was finished first.
+    """Some sequences failed. All others were finished first.
 
     Parameters
     ----------
@@ -161,8 +161,8 @@ class PartialResultError(BackendError):
     causes : mapping of int to BackendError
         The reason for each failed row, counted from 0.
     results : object, default=None
-        What was finished. From an estimator, the features as an ndarray of shape (n, n_features) with NaN in the failed
-        rows; a backend has yielded its results.
+        The finished results. An estimator gives its features, an ndarray of shape (n, n_features) with NaN in the
+        failed rows. A backend gives None, because it has yielded its results.
 
     Attributes
     ----------
@@ -189,7 +189,7 @@ class DemoModelWarning(SkesmWarning):
 
 
 class UntrainedHeadWarning(SkesmWarning):
-    """Logits or contacts come from a head of the checkpoint that was only initialised, never trained."""
+    """Logits or contacts come from a head of the checkpoint that was initialised but never trained."""
 
 
 class SlowNumericsWarning(SkesmWarning):
@@ -197,7 +197,7 @@ class SlowNumericsWarning(SkesmWarning):
 
 
 class StoreWarning(SkesmWarning):
-    """The record store is damaged or cannot be written; values are computed again, never wrong."""
+    """The record store is damaged or cannot be written. Values are computed again. They are never wrong."""
 
 
 class SuspiciousSequenceWarning(SkesmWarning):

@@ -24,7 +24,7 @@ _PEPTIDE = "MKTAYIAKQR"
 
 @dataclass(frozen=True)
 class Verification:
-    """What was compared.
+    """The result of comparing a model's files with their digests.
 
     Attributes
     ----------
@@ -39,9 +39,9 @@ class Verification:
 
 
 def download(model: str | os.PathLike[str]) -> Path:
-    """Fetch a model's files from the Hub, and convert them if the Hub has pickles only; gives their folder.
+    """Fetch a model's files from the Hub, convert them if the Hub has pickles only, and return their folder.
 
-    What is on this machine already is not fetched again.
+    Files that are on this machine already are not fetched again.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def download(model: str | os.PathLike[str]) -> Path:
     CheckpointNotFoundError
         If a file cannot be fetched.
     CheckpointError
-        If the files are not those of an ESM-2 model.
+        If the files do not belong to an ESM-2 model.
     MissingDependencyError
         If the Hub has pickles only and torch 2.6 or later is not installed.
 
@@ -78,7 +78,7 @@ def download(model: str | os.PathLike[str]) -> Path:
 
 
 def where(model: str | os.PathLike[str]) -> Path:
-    """Folder of a model's files on this machine; nothing is fetched.
+    """Find the folder of a model's files on this machine. Nothing is fetched.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def verify(model: str | os.PathLike[str]) -> Verification:
     Raises
     ------
     CheckpointNotFoundError
-        If a file is not on this machine; nothing is fetched.
+        If a file is not on this machine. Nothing is fetched.
     CheckpointError
         If a file is not the one that was fetched or converted, or the model gives no finite numbers.
 
@@ -156,7 +156,7 @@ def _files(checkpoint: Checkpoint) -> list[Path]:
 
 
 def _record(checkpoint: Checkpoint) -> Path | None:
-    """Where digests of a fetched model's files are recorded; None if the files were not fetched as they are."""
+    """The file that records digests of a fetched model's files. None if the files were not fetched as they are."""
     repository, commit = checkpoint.spec.repository, checkpoint.commit
     if repository is None or commit is None:
         return None

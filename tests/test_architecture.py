@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import packages_distributions
@@ -19,7 +21,10 @@ PACKAGE = ROOT / "skesm"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
-MOST_LINES = 450
+MOST_LINES = 400
+MOST_FILES = 12
+#: Modules and folders that are still larger, until they are split.
+LARGE = {"skesm.esm2.torch_engine", "skesm/esm2", "skesm/server"}
 
 #: The floors of the house, from the ground up: modules and folders of skesm. Each imports only what stands before it.
 FLOORS = (
@@ -381,7 +386,31 @@ def test_folders_of_the_model_are_small(folder: Path) -> None:
 
 def test_modules_are_short() -> None:
     lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
-    assert {name: n for name, n in lengths.items() if n >= MOST_LINES} == {}
+    assert {name: n for name, n in lengths.items() if n > MOST_LINES and name not in LARGE} == {}
+
+
+def test_folders_are_small() -> None:
+    files = Counter(path.parent.relative_to(ROOT).as_posix() for path in MODULES)
+    assert {folder: n for folder, n in files.items() if n > MOST_FILES and folder not in LARGE} == {}
+
+
+def test_the_design_page_shows_the_floors() -> None:
+    script = importlib.util.spec_from_file_location("floors", ROOT / "docs" / "floors.py")
+    assert script is not None
+    assert script.loader is not None
+    floors = importlib.util.module_from_spec(script)
+    script.loader.exec_module(floors)
+    assert [name.rstrip("/").removesuffix(".py") for name, _ in floors.floors()] == [
+        name for name in FLOORS if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file()
+    ]
+    drawn = floors.draw(floors.floors())
+    assert floors.PICTURE.read_text(encoding="utf-8") == drawn, "run python docs/floors.py"
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^  (\w+)(?:/|\.py)", page.split("```")[1], re.MULTILINE)
+    hidden = {"__init__", "__main__"}
+    assert [name for name in listed if name not in hidden] == [
+        name.rstrip("/").removesuffix(".py") for name, _ in floors.floors() if name.removesuffix(".py") not in hidden
+    ]
 
 
 def test_no_page_installs_a_package_of_this_name_from_a_registry() -> None:

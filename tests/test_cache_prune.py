@@ -179,7 +179,7 @@ def test_killed_while_pruning_the_store_is_sound(tmp_path: Path) -> None:
     [{}, {"older_than": "soon"}, {"max_size": "much"}, {"older_than": -1}, {"max_size": -1}, {"max_size": "3d"}],
 )
 def test_what_is_not_clear_is_refused(aged: Path, options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"an age|a size|say what to remove"):
+    with pytest.raises(ValueError, match=r"an age|a size|name the values to remove"):
         prune(aged, **options)
     assert known(aged, names(240)) == 240
 

@@ -156,7 +156,7 @@ def test_decimal_commas_are_not_guessed(tmp_path: Path) -> None:
         (">a y=1\nSECRET\n>b\nSECRET\n", "line 3: column 'y' is empty"),
         (">a y=1\nSECRET\n>b y=2\nSECRET\nSEC-ET\n", "line 3, line 5 of the file, position 4: '-' is a gap"),
         (">a y=1\nSECRET\n>b y=2\n", "line 3: no sequence follows the header"),
-        (">a\nSECRET\n>b\nSECRET\n", "FASTA file whose headers have no field 'y'. Write it as '>name y=1.5'"),
+        (">a\nSECRET\n>b\nSECRET\n", "FASTA file without the field 'y' in its headers. Write it as '>name y=1.5'"),
     ],
 )
 def test_errors_name_lines_and_no_sequence(tmp_path: Path, text: str, message: str) -> None:

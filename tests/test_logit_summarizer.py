@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from skesm import ESM2LogitSummarizer
-from skesm.features.summaries import STATISTICS
+from skesm.features.common.summaries import STATISTICS
 
 SEQUENCES = ["MKTAYIAKQR", "W", "GSH<mask>SLF", "MKTAYIAKQR", "ACDEFGHIKLMNPQRSTVWY" * 10]
 

@@ -19,8 +19,8 @@ from sklearn.pipeline import make_pipeline
 from skesm import ESM2Embedder, ESM2LogitSummarizer
 from skesm.backends import Batch, LocalBackend
 from skesm.exceptions import BackendError, InvalidSequenceError, PartialResultError, PartialResultWarning
-from skesm.features.masked import known_positions, masked_rows
-from skesm.features.summaries import LOGITS, MASKED, STATISTICS, Predictions
+from skesm.features.common.masked import known_positions, masked_rows
+from skesm.features.common.summaries import LOGITS, MASKED, STATISTICS, Predictions
 from skesm.outputs.derived import derive
 from skesm.outputs.spec import OutputSpec
 from skesm.sequences.alphabet import AMINO_ACIDS
@@ -303,7 +303,7 @@ def test_many_masked_copies_are_fetched_in_parts(
     summarizer = ESM2LogitSummarizer(tiny_checkpoint, statistics="pseudo_perplexity", backend=counting)
     whole = summarizer.transform(SEQUENCES)
     counting.calls.clear()
-    monkeypatch.setattr("skesm.features.masked._COPIES", 12)
+    monkeypatch.setattr("skesm.features.common.masked._COPIES", 12)
     np.testing.assert_array_equal(summarizer.transform(SEQUENCES), whole)
     assert [len(sequences) for sequences, _ in counting.calls] == [11, 5, 60]
 

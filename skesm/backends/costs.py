@@ -1,4 +1,4 @@
-"""What a use of an estimator cost, or would cost."""
+"""Costs of a call of an estimator, past or planned."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from skesm.backends.base import RequestPlan
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a transform cost.
+    """The cost of a transform.
 
     Attributes
     ----------
     rows : int
         Rows of X.
     distinct : int
-        Distinct sequences among them, and what else they need: a reference, copies with residues masked.
+        Distinct sequences among them, and sequences that they need: a reference, copies with residues masked.
     hits : int
         Distinct sequences that were answered from the record store (by this or another process).
     computed : int
@@ -35,20 +35,20 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class TransformPlan:
-    """What a transform would cost.
+    """The estimated cost of a transform.
 
     Attributes
     ----------
     rows : int
         Rows of X.
     distinct : int
-        Distinct sequences among them, and what else they need: a reference, copies with residues masked.
+        Distinct sequences among them, and sequences that they need: a reference, copies with residues masked.
     stored : int
         Distinct sequences that the record store can answer.
     to_compute : int
         Distinct sequences that would go through the model.
     requests : RequestPlan or None
-        What would be sent; None for a model on this machine.
+        Requests that would be sent. None for a model on this machine.
     windowed : int
         Rows of X that are too long for one pass and would be computed in windows.
     """

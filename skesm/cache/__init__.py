@@ -1,19 +1,19 @@
-"""What the model said, kept on disk so that no sequence goes through it twice.
+"""The record store: it keeps outputs of the model on disk, so that no sequence goes through the model twice.
 
-`RecordStore` keeps records; `resolve_location` says where, for a value of the parameter ``memory``; `remember_model`
-and `recall_model` find records without weights; `info`, `verify`, `prune` and `export` are for people.
-docs/cache.md tells the rest.
+`RecordStore` keeps records. `resolve_location` finds its folder for a value of the parameter ``memory``.
+`remember_model` and `recall_model` find records without weights. `info`, `verify`, `prune`, `merge` and `export` are
+for people. docs/cache.md explains the store.
 """
 
-from skesm.cache._export import export
 from skesm.cache._files import find_location, resolve_location
 from skesm.cache._home import note_memory, warn_if_elsewhere
-from skesm.cache._maintenance import NamespaceInfo, VerifyReport, info, verify
-from skesm.cache._merge import MergeReport, merge
 from skesm.cache._models import KnownModel, recall_model, remember_model
-from skesm.cache._prune import PruneReport, prune
 from skesm.cache._records import sequence_digest
 from skesm.cache._store import RecordStore
+from skesm.cache.maintenance.contents import NamespaceInfo, VerifyReport, info, verify
+from skesm.cache.maintenance.export import export
+from skesm.cache.maintenance.merge import MergeReport, merge
+from skesm.cache.maintenance.prune import PruneReport, prune
 
 __all__ = [
     "KnownModel",

@@ -24,7 +24,7 @@ _held: dict[str, Lock] = {}
 
 
 def acquire(folder: Path) -> str:
-    """Make a token in `folder`; `release` it in the end.
+    """Make a token in `folder`. `release` it in the end.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The SQLite file of one namespace: schema, opening, and what its errors mean."""
+"""The SQLite file of one namespace: schema, opening, and the meaning of its errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from skesm.exceptions import StoreError, StoreWarning
 #: "skes" in ASCII: tells our files from other SQLite files.
 APPLICATION_ID = 0x736B6573
 
-#: Seconds to wait for another process's transaction. Ours take milliseconds; a stopped process may hold one for long.
+#: Seconds to wait for another process's transaction. Ours take milliseconds, but a stopped process may hold one long.
 BUSY_TIMEOUT = 60.0
 
 # Values lie in blocks of up to BLOCK_BYTES, because SQLite rounds a large value up to whole pages: alone on its page, a
@@ -45,7 +45,7 @@ CREATE TABLE claim (sequence BLOB PRIMARY KEY, token TEXT NOT NULL) WITHOUT ROWI
 
 T = TypeVar("T")
 
-#: What a sound file never gives: our transactions break no constraint, and no value of ours is too large.
+#: Errors that a sound file never gives: our transactions break no constraint, and none of our values is too large.
 _DAMAGE = {
     *(sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT),
     *(sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG),
@@ -71,7 +71,7 @@ def _code(error: sqlite3.Error) -> int:
 
 
 class Damaged(sqlite3.DatabaseError):
-    """What SQLite reads without complaint cannot be what was stored."""
+    """SQLite reads a value without complaint, but it cannot be a stored one."""
 
     sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
@@ -108,7 +108,7 @@ def typed(connection: sqlite3.Connection, query: str, values: Any, *types: type)
 
 @dataclass(frozen=True)
 class Handle:
-    """An open record file and which file that is; `writable` says whether SQLite may write to it."""
+    """An open record file and its identity. `writable` says whether SQLite may write to it."""
 
     connection: sqlite3.Connection
     identity: tuple[int, int]
@@ -116,7 +116,7 @@ class Handle:
     writable: bool
 
     def is_current(self) -> bool:
-        """Whether the path still names the file that is open; it may have been removed or replaced."""
+        """Whether the path still names the open file, which may have been removed or replaced."""
         return _identity(self.path) == self.identity
 
     def is_damaged_by(self, error: sqlite3.Error) -> bool:
@@ -141,7 +141,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def open_database(folder: Path, namespace: str) -> Handle:
-    """Open the record file in `folder`, making it if need be; a damaged or foreign file is moved aside first.
+    """Open the record file in `folder`, and make it if there is none. A damaged or foreign file is moved aside first.
 
     Raises
     ------

@@ -19,13 +19,13 @@ from skesm.exceptions import StoreError, StoreWarning
 #: Layout of the folder and of the record files. Raised when older versions would misread newer files.
 FORMAT = 1
 
-#: Folder of the store inside the location of a `joblib.Memory`; `Memory.clear` removes the folders it finds there.
+#: Folder of the store inside the location of a `joblib.Memory`. `Memory.clear` removes the folders it finds there.
 FOLDER = "skesm"
 FORMAT_FILE = "store.json"
 RECORD_FILE = "records.sqlite"
 MANIFEST_FILE = "manifest.json"
 
-#: What the names of damaged files have in common.
+#: The common part of the names of damaged files.
 ASIDE = ".damaged-"
 
 #: Windows' errors for a file that another process has open, and how often and with which pause that is tried again.
@@ -175,7 +175,7 @@ def read_json(path: Path, *fields: tuple[str, type]) -> dict[str, Any] | None:
 
 
 def _patiently(operation: Callable[[], T]) -> T:
-    """Repeat what fails on Windows while another process has the file open, which it has for a moment only."""
+    """Repeat operations that fail on Windows while another process has the file open for a moment."""
     for _ in range(_REPEATS):
         try:
             return operation()
@@ -187,7 +187,7 @@ def _patiently(operation: Callable[[], T]) -> T:
 
 
 def move_aside(path: Path, reason: str) -> None:
-    """Rename a damaged file and what SQLite keeps beside it, with a warning: nothing is deleted.
+    """Rename a damaged file and SQLite's files beside it, with a warning. Nothing is deleted.
 
     Raises
     ------

@@ -11,7 +11,7 @@ from typing import Any
 from skesm.cache._files import FORMAT_FILE, resolve_location
 from skesm.exceptions import StoreWarning
 
-#: Attribute of an estimator that was loaded: what its `memory` was when it was saved, and where that lay.
+#: Attribute of an estimator that was loaded: its `memory` when it was saved, and the folder that this meant.
 _NOTE = "_memory_when_saved"
 
 

@@ -92,5 +92,5 @@ def mutex(folder: Path) -> Iterator[None]:
 
 @functools.cache
 def has_fork() -> bool:
-    """Whether processes can fork here; they cannot on Windows."""
+    """Whether processes can fork here. They cannot on Windows."""
     return hasattr(os, "fork") and hasattr(os, "register_at_fork")

@@ -1,4 +1,4 @@
-"""Which weights a model's name meant the last time they were there: what offline replay needs to find its records."""
+"""Remember which weights a model's name meant, so that their records can be found without the weights."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ MODELS_FILE = "models.json"
 
 @dataclass(frozen=True)
 class KnownModel:
-    """What a model's name meant when its weights were last there.
+    """The weights that a model's name meant when they were last there.
 
     Attributes
     ----------
     model, fingerprint, numerics : str
         Its namespace, with the name as remembered.
     details : mapping
-        What the caller wanted remembered with it, as JSON allows.
+        Further values that the caller stored with it, as JSON allows.
     last_seen : str
         Day (UTC, ISO 8601) on which the weights were last there.
     """

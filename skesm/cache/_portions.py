@@ -1,4 +1,4 @@
-"""How much of what is free one process claims at a time, so that all that want the same sequences share the work."""
+"""The number of free sequences that one process claims at a time, so that several processes share the work."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _SECONDS = 2.0
 class Portions:
     """The sizes of one caller's portions, which follow its speed and how many others are at work.
 
-    A portion is at most half of an even share of what is free. So portions shrink towards the end, where whoever is
-    done first waits for the others' last portion.
+    A portion is at most half of an even share of the free sequences. So portions shrink towards the end, where the
+    first process to finish waits for the others' last portions.
     """
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ from skesm.outputs.types import FloatArray
 _DIGEST_BYTES = 16
 _STORED = np.dtype("<f4")
 
-#: Keys in one SQL statement; SQLite allows 32,766 of them, and gains nothing beyond some hundred.
+#: Keys in one SQL statement. SQLite allows 32,766 of them. More than some hundred gain nothing.
 _CHUNK = 500
 
 #: Keys whose values are read in the order in which they lie in the file.
@@ -35,7 +35,7 @@ _ANY = OutputSpec("logits")
 T = TypeVar("T")
 #: Digest of a sequence and its length.
 Key = tuple[bytes, int]
-#: What names a row of the table `record`, and where its value lies.
+#: The key of a row of the table `record`, and the place of its value.
 Place = tuple[bytes, str, int, int]
 
 
@@ -73,7 +73,7 @@ class Codec:
         return zlib.crc32(value, zlib.crc32(digest, start))
 
     def decode(self, key: Key, output: str, shape: str, value: bytes, checksum: int) -> FloatArray | None:
-        """Return the array, read-only, or None if it is not what was stored under this key."""
+        """Return the array, read-only. None if it is not the array that was stored under this key."""
         if self.checksum(key, output, shape, value) != checksum:
             return None
         return np.frombuffer(value, _STORED).astype(np.float32, copy=False).reshape(_dimensions(shape))
@@ -124,7 +124,7 @@ def load(
 
 
 def read_block(connection: sqlite3.Connection, number: int) -> bytes:
-    """Return a block; one that is not there, or not a block, is empty, so that no checksum agrees."""
+    """Return a block. If it is missing or is not a block, return an empty one, so that no checksum agrees."""
     row = connection.execute("SELECT value FROM block WHERE id = ?", (number,)).fetchone()
     return row[0] if row is not None and isinstance(row[0], bytes) else b""
 
@@ -135,7 +135,7 @@ def forget(connection: sqlite3.Connection, places: Sequence[Place]) -> None:
 
 
 def save(connection: sqlite3.Connection, codec: Codec, values: Mapping[tuple[str, Key], FloatArray]) -> None:
-    """Store values by output and sequence; what is there already stays.
+    """Store values by output and sequence. Stored values stay.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def save(connection: sqlite3.Connection, codec: Codec, values: Mapping[tuple[str
 def _sound(
     connection: sqlite3.Connection, codec: Codec, values: Mapping[tuple[str, Key], FloatArray]
 ) -> set[tuple[bytes, str]]:
-    """Which of these are stored; rows whose values are damaged are deleted."""
+    """Find the stored ones. Rows with damaged values are deleted."""
     lengths = {key[0]: key for _, key in values}
     known = stored(connection, lengths, {output for output, _ in values}) & {(key[0], o) for o, key in values}
     sound: set[tuple[bytes, str]] = set()
@@ -189,7 +189,7 @@ def _first_free(connection: sqlite3.Connection) -> int:
 
 
 def _look_again(connection: sqlite3.Connection, keys: set[tuple[bytes, str]], sizes: Mapping[int, int]) -> None:
-    """See that what was written can be found: in a damaged tree it may lie where no look-up comes."""
+    """Check that written rows can be found. In a damaged tree a look-up may miss them."""
     found = stored(connection, {digest for digest, _ in keys}, {output for _, output in keys})
     lengths = {
         number: size
@@ -224,7 +224,7 @@ def claimed(connection: sqlite3.Connection, digests: list[bytes]) -> dict[bytes,
 
 
 def holders(connection: sqlite3.Connection, digests: set[bytes], names: set[str]) -> set[str]:
-    """Find the tokens that claim what is missing; none if anything that is missing is not claimed."""
+    """Find the tokens that claim the missing sequences. None if one of them is not claimed."""
     counts: dict[bytes, int] = {}
     for digest, _ in stored(connection, digests, names):
         counts[digest] = counts.get(digest, 0) + 1

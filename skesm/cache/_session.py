@@ -36,7 +36,7 @@ from skesm.outputs.spec import Namespace
 #: How often an operation is begun before a file that is damaged each time is given up.
 _ATTEMPTS = 3
 
-#: Milliseconds to wait for another process's transaction, for what may as well be left out.
+#: Milliseconds to wait for another process's transaction, for writes that may be left out.
 _PATIENCE = 500
 
 _logger = logging.getLogger(__name__)
@@ -47,8 +47,8 @@ T = TypeVar("T")
 class Session:
     """Transactions on the record file of one namespace.
 
-    What goes wrong with the file never changes a number. A damaged file gives a `StoreWarning` and counts as missing.
-    When nothing can be written, one `StoreWarning` says so and the work goes on without storing.
+    A problem with the file never changes a number. A damaged file gives a `StoreWarning` and counts as missing.
+    If nothing can be written, one `StoreWarning` says so and the work goes on without storing.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Session:
     namespace : Namespace
         For the manifest.
     identity : str
-        What the file must say of itself.
+        The identity that the file must state.
     """
 
     def __init__(self, location: Path, folder: Path, namespace: Namespace, identity: str) -> None:
@@ -72,7 +72,7 @@ class Session:
         self._warned = False
 
     def read(self, operation: Callable[[sqlite3.Connection], T]) -> T | None:
-        """Do `operation` on one state of the file; None if there is no file."""
+        """Do `operation` on one state of the file. None if there is no file."""
         with self._lock:
             for _ in range(_ATTEMPTS):
                 if not (self.folder / RECORD_FILE).exists():
@@ -90,12 +90,12 @@ class Session:
             raise self._hopeless()
 
     def write(self, operation: Callable[[sqlite3.Connection], T], *, durable: bool = True) -> T | None:
-        """Do `operation` as one transaction; if it cannot be written, warn once and return None."""
+        """Do `operation` as one transaction. If it cannot be written, warn once and return None."""
         with self._lock:
             for _ in range(_ATTEMPTS):
                 try:
                     connection = self._open().connection
-                    # What a power failure takes back may be a claim, but not a record.
+                    # A power failure may undo a claim, but not a record.
                     connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
                     return self._transact(operation, "BEGIN IMMEDIATE")
                 except OSError as error:
@@ -113,7 +113,7 @@ class Session:
             raise self._hopeless()
 
     def attempt(self, operation: Callable[[sqlite3.Connection], T]) -> T | None:
-        """Do `operation` as one transaction before the file is closed; nothing happens if that cannot be done now."""
+        """Do `operation` as one transaction before the file is closed. If it cannot be done now, leave it out."""
         with self._lock:
             if self._handle is None or not self._handle.writable or not self._handle.is_current():
                 return None
@@ -229,7 +229,7 @@ class Session:
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
-    """Return a manifest, or None if there is none; one that is not a manifest is moved aside with a warning."""
+    """Return a manifest, or None if there is none. A file that is not a manifest is moved aside with a warning."""
     manifest = read_json(path, ("models", list))
     if manifest is not None:
         manifest["models"] = [name for name in manifest["models"] if isinstance(name, str)]

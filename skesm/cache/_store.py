@@ -1,4 +1,4 @@
-"""The record store: what the model said about a sequence, kept so that it is computed once, ever."""
+"""The record store: it keeps the model's outputs for a sequence, so that they are computed only once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RecordStore:
     A store is meant to live as long as one ``transform``: it opens its file at the first use and must be closed, best
     by ``with``. It may be used by several threads, forked and pickled.
 
-    What goes wrong with the file never changes a number. A damaged file or value gives a `StoreWarning` and counts as
+    A problem with the file never changes a number. A damaged file or value gives a `StoreWarning` and counts as
     missing; when nothing can be written, one `StoreWarning` says so and the work goes on without storing.
 
     Parameters
@@ -39,7 +39,7 @@ class RecordStore:
     location : Path
         Folder of the store, see `resolve_location`.
     namespace : Namespace
-        What the values depend on beside sequence and output.
+        Everything besides sequence and output that the values depend on.
 
     Raises
     ------
@@ -123,7 +123,7 @@ class RecordStore:
         return [found.get(key) for key in keys]
 
     def put(self, sequences: Sequence[str], records: Sequence[Record]) -> None:
-        """Store records, all or none. They are on the disk when this returns. What is there already stays.
+        """Store records, all or none. They are on the disk when this returns. Stored values stay.
 
         Parameters
         ----------
@@ -168,7 +168,7 @@ class RecordStore:
 
     @contextmanager
     def claim(self, sequences: Sequence[str], outputs: Iterable[OutputSpec]) -> Iterator[list[int]]:
-        """Claim sequences for this caller to compute: a portion of what is free, so that others find work too.
+        """Claim sequences for this caller to compute: a portion of the free ones, so that others find work too.
 
         Nobody else gets a claim on them before the end of the ``with`` block, or of the process, however that ends.
         Claims never wait for one another, so callers with overlapping sequences cannot block each other as long as
@@ -267,7 +267,7 @@ class RecordStore:
             return self._session.read(lambda c: _records.holders(c, digests, names)) or set()
 
         while (holders := holders_now()) and self._all_alive(holders):
-            # Until a holder ends, what it stores changes nothing for a caller that needs all of it.
+            # A caller that needs all records waits until a holder ends: records that it stores before change nothing.
             while self._all_alive(holders):
                 if end is not None and time.monotonic() >= end:
                     return False

@@ -1,4 +1,4 @@
-"""When a block of values was last used, to the day: what `prune` goes by.
+"""The day on which a block of values was last used. `prune` goes by it.
 
 Reading a block writes this once a day at most, so that warm reads stay reads.
 """
@@ -9,7 +9,7 @@ import sqlite3
 import time
 from collections.abc import Iterable
 
-#: Beside the tables that each record file has. Older versions of skesm neither make it nor miss it.
+#: An additional table. Older versions of skesm do not make it, and do not miss it.
 TABLE = "CREATE TABLE used (block INTEGER PRIMARY KEY, day INTEGER NOT NULL)"
 
 SECONDS_A_DAY = 86_400
@@ -43,7 +43,7 @@ def begin(connection: sqlite3.Connection, blocks: Iterable[int]) -> None:
 
 
 def _make(connection: sqlite3.Connection, day: int) -> bool:
-    """Make the table in a file of an older version, whose blocks all count as used today; whether it was made."""
+    """Make the table in a file of an older version. Its blocks count as used today. Return whether it was made."""
     if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'used'").fetchone() is not None:
         return False
     connection.execute(TABLE)

@@ -1,4 +1,4 @@
-"""What every loader returns: arrays or frames, as a Bunch or as ``(X, y)``."""
+"""Results of the loaders: arrays or frames, as a Bunch or as ``(X, y)``."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _PASSING_STATUS = (408, 429)
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file on the web whose bytes are known in advance."""
+    """A file on the web with bytes that are known in advance."""
 
     name: str
     url: str
@@ -62,9 +62,9 @@ def fetch_file(
     Parameters
     ----------
     file : RemoteFile
-        What to fetch.
+        The file to fetch.
     folder : Path
-        Where it is kept; created when there is something to write.
+        Its folder. It is created before the first write.
     download_if_missing : bool, default=True
         If False, a missing file is an error and the network is not used.
     n_retries : int, default=3
@@ -135,13 +135,13 @@ def _download(file: RemoteFile) -> bytes:
                 if len(content) > file.size:
                     break  # already known to be wrong: an endless answer shall not fill the memory
     except requests.RequestException as error:
-        # The class says what happened (connection, time-out, cut body); its text may hold proxy settings.
+        # The class names the failure (connection, time-out, cut body). Its text may hold proxy settings.
         raise _PassingError(f"{type(error).__name__} while reading from {_host(file)}") from error
     if len(content) < file.size:
         raise _PassingError(f"{_host(file)} sent {len(content):,} of {file.size:,} bytes")
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise DatasetError(
-            f"{file.name} was refused: what {file.url} sends is not the published file "
+            f"{file.name} was refused: {file.url} does not send the published file "
             f"({file.size:,} bytes, SHA-256 {file.sha256}). Nothing was kept"
         )
     return bytes(content)

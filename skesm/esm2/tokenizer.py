@@ -1,6 +1,6 @@
 """Sequences to tokens: one byte look-up table.
 
-The vocabulary is that of the published ESM-2 models: 33 tokens, the 20 amino acids at 4 to 23 in the order of
+The published ESM-2 models have this vocabulary of 33 tokens, with the 20 amino acids at 4 to 23 in the order of
 `skesm.sequences.alphabet.AMINO_ACIDS`.
 """
 
@@ -29,12 +29,12 @@ _TABLE[ord(_MASK_BYTE)] = MASK
 
 
 def tokenize(sequence: str) -> Tokens:
-    """Tokens of a sequence, with the start token before and the end token behind.
+    """Tokens of a sequence, between the start token and the end token.
 
     Parameters
     ----------
     sequence : str
-        Upper-case residues; ``<mask>`` stands for one masked residue.
+        Upper-case residues. ``<mask>`` stands for one masked residue.
 
     Returns
     -------

@@ -22,7 +22,7 @@ from skesm.outputs.types import FloatArray
 
 
 def received_entropy(received: NDArray[np.float64]) -> float:
-    """Entropy of the weights that residues are given, as shares of their sum, in nats.
+    """Entropy, in nats, of the weights that residues receive, as shares of their sum.
 
     Examples
     --------
@@ -32,7 +32,7 @@ def received_entropy(received: NDArray[np.float64]) -> float:
     return float(entr(received / (received.sum() or 1)).sum())
 
 
-#: Statistics of the weights that residues are given, (L,), float64: one number for all heads together.
+#: Statistics of the weights that residues receive, (L,), float64: one number for all heads together.
 _OF_RECEIVED: Mapping[str, Callable[[NDArray[np.float64]], float]] = {
     "received_max": lambda received: float(received.max()),
     "received_entropy": received_entropy,
@@ -47,51 +47,51 @@ class ESM2AttentionSummarizer(_WholeSequenceTransformer):
     ----------
     {model}
     layers : int or sequence of int, default=-1
-        Layers whose attention is used: 1 is the first, n (or -1) the last. The columns of several are laid side by
+        Layers to take attention weights from. 1 is the first, -1 the last. The columns of several layers stand side by
         side.
     statistics : str or sequence of str, default=("entropy", "distance", "ends")
-        What is said of each layer, in this order: names from the table in Notes.
+        Statistics of each layer, in this order: names from the table in Notes.
     memory : None, str, path-like or joblib.Memory, default=None
-        Folder of the record store; None keeps nothing. What is kept are a few numbers a head, or one a residue, not the
-        weights.
+        Folder of the record store. It keeps a few numbers for each head, or one for each residue, not the weights. With
+        None nothing is stored.
     long_sequences : {"error", "truncate"}, default="error"
-        What happens to sequences of more than `max_length` residues. ``"truncate"`` uses their first ones, and warns.
-        There are no windows: they would not hold every pair of residues.
+        How to treat sequences of more than `max_length` residues. ``"error"`` refuses them. ``"truncate"`` uses their
+        first residues, and warns. There are no windows, because they would not hold every pair of residues.
     {shared}
 
     See Also
     --------
-    ESM2ContactSummarizer : Statistics of the contacts that are predicted from attention.
+    ESM2ContactSummarizer : Statistics of contacts, which are predicted from attention.
     compute_outputs : The attention weights themselves.
 
     Notes
     -----
     The sequence has L residues, and tokens 0 … L + 1: the start token, the residues 1 … L, and the end token. In head h
     of layer l, w[i, j] is the weight that token i gives to token j, with Σ_j w[i, j] = 1. r[j] is the mean of w[i, j]
-    over all L + 2 tokens i and all heads: the weight that residue j is given. Sums over i, j and k are over the L
-    residues, unless said otherwise:
+    over all L + 2 tokens i and all heads: the weight that residue j receives. Sums over i, j and k are over the L
+    residues, unless the table says otherwise:
 
     ====================  ======================================================================================
     statistic             value
     ====================  ======================================================================================
     ``entropy``           −Σ_i Σ_j w[i, j] ln w[i, j] / L, over all tokens j: 0 if each residue looks at one token,
-                          ln(L + 2) if at all alike
+                          ln(L + 2) if it looks at all tokens alike
     ``distance``          Σ_i Σ_j w[i, j] abs(i − j) / L, over the residues j: how far along the chain residues
-                          look; weight that is given to the start or end token counts as 0
+                          look (weight on the start or end token counts as 0)
     ``ends``              Σ_i (w[i, 0] + w[i, L + 1]) / L: the weight given to the start and end tokens
     ``received_max``      max_j r[j]
-    ``received_entropy``  −Σ_j s[j] ln s[j], with s[j] = r[j] / Σ_k r[k]: 0 if one residue is given all, ln L if
-                          all are given the same
+    ``received_entropy``  −Σ_j s[j] ln s[j], with s[j] = r[j] / Σ_k r[k]: 0 if one residue receives all
+                          weight, ln L if all receive the same
     ====================  ======================================================================================
 
-    The first three have a column for each head, ``attention_entropy_l6_h0``; the others one for all heads,
-    ``attention_received_max_l6``.
+    The first three statistics have a column for each head, such as ``attention_entropy_l6_h0``. The last two have one
+    column for all heads, such as ``attention_received_max_l6``.
 
-    Heads are counted from 0, layers from 1; entropies are in nats. Longer sequences have larger entropies and
+    Heads are counted from 0 and layers from 1. Entropies are in nats. Longer sequences have larger entropies and
     distances, and smaller weights.
 
-    Cost: one forward pass for all statistics and layers, up to the last layer that is asked for. A remote service
-    answers what ``received_…`` are made of, and not the statistics of each head.
+    Cost: one forward pass for all statistics and layers, up to the last chosen layer. ``backend="biolm"`` supports the
+    ``received_…`` statistics only.
 
     References
     ----------

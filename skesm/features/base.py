@@ -1,4 +1,4 @@
-"""What the estimators share: parameters, validation, tags."""
+"""The base classes of the estimators: shared parameters, validation, tags."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from skesm.sequences.clean import LONG_SEQUENCES, clean_sequences
 
 
 class _ESM2Estimator(LinkedEstimator, BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is untyped
-    """An estimator of sequences: parameters, what they fetch, and what it cost."""
+    """An estimator of sequences: its parameters, their validation, and its last costs."""
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
         "model": [str, HasMethods("__fspath__")],
@@ -79,17 +79,18 @@ class _ESM2Estimator(LinkedEstimator, BaseEstimator, ABC):  # type: ignore[misc]
         complete_docstring(cls)
 
     def cache_info(self) -> RunInfo | None:
-        """What the last ``transform`` or ``predict`` of this object cost, None before the first.
+        """Return the costs of the last ``transform`` or ``predict`` of this object.
 
         Returns
         -------
         info : RunInfo or None
-            Rows, distinct sequences, those answered by the record store, and those computed.
+            Numbers of rows, of distinct sequences, of sequences from the record store, and of computed sequences. None
+            before the first call.
         """
         return last_runs.get(self)
 
     def _prepare(self) -> tuple[Model, ModelSpec]:
-        """Validate every parameter; an estimator that learns nothing may never see ``fit``."""
+        """Validate every parameter. ``transform`` does so too, because ``fit`` may never be called."""
         self._validate_params()
         backend = resolve_backend(self.backend)
         backend._validate_params()
@@ -114,7 +115,7 @@ class _ESM2Estimator(LinkedEstimator, BaseEstimator, ABC):  # type: ignore[misc]
         )
 
     def _windows(self) -> Windows | None:
-        """How long sequences are cut; None if they are not."""
+        """The windows of long sequences. None if they are not cut."""
         if self.long_sequences != "window":
             return None
         if self.max_length is None:
@@ -125,7 +126,7 @@ class _ESM2Estimator(LinkedEstimator, BaseEstimator, ABC):  # type: ignore[misc]
         return Windows(int(self.max_length), int(overlap))
 
     def _check(self, spec: ModelSpec) -> None:
-        """Validate what depends on the model's shape."""
+        """Validate parameters that depend on the model's dimensions."""
 
     def _prefetched(self, spec: ModelSpec) -> tuple[OutputSpec, ...]:
         return parse_outputs(as_tuple(self.prefetch), spec.n_layers)
@@ -142,24 +143,24 @@ class _ESM2Estimator(LinkedEstimator, BaseEstimator, ABC):  # type: ignore[misc]
 
 
 class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc]  # scikit-learn is untyped
-    """A transformer of sequences. A child says in `_recipe` what its columns are, and how they are made."""
+    """A transformer of sequences. A child names its columns in `_recipe`, and says how to make them."""
 
     @abstractmethod
     def _recipe(self, spec: ModelSpec) -> Recipe:
-        """Columns, outputs and rows, from parameters and the model's shape alone."""
+        """Columns, outputs and rows, from the parameters and the model's dimensions alone."""
 
     def _complete(self, recipe: Recipe, spec: ModelSpec, sequences: Sequence[str]) -> Recipe:
-        """The recipe for clean sequences: a child that compares them with something checks and adds it here."""
+        """Complete the recipe for clean sequences. A child that needs a reference checks and adds it here."""
         return recipe
 
     def _check(self, spec: ModelSpec) -> None:
         self._recipe(spec)
 
     def _learn(self, sequences: Sequence[str]) -> None:
-        """Learn from clean sequences; most transformers do not."""
+        """Learn from clean sequences. Most transformers learn nothing."""
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Check the parameters and X. No model is loaded; what is learnt, if anything, the class tells.
+        """Check the parameters and X. No model is loaded. Most estimators learn nothing here.
 
         Parameters
         ----------
@@ -174,14 +175,14 @@ class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc] 
         Raises
         ------
         InvalidSequenceError
-            If X is not a column of sequences; the message lists the first rows that are not.
+            If X is not a column of sequences. The message lists the first rows that are not.
         """
         self._prepare()
         self._learn(self._clean(X))
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> FloatArray:
-        """The same as ``fit`` and ``transform``; X is checked once.
+        """Do the same as ``fit`` and ``transform``, but check X only once.
 
         Parameters
         ----------
@@ -196,12 +197,12 @@ class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc] 
         return self._transform(X, learn=True)
 
     def transform(self, X: Any) -> FloatArray:
-        """Features of sequences, in the order of the rows of X.
+        """Compute the features of sequences, in the order of the rows of X.
 
         Parameters
         ----------
         X : list, tuple, array, Series, or one-column DataFrame of str
-            n sequences. White space at the ends is removed, lower case is raised.
+            n sequences. White space at the ends is removed. Lower case becomes upper case.
 
         Returns
         -------
@@ -211,21 +212,21 @@ class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc] 
         Raises
         ------
         InvalidSequenceError
-            If X is not a column of sequences; the message lists the first rows that are not. Nothing was computed.
+            If X is not a column of sequences. The message lists the first rows that are not. Nothing was computed.
         NotFittedError
-            If what ``fit`` learns is needed, and it was not called.
+            If the estimator learns something in ``fit``, and ``fit`` was not called.
         CheckpointNotFoundError
             If the model is not on this machine and cannot be fetched.
         PartialResultError
-            If the backend failed on some rows, after all others were finished; its `results` are the features with NaN
-            in the failed rows. Not with ``on_error="nan"``.
+            If the backend failed on some rows, after all others were finished. Its `results` are the features, with NaN
+            in the failed rows. ``on_error="nan"`` warns instead.
         BackendError
-            If the backend fails or answers wrongly. With `memory`, what was finished is stored.
+            If the backend fails or answers wrongly. With `memory`, finished sequences are stored.
         """
         return self._transform(X)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        """Names of the columns that ``transform`` gives; loads no weights.
+        """Return the names of the columns of ``transform``. No weights are loaded.
 
         Parameters
         ----------
@@ -239,7 +240,7 @@ class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc] 
         return np.asarray(self._recipe(spec).columns, dtype=object)
 
     def plan(self, X: Any) -> TransformPlan:
-        """Find what ``transform(X)`` would cost: a dry run, which computes nothing and sends no sequence.
+        """Estimate the cost of ``transform(X)`` without computing anything or sending a sequence.
 
         Parameters
         ----------
@@ -249,8 +250,8 @@ class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc] 
         Returns
         -------
         plan : TransformPlan
-            Rows, distinct sequences, those that the record store has, those that would go through the model, and for a
-            remote backend the requests.
+            Numbers of rows, of distinct sequences, of sequences in the record store, and of sequences that would go
+            through the model. For a remote backend also the requests.
 
         Raises
         ------
@@ -296,7 +297,7 @@ class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc] 
 
 
 class _WholeSequenceTransformer(_ESM2Transformer):
-    """A transformer of what pairs of residues have: no sequence is cut into windows, which do not hold every pair."""
+    """A transformer of values of pairs of residues. It cuts no sequence into windows: they do not hold every pair."""
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
         **{name: kinds for name, kinds in _ESM2Transformer._parameter_constraints.items() if name != "window_overlap"},

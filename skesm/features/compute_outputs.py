@@ -1,4 +1,4 @@
-"""`compute_outputs`: what the model says, as it is, one array a sequence."""
+"""`compute_outputs`: the outputs of the model as they are, one array for each sequence."""
 
 from __future__ import annotations
 
@@ -38,43 +38,45 @@ def compute_outputs(
 ) -> list[dict[str, FloatArray]]:
     """Outputs of the model for each sequence: contact maps, attention weights, residue representations, logits.
 
-    For looking at them, plots, and other programs. The transformers make columns of one length of the same outputs.
+    Use it to look at outputs, to plot them, or to pass them to other programs. The transformers make feature columns
+    from the same outputs.
 
     Parameters
     ----------
     X : list, tuple, array, Series, or one-column DataFrame of str
-        n sequences. White space at the ends is removed, lower case is raised.
+        n sequences. White space at the ends is removed. Lower case becomes upper case.
     outputs : str or sequence of str
-        Names from the table in Notes. l is a layer: 0 is the embedding, n (or -1) the last, ``*`` all of them.
+        Names from the table in Notes. l is a layer: 0 is the embedding, -1 the last layer, and ``*`` means all layers.
     model : str or path-like, default="esm2_t6_8M_UR50D"
         As for `ESM2Embedder`.
     backend, memory, long_sequences, max_length, window_overlap, unknown_residues, n_jobs, verbose
-        As for `ESM2Embedder`. ``long_sequences="window"`` is not for contacts and attention: no window holds all pairs
-        of residues.
+        As for `ESM2Embedder`: ``backend="biolm"``, for example, asks BioLM's REST API. ``long_sequences="window"`` does
+        not work for contacts and attention, because no window holds all pairs of residues.
     on_error : {"raise", "nan"}, default="raise"
-        What happens if a backend fails on some rows. All others are finished and stored first. Then ``"raise"`` raises
-        a `PartialResultError`, which carries what was finished; ``"nan"`` gives None for these rows, and warns.
+        How to treat rows on which the backend fails. All other rows are finished and stored first. Then ``"raise"``
+        raises a `PartialResultError`, which carries the finished rows. ``"nan"`` returns None for the failed rows, and
+        warns.
 
     Returns
     -------
     records : list of dict, length n
-        For each row of X, in its order, arrays of float32 by the name of the output, with the layer counted from 0:
-        ``"residues@6"`` where ``"residues@-1"`` of six layers was asked for. No two rows share an array. With
-        ``on_error="nan"`` None for a row that failed.
+        For each row of X, in its order, arrays of float32 by the name of the output. Names count layers from 0: for
+        ``"residues@-1"`` of a model with six layers the name is ``"residues@6"``. No two rows share an array. With
+        ``on_error="nan"``, a failed row has None.
 
     Raises
     ------
     ValueError
         If a parameter is wrong, or the model has no such output.
     InvalidSequenceError
-        If X is not a column of sequences; the message lists the first rows that are not. Nothing was computed.
+        If X is not a column of sequences. The message lists the first rows that are not. Nothing was computed.
     CheckpointNotFoundError
         If the model is not on this machine and cannot be fetched.
     PartialResultError
-        If the backend failed on some rows, after all others were finished; its `results` is the list with None in
-        the failed rows. Not with ``on_error="nan"``.
+        If the backend failed on some rows, after all others were finished. Its `results` is the list, with None in the
+        failed rows. ``on_error="nan"`` warns instead.
     BackendError
-        If the backend fails or answers wrongly, or the model has no contact head, as ``"skesm-mini"``.
+        If the backend fails or answers wrongly, or the model has no contact head, such as ``"skesm-mini"``.
 
     See Also
     --------
@@ -89,8 +91,8 @@ def compute_outputs(
     ========================  ==================  ==================================================================
     ``contacts``              (L, L)              probability that the Cβ atoms of two residues are within 8 Å
     ``attentions@l``          (h, L + 2, L + 2)   weight that each token (row) gives to each token (column), with
-                                                  start and end token; l from 1
-    ``attention_received@l``  (L,)                mean weight that a residue is given, over heads and all tokens
+                                                  start and end token (l from 1)
+    ``attention_received@l``  (L,)                mean weight that a residue receives, over heads and all tokens
     ``attention_heads@l``     (h, 3)              entropy, distance, ends: see `ESM2AttentionSummarizer`
     ``contact_profile``       (2, L)              sums of ``contacts`` by separation, and of each residue's pairs
                                                   that are 6 or more apart
@@ -102,8 +104,8 @@ def compute_outputs(
     ``cls@l``, ``eos@l``      (d,)                representation of the start and the end token
     ========================  ==================  ==================================================================
 
-    All outputs of a sequence come from one forward pass. Everything is held at the end, and stored as it is with
-    `memory`: the attention weights of one layer of ``esm2_t33_650M_UR50D`` for 1,022 residues are 84 MB.
+    All outputs of a sequence come from one forward pass. The list holds everything in memory, and `memory` stores it as
+    it is. The attention weights of one layer of ``esm2_t33_650M_UR50D`` for 1,022 residues are 84 MB.
 
     Examples
     --------
@@ -129,7 +131,7 @@ def compute_outputs(
 
 
 class OutputReader(_ESM2Estimator):
-    """`compute_outputs` as an estimator, whose parameters say how outputs are fetched."""
+    """`compute_outputs` as an estimator: its parameters say how to fetch outputs."""
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
         **_ESM2Estimator._parameter_constraints,
@@ -177,7 +179,7 @@ class OutputReader(_ESM2Estimator):
         records = run.fetch(Request(sequences, outputs), _by_name)
         for _, *repeats in distinct_rows(sequences).values():
             for row in repeats:
-                records[row] = deepcopy(records[row])  # the caller may write into one
+                records[row] = deepcopy(records[row])  # you may write into one of them
         run.finish(records, sequences)
         return cast("list[dict[str, FloatArray]]", records)
 
@@ -195,5 +197,5 @@ class OutputReader(_ESM2Estimator):
 
 
 def _by_name(sequence: str, record: Record) -> dict[str, FloatArray]:
-    """Arrays that the caller may write into: those of the store may not be."""
+    """Copies that callers may write into. Arrays of the store are read-only."""
     return {str(output): value.copy() for output, value in record.items()}

@@ -30,10 +30,10 @@ class ESM2ContactSummarizer(_WholeSequenceTransformer):
     statistics : str or sequence of str, default=("density_short", "density_medium", "density_long", "contact_order")
         The columns, in this order: names from the table in Notes.
     memory : None, str, path-like or joblib.Memory, default=None
-        Folder of the record store; None keeps nothing. What is kept are 2 × L numbers a sequence, not the map.
+        Folder of the record store. It keeps 2 × L numbers for each sequence, not the map. With None nothing is stored.
     long_sequences : {"error", "truncate"}, default="error"
-        What happens to sequences of more than `max_length` residues. ``"truncate"`` uses their first ones, and warns.
-        There are no windows: they would not hold every pair of residues.
+        How to treat sequences of more than `max_length` residues. ``"error"`` refuses them. ``"truncate"`` uses their
+        first residues, and warns. There are no windows, because they would not hold every pair of residues.
     {shared}
 
     See Also
@@ -43,10 +43,10 @@ class ESM2ContactSummarizer(_WholeSequenceTransformer):
 
     Notes
     -----
-    A sequence has L residues, and p[i, j] is the probability that the Cβ atoms of residues i and j are within 8 Å, as
-    the model's contact head gives it. Only pairs that are 6 or more apart along the chain count: those that the head
-    was fitted to, while nearer ones are close in any structure. m[i] = Σ_j p[i, j], over j with \|i − j\| ≥ 6, is the
-    number of such contacts that residue i is expected to have:
+    A sequence has L residues. The model's contact head gives p[i, j], the probability that the Cβ atoms of residues i
+    and j are within 8 Å. Only pairs that are 6 or more apart along the chain count. The head was fitted to these pairs,
+    and nearer residues are close in any structure. m[i] = Σ_j p[i, j], over j with \|i − j\| ≥ 6, is the expected
+    number of contacts of residue i:
 
     ======================  ==========================================================================================
     statistic, and column   value
@@ -61,10 +61,10 @@ class ESM2ContactSummarizer(_WholeSequenceTransformer):
     ``mass_q05`` (25 …)     quantile of m[i] over i: 5, 25, 50, 75 or 95 %
     ======================  ==========================================================================================
 
-    The ranges are those in which contact predictions are assessed. Relative contact order (Plaxco et al.) is the mean
-    separation of the contacts of a known structure, in units of L; here predicted contacts are weighted by their
-    probabilities, and pairs that are less than 6 apart are left out, so that values are larger than those of the
-    literature. A sequence of 6 residues or less has no pair that counts: all of its statistics are 0.
+    Contact predictions are usually assessed in these three ranges. Relative contact order (Plaxco et al.) is the mean
+    separation of the contacts of a known structure, in units of L. Here predicted contacts are weighted by their
+    probabilities, and pairs that are less than 6 apart are left out. Values are therefore larger than in the
+    literature. A sequence of 6 residues or less has no pair that counts, so all of its statistics are 0.
 
     Cost: one forward pass for all statistics, through all layers.
 

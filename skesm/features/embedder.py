@@ -13,9 +13,9 @@ from sklearn.utils._param_validation import StrOptions
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _ESM2Transformer
+from skesm.features.common.reference import ReferenceMixin
 from skesm.features.parameters import as_tuple, several_layers, several_of
 from skesm.features.recipe import Recipe, Row
-from skesm.features.reference import ReferenceMixin
 from skesm.fetch.request import Request
 from skesm.outputs.derived import derive, source
 from skesm.outputs.kinds import KINDS, MUTATED, POOLINGS
@@ -33,21 +33,22 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
     ----------
     {model}
     layers : int or sequence of int, default=-1
-        Layers whose representations are used: 0 is the embedding, n (or -1) the last, after the final LayerNorm. The
-        columns of several are laid side by side.
+        Layers to take representations from. 0 is the embedding. -1 is the last layer, after the final LayerNorm. The
+        columns of several layers stand side by side.
     pooling : {"mean", "max", "std", "cls", "eos", "mutated"} or sequence of these, default="mean"
-        How L residue vectors become one: their mean, maximum or standard deviation, which leave out the start and end
-        tokens, or the vector of one of these tokens. ``"mutated"`` is for libraries of variants, see Notes.
+        How L residue vectors become one. ``"mean"``, ``"max"`` and ``"std"`` (standard deviation) are over residues,
+        without the start and end tokens. ``"cls"`` and ``"eos"`` are the vectors of the start and end token.
+        ``"mutated"`` is for libraries of variants, see Notes.
     reference : str or None, default=None
-        With what ``"mutated"`` compares: a sequence; or None, for which ``fit`` learns the consensus of its rows (at
-        each position their most common amino acid), ``"most_common"``, for which it takes their most common sequence,
-        or ``"first"``, for which it takes the first. Other poolings do not look at it.
+        The sequence that ``"mutated"`` compares with. Other poolings do not use it. You can also let ``fit`` choose it
+        from its rows. None takes their consensus (the most common amino acid at each position), ``"most_common"`` the
+        most common sequence, ``"first"`` the first row.
     {shared}
 
     Attributes
     ----------
     reference_ : str
-        The reference that ``fit`` learnt; only if ``"mutated"`` is asked for and no reference is given.
+        The reference that ``fit`` learnt. It exists only with ``pooling="mutated"`` and no given reference.
 
     See Also
     --------
@@ -57,29 +58,30 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
 
     Notes
     -----
-    Stateless: ``fit`` learns nothing and need not be called, but for a reference that is to be learnt. The weights
-    live in the process, not in the object, so that clones are cheap and pickles small.
+    The transformer is stateless, unless ``fit`` learns a reference: you need not call ``fit``. The object holds no
+    weights. All estimators of a process share them, so clones are cheap and pickles small.
 
-    ``pooling="mutated"``: in the mean over a protein of hundreds of residues, one substitution is drowned. With P the
-    positions at which a sequence differs from the reference, and h[i] the representation of residue i, the columns are
+    ``pooling="mutated"``: one substitution hardly changes the mean over a protein of hundreds of residues. Let P be the
+    positions at which a sequence differs from the reference, and h[i] the representation of residue i. The columns are
 
     ======================  ==========================================================
     ``mutated_l{l}_…``      Σ_{i ∈ P} h[i] / \|P\|, h of the sequence: d columns
     ``reference_l{l}_…``    Σ_{i ∈ P} h[i] / \|P\|, h of the reference: d columns
     ======================  ==========================================================
 
-    The reference itself differs nowhere; for it P is all positions, so that both halves are equal. ``X`` and ``<mask>``
-    count as different from any amino acid. All sequences must have the reference's length: nothing is aligned. Give the
-    reference where you know it: one learnt from few rows may differ between folds, and each has records of its own. One
-    more pass, of the reference, serves all rows.
+    The reference itself differs nowhere. For it P is all positions, so both halves are equal. ``X`` and ``<mask>``
+    count as different from any amino acid. Sequences are not aligned, so all of them must have the reference's length.
+    Give the reference if you know it. A reference that is learnt from few rows may differ between folds, and each
+    reference has records of its own. All rows together need one more pass, for the reference.
 
-    ``long_sequences="window"``: as few windows of `max_length` residues as overlap by `window_overlap` or more, evenly
-    spaced, each computed with a start and an end token of its own. A residue in several windows gets the mean of its
-    rows, weighted by its distance to the nearer end of each (1 at the end): there a window sees least around it. Means
-    and maxima are over these L rows; ``"cls"`` and ``"eos"`` are means over the windows.
+    ``long_sequences="window"``: the sequence is cut into windows of `max_length` residues. They are evenly spaced, and
+    as few as an overlap of `window_overlap` or more allows. Each window is computed with a start and an end token of
+    its own. A residue in several windows gets the weighted mean of its rows. The weight is the distance to the nearer
+    end of the window (1 at the end), because a residue near the end has little context. Poolings are over these L rows.
+    ``"cls"`` and ``"eos"`` are means over the windows.
 
-    The features of a sequence do not depend on the other rows, their order, `n_jobs` or the batch size: on the NumPy
-    engine to the last bit, elsewhere within 1e-5 of the layer's scale.
+    The features of a sequence do not depend on the other rows, their order, `n_jobs` or the batch size. On the NumPy
+    engine they are equal to the last bit, elsewhere within 1e-5 of the layer's scale.
 
     References
     ----------
@@ -147,7 +149,7 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
         self.reference = reference
 
     def _blocks(self, spec: ModelSpec) -> list[tuple[str, int]]:
-        """(pooling, layer) of each block of columns: layers in the order given, for each the poolings in theirs."""
+        """(pooling, layer) of each block of columns: layer by layer, and the poolings of each, in the orders given."""
         layers = several_layers(self.layers, spec.n_layers)
         poolings = several_of("pooling", self.pooling, (*POOLINGS, MUTATED))
         return [(pooling, layer) for layer in layers for pooling in poolings]
@@ -194,6 +196,6 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
 
             return row
 
-        # the reference is often a row of X too: one pass for both, if there is a store
+        # The reference is often a row of X too. With a store, one pass serves both.
         shared = Request([reference], residues, (*outputs, *prefetch))
         return replace(recipe, outputs=outputs, shared=shared, row_from_shared=compare)

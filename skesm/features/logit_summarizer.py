@@ -12,9 +12,9 @@ from sklearn.utils._param_validation import StrOptions
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _ESM2Transformer
+from skesm.features.common.summaries import MASKED, STATISTICS, Predictions, Statistic, custom_statistic
 from skesm.features.parameters import as_tuple
 from skesm.features.recipe import Recipe
-from skesm.features.summaries import MASKED, STATISTICS, Predictions, Statistic, custom_statistic
 from skesm.outputs.spec import Record
 from skesm.sequences.variants import check_residues, own_columns
 
@@ -26,9 +26,9 @@ class ESM2LogitSummarizer(_ESM2Transformer):
     ----------
     {model}
     statistics : str, callable, or sequence of these, default=("mean", "sum")
-        The columns, in this order: names from the table in Notes, or functions, each of which takes the (L, 20) natural
-        logarithms of the amino acids' probabilities, float64, in the order ``LAGVSERTIDPKQNFYMHWC``, gives one finite
-        number, and names its column by its ``__name__``.
+        The columns, in this order: names from the table in Notes, or functions of your own. A function takes the
+        (L, 20) natural logarithms of the amino acids' probabilities (float64, in the order ``LAGVSERTIDPKQNFYMHWC``)
+        and returns one finite number. Its ``__name__`` names the column.
     {shared}
 
     See Also
@@ -38,11 +38,14 @@ class ESM2LogitSummarizer(_ESM2Transformer):
 
     Notes
     -----
-    A sequence has residues x[1] … x[L]. The model gives a logit l[i, a] for each of the 20 amino acids a (and for 13
-    other tokens v) at each residue i. p[i, a] is exp l[i, a] / Σ_b exp l[i, b] over the 20, and q[i, a] the same from
-    the pass of the sequence with residue i masked. H[i] = −Σ_a p[i, a] ln p[i, a] is an entropy, and
-    M[i] = ln p[i, x[i]] − max_{a ≠ x[i]} ln p[i, a] the margin over the best alternative. C are the residues that are
-    one of the 20 amino acids, and \|C\| their number:
+    The table uses this notation for a sequence of residues x[1] … x[L]:
+
+    - l[i, v] is the logit at residue i of token v: one of the 20 amino acids a, or of the 13 other tokens.
+    - p[i, a] = exp l[i, a] / Σ_b exp l[i, b] is the probability of amino acid a, over the 20 amino acids.
+    - q[i, a] is the same probability from a pass of the sequence with residue i masked.
+    - H[i] = −Σ_a p[i, a] ln p[i, a] is the entropy at residue i.
+    - M[i] = ln p[i, x[i]] − max_{a ≠ x[i]} ln p[i, a] is the margin over the best other amino acid.
+    - C is the set of residues that are one of the 20 amino acids, and \|C\| their number.
 
     ==============================  ====================================================  ========================
     statistic                       value                                                 column
@@ -66,19 +69,20 @@ class ESM2LogitSummarizer(_ESM2Transformer):
     ``pseudo_perplexity``           exp(−pseudo_log_likelihood_mean)                      of the same name
     ==============================  ====================================================  ========================
 
-    Cost: one pass for all statistics together, and \|C\| more for those named ``pseudo_…`` together, which are 237 for
-    GFP. In an unmasked pass the model sees the residue whose probability it gives: ``unmasked_perplexity`` is a cheap
-    estimate, much lower than the pseudo-perplexity, and ranks less well where that matters.
+    Cost: one pass for all statistics together. All ``pseudo_…`` statistics together need \|C\| further passes, which
+    are 237 for GFP. In an unmasked pass the model sees the residue that it predicts. ``unmasked_perplexity`` is thus a
+    cheap estimate. It is much lower than the pseudo-perplexity, and ranks sequences less well.
 
-    ``X``, ``B``, ``Z``, ``U``, ``O`` and ``<mask>`` are not in C: they count in entropies and means over all residues,
-    where the model's prediction is what enters, and are context for the others, also while another residue is masked. A
-    sequence without any of the 20 amino acids has no own probability: an error, if one is asked for.
+    ``X``, ``B``, ``Z``, ``U``, ``O`` and ``<mask>`` are not in C. They count in entropies and in means over all
+    residues, because the model has a prediction there. They are context for all other residues. If a sequence has none
+    of the 20 amino acids, statistics over C are an error.
 
-    With ``long_sequences="window"`` a residue in several windows gets the mean of its logits, weighted by its distance
-    to the nearer end of each (1 at the end). Masked passes cost the windows that hold the mask.
+    With ``long_sequences="window"`` a residue in several windows gets the weighted mean of its logits. The weight is
+    the distance to the nearer end of the window (1 at the end). A masked pass computes only the windows that hold the
+    mask.
 
-    BioLM's first REST API (v1) answers ``logits`` as one number for each residue, most likely m[i]; its users summed or
-    averaged that vector. ``log_likelihood`` is what its later ones call ``log_prob``.
+    BioLM's first REST API (v1) answers ``logits`` with one number for each residue, most likely m[i]. Its users summed
+    or averaged that vector. Later APIs call ``log_likelihood`` ``log_prob``.
 
     References
     ----------

@@ -19,37 +19,40 @@ model : str or path-like, default="esm2_t6_8M_UR50D"
     model, bundled for trials, tests and teaching. Do not use it for research.""",
     "backend": """\
 backend : {"local", "numpy", "torch", "biolm"} or Backend, default="local"
-    Where the model runs; see `skesm.backends`.""",
+    Where the model runs. ``"local"`` is this machine, with the engine that suits it. ``"numpy"`` and ``"torch"`` choose
+    the engine. ``backend="biolm"`` sends the sequences to BioLM's REST API. `skesm.backends` has objects with further
+    settings, for example for several machines or another server.""",
     "memory": """\
 memory : None, str, path-like or joblib.Memory, default=None
-    Folder of the record store. With it, no sequence goes through the model twice: not in other folds, other grids,
-    other processes or tomorrow. None keeps nothing.""",
+    Folder of the record store. With it, no sequence goes through the model twice, even in another fold, another grid,
+    another process or tomorrow. With None nothing is stored.""",
     "long_sequences": """\
 long_sequences : {"error", "truncate", "window"}, default="error"
-    What happens to sequences of more than `max_length` residues. ``"truncate"`` uses their first residues, and warns.
-    ``"window"`` computes them in windows of `max_length` residues that overlap, see `ESM2Embedder`; ``cache_info``
-    and ``plan`` count them.""",
+    How to treat sequences of more than `max_length` residues. ``"error"`` refuses them. ``"truncate"`` uses their
+    first residues, and warns. ``"window"`` computes them in windows of `max_length` residues that overlap, see
+    `ESM2Embedder`. ``cache_info`` and ``plan`` count them.""",
     "max_length": """\
 max_length : int or None, default=1022
-    The longest sequences that ESM-2 was trained on. None sets no limit.""",
+    Residues of the longest sequence that is computed in one pass. ESM-2 was trained on sequences of up to 1022. None
+    sets no limit.""",
     "window_overlap": """\
 window_overlap : int or None, default=None
-    Residues that neighbouring windows share, at least; None is a quarter of `max_length`.""",
+    The least number of residues that neighbouring windows share. None means a quarter of `max_length`.""",
     "unknown_residues": """\
 unknown_residues : {"error", "X"}, default="error"
-    ``"X"`` reads letters that ESM-2 does not know (``J``) as any residue.""",
+    How to treat letters that ESM-2 does not know (``J``). ``"X"`` reads them as ``X``, any residue.""",
     "prefetch": """\
 prefetch : str or sequence of str, default=()
-    Further outputs to store from the same forward passes, for other settings or estimators to find: ``"mean@*"``
-    (every layer), ``"max@6"``, ``"logits"``, ``"logit_means"``, ``"contact_profile"`` … Changes no value. Passes with
-    masked residues store nothing else.""",
+    Further outputs to store from the same forward passes, so that other settings or estimators find them: ``"mean@*"``
+    (every layer), ``"max@6"``, ``"logits"``, ``"logit_means"``, ``"contact_profile"`` … It needs `memory`, and changes
+    no value. Passes with masked residues store nothing else.""",
     "on_error": """\
 on_error : {"raise", "nan"}, default="raise"
-    What happens if a backend fails on some rows. All others are finished and stored first. Then ``"raise"`` raises a
-    `PartialResultError`, which carries what was finished; ``"nan"`` gives rows of NaN, and warns.""",
+    How to treat rows on which the backend fails. All other rows are finished and stored first. Then ``"raise"`` raises
+    a `PartialResultError`, which carries the finished rows. ``"nan"`` returns NaN in the failed rows, and warns.""",
     "n_jobs": """\
 n_jobs : int or None, default=None
-    CPU threads that compute; -1 is all cores. None leaves it to the backend. Changes no value.""",
+    Number of CPU threads. -1 uses all cores. None lets the backend choose. It changes no value.""",
     "verbose": """\
 verbose : bool or "auto", default="auto"
     Show a progress bar on stderr. ``"auto"`` shows it after two seconds, on a terminal or in a notebook only.""",
@@ -59,7 +62,7 @@ verbose : bool or "auto", default="auto"
 def complete_docstring(cls: type) -> None:
     """Put the descriptions of shared parameters where the docstring of a class says ``{model}`` and ``{shared}``.
 
-    Those that the docstring describes itself are left as they are. The order is that of the signature.
+    Parameters that the docstring describes itself are left as they are. The order follows the signature.
     """
     doc = cls.__dict__.get("__doc__")
     if not doc or "{shared}" not in doc:  # python -OO has no docstrings
@@ -73,7 +76,7 @@ def complete_docstring(cls: type) -> None:
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:
-    """One or several values as a tuple.
+    """Return one or several values as a tuple.
 
     Examples
     --------
@@ -88,7 +91,7 @@ def as_tuple(value: Any) -> tuple[Any, ...]:
 
 
 def several_of(parameter: str, value: Any, known: Collection[str]) -> tuple[str, ...]:
-    """One or several of the known names, in the order given, each once.
+    """Check one or several of the known names, and return them in the order given.
 
     Examples
     --------
@@ -103,7 +106,7 @@ def several_of(parameter: str, value: Any, known: Collection[str]) -> tuple[str,
 
 
 def several_layers(value: Any, n_layers: int, *, first: int = 0) -> tuple[int, ...]:
-    """One or several layers, counted from 0, in the order given, each once.
+    """Check one or several layers, and return them counted from 0, in the order given.
 
     With ``first=1`` the embedding, layer 0, is an error.
 
@@ -125,6 +128,6 @@ def several_layers(value: Any, n_layers: int, *, first: int = 0) -> tuple[int, .
 
 
 def refuse_repeats(parameter: str, value: Any, chosen: Collection[Any]) -> None:
-    """Raise ValueError if something was chosen twice by the value of a parameter."""
+    """Raise ValueError if the value of a parameter chooses something twice."""
     if len(set(chosen)) < len(chosen):
         raise ValueError(f"{parameter}={value!r} names the same columns twice")

@@ -1,4 +1,4 @@
-"""How an estimator makes its rows: what it asks of the model, and the function from one record to one row."""
+"""How an estimator makes its rows: the outputs that it needs, and the function from one record to one row."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skesm.features.masked import masked_logits, masked_requests
-from skesm.features.summaries import MASKED
+from skesm.features.common.masked import masked_logits, masked_requests
+from skesm.features.common.summaries import MASKED
 from skesm.fetch.request import Request
 from skesm.fetch.run import Run
 from skesm.outputs.derived import sources
@@ -23,23 +23,23 @@ Row = Callable[[str, Record], NDArray[Any]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """The columns of an estimator, and how they are made.
+    """The columns of an estimator, and how to make them.
 
     Attributes
     ----------
     columns : sequence of str
         Names of the columns.
     outputs : sequence of OutputSpec
-        What is asked of the model for each sequence. ``mask_logits`` asks for a pass for each masked residue.
+        Outputs of the model for each sequence. ``mask_logits`` needs a pass for each masked residue.
     row : callable
-        From a sequence and its record to its row. A recipe with ``mask_logits`` and other outputs calls it with the
-        record of each in turn; columns whose output is not in the record are NaN.
+        Makes the row from a sequence and its record. With ``mask_logits`` and other outputs it is called once for each
+        record. Columns of outputs that are not in the record are then NaN.
     shared : Request, optional
-        What all rows need: records of the reference. They are fetched first.
+        Records that all rows need, such as those of the reference. They are fetched first.
     row_from_shared : callable, optional
-        Makes `row` from the records of `shared` (none, if that is None).
+        Makes `row` from the records of `shared`, or from no records if `shared` is None.
     known : mapping of str to float
-        Sequences whose value is known beforehand.
+        Sequences with a value that is known beforehand.
     """
 
     columns: Sequence[str]
@@ -68,7 +68,7 @@ class Recipe:
     def make_rows(
         self, run: Run, sequences: Sequence[str], prefetch: Sequence[OutputSpec], dtype: type[np.floating[Any]]
     ) -> NDArray[Any]:
-        """Compute the columns of clean sequences, in their order; rows are NaN where the backend failed."""
+        """Compute the columns of clean sequences, in their order. Rows are NaN where the backend failed."""
         row = self.row
         if self.row_from_shared is not None:
             row = self.row_from_shared(run.fetch_reference(self.shared) if self.shared is not None else [])
@@ -92,7 +92,7 @@ class Recipe:
     def _fetch_rows(
         self, run: Run, write: Callable[[str, Record], bool], own: Request | None, places: dict[str, list[int]]
     ) -> Iterator[int]:
-        """Write the rows of distinct sequences from their own records and masked copies; yield rows that failed."""
+        """Write the rows of distinct sequences from their own records and masked copies. Yield rows that failed."""
         if own is not None:
             yield from (place for place, written in enumerate(run.fetch(own, write)) if not written)
         if MASKED in self.outputs:
@@ -110,7 +110,7 @@ class Recipe:
         return Request(sequences, outputs, prefetch) if outputs else None
 
     def _unknown_rows(self, sequences: Sequence[str]) -> dict[str, list[int]]:
-        """Distinct sequences whose value is not known beforehand, and their rows."""
+        """Distinct sequences without a known value, and their rows."""
         return {sequence: rows for sequence, rows in distinct_rows(sequences).items() if sequence not in self.known}
 
 

@@ -25,40 +25,39 @@ _REMEDY = "Remove these rows, or use ESM2Embedder, which takes sequences of any 
 class ESM2ResidueEmbedder(_ESM2Transformer):
     """Protein sequences of one length to features of their residues, position by position.
 
-    For libraries in which position i of one sequence is position i of all others: variants by substitution, or the
-    ungapped columns of an alignment.
+    Use it for sequences whose positions correspond: variants by substitution, or the ungapped columns of an alignment.
 
     Parameters
     ----------
     {model}
     outputs : str or sequence of str, default="residues@-1"
-        What is taken of each residue, in this order, see Notes: ``"residues@l"``, ``"logits"``, ``"logit_means"``,
-        ``"attention_received@l"``, with l a layer, negative from the end, or ``*`` for all.
+        Outputs to take at each residue, in this order, see Notes: ``"residues@l"``, ``"logits"``, ``"logit_means"``,
+        ``"attention_received@l"``. l is a layer, ``*`` means all layers, and negative numbers count from the end.
     positions : sequence of int or None, default=None
-        Positions whose residues are taken, in this order, counted from 1 as residues are. None takes all.
+        Positions to use, in this order, counted from 1 as residues are. None uses all.
     memory : None, str, path-like or joblib.Memory, default=None
-        Folder of the record store; None keeps nothing. All positions are kept, whichever are taken: 4 L d bytes a
-        sequence and layer for ``"residues@l"``, 1.2 MB for 237 residues of ``esm2_t33_650M_UR50D``.
+        Folder of the record store. It keeps all positions, whatever `positions` are: 4 L d bytes for each sequence and
+        layer of ``"residues@l"``, 1.2 MB for 237 residues of ``esm2_t33_650M_UR50D``. With None nothing is stored.
     long_sequences : {"error", "truncate", "window"}, default="error"
-        What happens to sequences of more than `max_length` residues. ``"truncate"`` uses their first ones, and warns.
-        ``"window"`` computes them in windows of `max_length` residues that overlap, as `ESM2Embedder` does; not for
-        ``"attention_received@l"``.
+        How to treat sequences of more than `max_length` residues. ``"error"`` refuses them. ``"truncate"`` uses their
+        first residues, and warns. ``"window"`` computes them in windows of `max_length` residues that overlap, as
+        `ESM2Embedder` does. It cannot be combined with ``"attention_received@l"``.
     {shared}
 
     Attributes
     ----------
     length_ : int
-        Residues of every row that was fitted, and of every row that can be transformed.
+        Number of residues of every fitted row. Rows to transform must have the same number.
 
     See Also
     --------
     ESM2Embedder : Features of whole sequences, of any length.
-    compute_outputs : The same values as one array a sequence, of any length.
+    compute_outputs : The same values as one array for each sequence, of any length.
 
     Notes
     -----
-    ``fit`` learns the length of the sequences, and nothing else; rows of another length are an error there and in
-    ``transform``. The columns of the position p, in the order of `outputs`:
+    ``fit`` learns the length of the sequences, and nothing else. Rows of another length are an error in ``fit`` and in
+    ``transform``. Position p has these columns, in the order of `outputs`:
 
     ========================  ========================================================================  ==============
     output                    value                                                                     columns
@@ -66,14 +65,14 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
     ``residues@l``            representation of residue p in layer l                                    d
     ``logits``                logits of the amino acids at p, in the order ``LAGVSERTIDPKQNFYMHWC``     20
     ``logit_means``           mean of the logits at p over all 33 tokens                                1
-    ``attention_received@l``  mean weight that residue p is given, over tokens and heads of layer l        1
+    ``attention_received@l``  mean weight that residue p receives, over tokens and heads of layer l        1
     ========================  ========================================================================  ==============
 
-    They are named ``residues_l6_p39_0``, ``logits_p39_L``, ``logit_means_p39``, ``attention_received_l6_p39``.
+    Their names are ``residues_l6_p39_0``, ``logits_p39_L``, ``logit_means_p39``, ``attention_received_l6_p39``.
 
-    Positions are the outer order: ``features.reshape(n, len(positions), -1)`` has a row for each. There are many
-    columns: 237 residues of ``esm2_t33_650M_UR50D`` have 303,360. Choose positions where you know which matter, and a
-    regressor that bears the rest.
+    Columns are ordered by position: ``features.reshape(n, len(positions), -1)`` has a row for each position. There are
+    many columns, 303,360 for 237 residues of ``esm2_t33_650M_UR50D``. Choose positions if you know which ones matter,
+    and a regressor that can handle many columns.
 
     Cost: one forward pass for each distinct sequence, whatever `positions` are.
 
@@ -130,7 +129,7 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
         self.positions = positions
 
     def _outputs(self, spec: ModelSpec) -> list[OutputSpec]:
-        """What is taken of each residue, in the order given."""
+        """The outputs to take at each residue, in the order given."""
         outputs = [output for name in as_tuple(self.outputs) for output in sorted(parse_outputs([name], spec.n_layers))]
         if not outputs or not all(output.kind in RESIDUE_KINDS for output in outputs):
             known = ", ".join(RESIDUE_KINDS)
@@ -150,7 +149,7 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
         return tuple(map(int, given))
 
     def _positions(self) -> Sequence[int]:
-        """Positions whose residues are taken, counted from 1."""
+        """Positions to use, counted from 1."""
         given = self._given_positions()
         if given is not None:
             return given

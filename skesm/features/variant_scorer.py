@@ -14,10 +14,10 @@ from sklearn.utils._param_validation import StrOptions
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _ESM2Transformer
-from skesm.features.masked import known_positions, masked_request, masked_rows
+from skesm.features.common.masked import known_positions, masked_request, masked_rows
+from skesm.features.common.reference import ReferenceMixin
+from skesm.features.common.summaries import LOGITS, MASKED, Predictions
 from skesm.features.recipe import Recipe, Row
-from skesm.features.reference import ReferenceMixin
-from skesm.features.summaries import LOGITS, MASKED, Predictions
 from skesm.fetch.request import Request
 from skesm.outputs.spec import Record
 from skesm.outputs.types import FloatArray
@@ -28,12 +28,13 @@ STRATEGIES = ("wt_marginal", "masked_marginal", "mutant_marginal", "pll_ratio")
 
 
 class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Transformer):  # type: ignore[misc]
-    r"""Zero-shot scores of a protein's variants: how much likelier ESM-2 finds them than a reference.
+    r"""Zero-shot scores of a protein's variants: how much likelier than a reference ESM-2 finds them.
 
-    A regressor without training: ``predict`` gives the score, so that it can stand beside trained models in
-    ``cross_val_score`` and in tables. A higher score is a likelier sequence. Its scale is not that of a measured value:
-    compare ranks (``scoring=make_scorer(lambda y, s: spearmanr(y, s).statistic)``), and mind the sign of the
-    measurement, such as a ΔΔG that is positive where a mutation destabilises.
+    It is a regressor that needs no training: ``predict`` gives the score. So you can compare it with trained models in
+    ``cross_val_score``. ``transform`` gives the score as one column of features. A higher score means a likelier
+    sequence. Scores are not on the scale of your measurement, so compare ranks
+    (``scoring=make_scorer(lambda y, s: spearmanr(y, s).statistic)``). Mind the sign of the measurement: a ΔΔG, for
+    example, is often positive for mutations that destabilise.
 
     Parameters
     ----------
@@ -41,19 +42,19 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Transformer):  # ty
     strategy : {"masked_marginal", "wt_marginal", "mutant_marginal", "pll_ratio"}, default="masked_marginal"
         The score, see Notes.
     reference : str or None, default=None
-        The sequence that variants are compared with, usually the wild type; or None, for which ``fit`` learns the
-        consensus of its rows (at each position their most common amino acid), ``"most_common"``, for which it takes
-        their most common sequence, or ``"first"``, for which it takes the first. A given reference needs no ``fit``.
+        The sequence that variants are compared with, usually the wild type. A given reference needs no ``fit``. You can
+        also let ``fit`` choose it from its rows. None takes their consensus (the most common amino acid at each
+        position), ``"most_common"`` the most common sequence, ``"first"`` the first row.
     long_sequences : {"error", "window"}, default="error"
-        What happens to sequences of more than `max_length` residues. ``"window"`` computes them in windows of
-        `max_length` residues that overlap, as `ESM2LogitSummarizer` does; each masked position costs the windows that
-        hold it.
+        How to treat sequences of more than `max_length` residues. ``"error"`` refuses them. ``"window"`` computes them
+        in windows of `max_length` residues that overlap, as `ESM2LogitSummarizer` does. A masked position is computed
+        in every window that holds it.
     {shared}
 
     Attributes
     ----------
     reference_ : str
-        The reference that ``fit`` learnt; only if none is given.
+        The reference that ``fit`` learnt. It exists only if none is given.
 
     See Also
     --------
@@ -61,8 +62,8 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Transformer):  # ty
 
     Notes
     -----
-    With r the reference, s the variant, P the positions at which they differ, and p(a at i | t) the probability, over
-    the 20 amino acids, of a at position i from the pass of sequence t:
+    r is the reference, s the variant, and P the positions at which they differ. p(a at i | t) is the probability of
+    amino acid a at position i, over the 20 amino acids, from a pass of sequence t:
 
     ===================  ==========================================================  =============================
     strategy             score                                                       passes for n variants
@@ -74,17 +75,17 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Transformer):  # ty
                          residue i masked)
     ===================  ==========================================================  =============================
 
-    For single substitutions these are the scores of Meier et al. For a variant of several, their formula of
-    ``masked_marginal`` masks all its mutated positions at once; here the scores of its single substitutions are added,
-    each with one residue masked, so that one pass for each position that is mutated in any variant serves all of them.
+    For single substitutions these are the scores of Meier et al. For a variant with several substitutions, their
+    ``masked_marginal`` masks all mutated positions at once. Here the scores of the single substitutions are added, each
+    with one residue masked. So all variants together need one pass for each position that is mutated in any of them.
 
-    Only ``pll_ratio`` compares sequences of different lengths; for the others that is an error, since nothing is
-    aligned. A longer sequence has a lower pseudo-log-likelihood merely by its length: compare insertions and deletions
-    among themselves.
+    Only ``pll_ratio`` compares sequences of different lengths. Sequences are not aligned, so the other strategies raise
+    an error. A longer sequence has a lower pseudo-log-likelihood because of its length alone. So compare insertions and
+    deletions only among themselves.
 
-    The reference's own score is 0. ``X``, ``B``, ``Z``, ``U``, ``O`` and ``<mask>`` may stand where variant and
-    reference agree, as context; where they differ, or in a row of another length, they are an error. ``pll_ratio`` sums
-    over the 20 amino acids only.
+    The reference's own score is 0. ``X``, ``B``, ``Z``, ``U``, ``O`` and ``<mask>`` are allowed where variant and
+    reference agree. Where they differ, or in a row of another length, they are an error. ``pll_ratio`` sums over the 20
+    amino acids only.
 
     References
     ----------
@@ -105,7 +106,7 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Transformer):  # ty
         **_ESM2Transformer._parameter_constraints,
         "strategy": [StrOptions(set(STRATEGIES))],
         "reference": [str, None],
-        "long_sequences": [StrOptions({"error", "window"})],  # a score of a part would not be one of the sequence
+        "long_sequences": [StrOptions({"error", "window"})],  # the score of a part is not the score of the sequence
     }
 
     def __init__(
@@ -147,27 +148,27 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Transformer):  # ty
         Parameters
         ----------
         X : list, tuple, array, Series, or one-column DataFrame of str
-            n sequences. White space at the ends is removed, lower case is raised.
+            n sequences. White space at the ends is removed. Lower case becomes upper case.
 
         Returns
         -------
         scores : ndarray of shape (n,), float64
-            In nats; higher is likelier.
+            Scores in nats. A higher score means a likelier sequence.
 
         Raises
         ------
         InvalidSequenceError
-            If X is not a column of sequences, or some cannot be compared with the reference; the message lists the
-            first rows. Nothing was computed.
+            If X is not a column of sequences, or some rows cannot be compared with the reference. The message lists the
+            first such rows. Nothing was computed.
         NotFittedError
-            If the reference is to be learnt, and ``fit`` was not called.
+            If ``fit`` must learn the reference, and was not called.
         CheckpointNotFoundError
             If the model is not on this machine and cannot be fetched.
         PartialResultError
-            If the backend failed on some rows, after all others were finished; its `results` are the scores with NaN in
-            the failed rows. Not with ``on_error="nan"``.
+            If the backend failed on some rows, after all others were finished. Its `results` are the scores, with NaN
+            in the failed rows. ``on_error="nan"`` warns instead.
         BackendError
-            If the backend fails or answers wrongly. With `memory`, what was finished is stored.
+            If the backend fails or answers wrongly. With `memory`, finished sequences are stored.
         """
         return self._transform(X, dtype=np.float64, one_column=True)
 
@@ -230,7 +231,7 @@ def _of_table(reference: str, table: FloatArray) -> Row:
 
 
 def _marginal(sequence: str, reference: str, table: FloatArray) -> NDArray[np.float64]:
-    """Sum over the mutated positions; differences of logits are those of log-probabilities."""
+    """Sum over the mutated positions. Differences of logits equal differences of log-probabilities."""
     at = differences(sequence, reference)
     new, old = own_columns(sequence)[at], own_columns(reference)[at]
     return np.array([float((table[at, new].astype(np.float64) - table[at, old]).sum())])

@@ -14,14 +14,14 @@ from skesm.sequences.alphabet import count_residues
 
 
 class Computation:
-    """What a model computes of a request's distinct sequences.
+    """Run a model on a request's distinct sequences.
 
     Attributes
     ----------
     computed : int
-        Sequences that were answered.
+        Number of answered sequences.
     failed : dict of int to BackendError
-        Why the model gave no answer for a sequence.
+        The reason for each sequence without an answer.
     """
 
     def __init__(self, distinct: Distinct, model: Model, n_jobs: int | None) -> None:
@@ -33,12 +33,12 @@ class Computation:
         self._n_jobs = n_jobs
 
     def run(self, indices: Sequence[int], outputs: Sequence[OutputSpec]) -> Generator[dict[int, Record], None, None]:
-        """Records of some distinct sequences, by index, as they finish; sequences without an answer go to `failed`."""
-        unanswered = set(range(len(indices)))  # the model counts the sequences that it is handed
+        """Yield records of some distinct sequences, by index, as they finish. Failed sequences go to `failed`."""
+        unanswered = set(range(len(indices)))  # the model numbers the sequences that it gets
         sequences = [self._distinct.sequences[i] for i in indices]
         asked = sources(outputs)
         try:
-            # Closed here, not when the garbage collector finds it: a backend's workers and requests end with it.
+            # Close it here, because a backend's workers and requests end with it. The garbage collector may be late.
             with closing(self._model.run(sequences, asked, n_jobs=self._n_jobs)) as batches:
                 for batch in batches:
                     fresh = {indices[place]: record for place, record in answers(batch, unanswered)}
@@ -51,7 +51,7 @@ class Computation:
             self.failed.update((indices[place], cause) for place, cause in error.causes.items())
             unanswered -= error.causes.keys()
         if unanswered:
-            raise BackendError(f"the backend left {len(unanswered)} of {len(indices)} sequences unanswered")
+            raise BackendError(f"the backend did not answer {len(unanswered)} of {len(indices)} sequences")
 
     def _check(self, index: int, record: Record, outputs: Sequence[OutputSpec]) -> None:
         try:

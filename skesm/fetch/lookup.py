@@ -1,4 +1,4 @@
-"""What the record store has of a request, and under which namespace."""
+"""Find the records of a request in the store, and the namespace that they belong to."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from skesm.outputs.derived import derive, sources
 from skesm.outputs.spec import Namespace, OutputSpec, Record
 from skesm.sequences.alphabet import count_residues
 
-#: Values that the store is asked for at a time, a quarter of a gigabyte: they are reduced before the next are read.
+#: Values that are read from the store at a time, a quarter of a gigabyte. They are reduced before the next are read.
 _VALUES_READ = 1 << 26
 
 
 def find_namespace(model: Model, location: Path) -> tuple[Namespace, CheckpointNotFoundError | None]:
-    """The namespace of the model's records; if its weights are not here, that of the last time, with the error.
+    """Find the namespace of the model's records.
 
-    What is stored can then be had without weights, and the error is raised if something is missing.
+    If the weights are not on this machine, return the namespace of the last time, with the error. Stored records then
+    need no weights. The caller raises the error if a record is missing.
     """
     name = os.path.abspath(model.name) if os.path.isdir(model.name) else model.name
     try:
@@ -39,7 +40,7 @@ def find_namespace(model: Model, location: Path) -> tuple[Namespace, CheckpointN
 
 
 def refuse_changed_weights(model: Model, namespace: Namespace) -> None:
-    """Raise if the model's files were replaced since: what was computed could belong to either."""
+    """Raise if the model's files were replaced during the run: records could come from the old or the new ones."""
     if model.namespace() != namespace:
         raise BackendError(f"{model.spec.name}: its files were replaced during the run. Run it again")
 
@@ -53,7 +54,7 @@ class Lookup:
         self._spec = spec
 
     def find(self, indices: Sequence[int], outputs: Sequence[OutputSpec]) -> Iterator[dict[int, Record]]:
-        """What the store has of some distinct sequences, by index: the outputs, or what they are derived from."""
+        """Yield stored records of some distinct sequences, by index: the outputs, or the sources of derived ones."""
         asked = sources(outputs)
         are_derived = not set(outputs) <= set(asked)
         for some in self._portions(indices, asked):
@@ -64,7 +65,7 @@ class Lookup:
             yield found
 
     def _portions(self, indices: Sequence[int], outputs: Sequence[OutputSpec]) -> Iterator[list[int]]:
-        """Some distinct sequences at a time, whose records fit in memory."""
+        """Yield some distinct sequences at a time, so that their records fit in memory."""
         size_of = cache(lambda length: sum(output.size(length, self._spec) for output in outputs))
         some: list[int] = []
         room = _VALUES_READ
@@ -84,8 +85,8 @@ class Lookup:
 
 
 def _is_trusted(known: KnownModel, model: str) -> bool:
-    """Whether records of weights that are gone may answer.
+    """Whether stored records may answer if the weights are gone.
 
-    A version that did not note 'rope_theta' could read rotary frequencies wrongly, but not those of published models.
+    Versions that did not note 'rope_theta' could read wrong rotary frequencies, except from published models.
     """
     return "rope_theta" in known.details or find_registered(model.partition("@")[0]) is not None

@@ -1,6 +1,6 @@
-"""Requests to records: distinct → store → model → store → rows in the order of the request.
+"""Fetch the records of a request: distinct sequences → store → model → store → rows in the order of the request.
 
-Only this module knows the model and the store at the same time.
+Only this module knows both the model and the store.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Answer(Generic[T]):
-    """What was made of the records of each row's sequence.
+    """The reduced records of a request.
 
     Attributes
     ----------
     values : list of T or None
-        One for each sequence of the request, in its order; repeats share theirs. None for one that failed.
+        One value for each sequence of the request, in its order. Repeats share a value. None if the sequence failed.
     info : RunInfo
     """
 
@@ -52,19 +52,19 @@ def fetch(
     n_jobs: int | None = None,
     verbose: bool | int | str = False,
 ) -> Answer[T]:
-    """What `reduce` makes of the records of a request's sequences.
+    """Fetch the records of a request's sequences, and reduce each as it arrives.
 
     Parameters
     ----------
     request : Request
     reduce : callable
-        Called once for each distinct sequence, with it and its record, as soon as the record is there. Records can be
-        large and are not held until the last one is there.
+        Called once for each distinct sequence, with the sequence and its record, as soon as the record is there.
+        Records can be large, so they are not collected.
     model : Model
     memory, n_jobs, verbose
         As given to the estimator.
     windows : Windows, optional
-        How sequences are cut that are too long for one pass.
+        The windows for sequences that are too long for one pass.
 
     Returns
     -------
@@ -73,8 +73,8 @@ def fetch(
     Raises
     ------
     PartialResultError
-        If the backend failed on some sequences, after all others are finished; its `results` is the Answer, in whose
-        `values` those are None.
+        If the backend failed on some sequences, after all others are finished. Its `results` is the Answer, with None
+        in the `values` of failed sequences.
     """
     values: list[T | None] = [None] * len(request.sequences)
     causes: dict[int, BackendError] = {}
@@ -96,12 +96,12 @@ def fetch(
 
 
 def keep(sequence: str, record: Record) -> Record:
-    """Reduce nothing: the record itself."""
+    """Return the record itself."""
     return record
 
 
 def estimate(request: Request, *, model: Model, memory: Any = None, windows: Windows | None = None) -> TransformPlan:
-    """Find what `fetch` with the same arguments would cost; computes and sends no sequence."""
+    """Estimate the cost of `fetch` with the same arguments, without computing or sending a sequence."""
     plans = [_estimate_part(part, memory) for part in split(request, model, windows)]
     return add_plans(len(request.sequences), plans, windowed=count_long(request.sequences, windows))
 
@@ -127,7 +127,7 @@ def _fetch_part(
             except Exception as error:
                 if location is None:
                     raise
-                trouble = trouble or error  # what else was asked for, and may have been paid for, is stored first
+                trouble = trouble or error  # the remaining records may have cost money: store them first
             bar.update(len(finished))
     if trouble is not None:
         raise trouble
@@ -162,7 +162,7 @@ def _estimate_part(part: Part, memory: Any) -> TransformPlan:
 def _through_store(
     computation: Computation, distinct: Distinct, location: Path, part: Part
 ) -> Generator[dict[int, Record], None, None]:
-    """All records: what the store has, and then what it lacks, stored batch by batch as it is computed."""
+    """Yield stored records, then compute the missing ones, and store each batch at once."""
     outputs, model = part.request.outputs, part.model
     namespace, absent = find_namespace(model, location)
     wanted = sorted({*outputs, *part.request.prefetch}, key=str)
@@ -187,7 +187,7 @@ def _through_store(
                         for fresh in batches:
                             refuse_changed_weights(model, namespace)
                             store.put([distinct.sequences[i] for i in fresh], list(fresh.values()))
-                            # what was prefetched is on the disk now, and need not stay in memory
+                            # prefetched values are on the disk now, and need not stay in memory
                             yield {i: {output: record[output] for output in outputs} for i, record in fresh.items()}
             if not claimed:
                 store.wait(sequences, outputs)

@@ -1,4 +1,4 @@
-"""Sequences and what is asked of them; the distinct ones, and who asked for each."""
+"""A request for outputs of sequences, and its distinct sequences with the rows that need each."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Request:
-    """Sequences and what is asked of them.
+    """Sequences, and the outputs that are requested for each.
 
     Attributes
     ----------
     sequences : sequence of str
         Clean sequences, repeats allowed.
     outputs : sequence of OutputSpec
-        What the records must hold.
+        Outputs that the records must hold.
     prefetch : sequence of OutputSpec
-        What else is stored for the sequences that go through the model. Nothing without a store.
+        Further outputs to store for sequences that go through the model. Ignored without a store.
     rows : sequence of sequence of int, optional
-        For each sequence the rows of X that need it, to be named if it fails; by default its own place.
+        For each sequence the rows of X that need it. Errors name them if it fails. By default its own place.
     """
 
     sequences: Sequence[str] = field(repr=False)  # confidential
@@ -61,11 +61,11 @@ class Distinct:
         return self._request.rows_of(self._inverse.index(index))[0]
 
     def spread(self, values: Mapping[int, T]) -> list[T | None]:
-        """The value of each sequence of the request, repeats share theirs; None where there is none."""
+        """The value of each sequence of the request. Repeats share a value. None where there is none."""
         return [values.get(index) for index in self._inverse]
 
     def causes(self, failed: Mapping[int, BackendError]) -> dict[int, BackendError]:
-        """Why rows of X failed, from why distinct sequences did."""
+        """Reasons for failed rows of X, from reasons for failed distinct sequences."""
         return {
             row: failed[index]
             for place, index in enumerate(self._inverse)
@@ -75,7 +75,7 @@ class Distinct:
 
 
 def partial_result(causes: Mapping[int, BackendError], n_rows: int, results: Any) -> PartialResultError:
-    """The error that names the rows of X that failed, and carries what was finished."""
+    """Make the error that names the failed rows of X, and carries the finished ones."""
     ordered = dict(sorted(causes.items()))
     shown = first_and_more((f"row {row}: {cause}" for row, cause in ordered.items()), "; ")
     return PartialResultError(

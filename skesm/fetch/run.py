@@ -1,4 +1,4 @@
-"""One use of an estimator: its requests, their costs, and the rows that failed."""
+"""One call of an estimator: its requests, their costs, and the rows that failed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from skesm.outputs.types import Windows
 
 T = TypeVar("T")
 
-# Not attributes of the estimators: transform leaves an estimator as it was, so that threads may share it.
+# Not attributes of the estimators: transform does not change an estimator, so threads may share it.
 last_runs: weakref.WeakKeyDictionary[Any, RunInfo] = weakref.WeakKeyDictionary()
 
 
 class Run:
-    """One use of an estimator: its requests, what they cost together, and which rows failed."""
+    """One call of an estimator: its requests, their total cost, and the rows that failed."""
 
     def __init__(self, estimator: Any, model: Model, windows: Windows | None = None) -> None:
         self.spec = model.spec
@@ -34,13 +34,13 @@ class Run:
         self._causes: dict[int, BackendError] = {}
 
     def fetch(self, request: Request, reduce: Callable[[str, Record], T]) -> list[T | None]:
-        """What `reduce` makes of the records of a request, in its order; None where the backend failed."""
+        """Fetch and reduce the records of a request, in its order. None where the backend failed."""
         values, causes = self._fetch(request, reduce)
         self._causes = {**causes, **self._causes}
         return values
 
     def fetch_reference(self, request: Request) -> list[Record]:
-        """Records that every row needs: those of the reference, or of masked copies of it."""
+        """Fetch records that every row needs: of the reference, or of masked copies of it."""
         records, causes = self._fetch(request, keep)
         if causes:
             cause = next(iter(causes.values()))
@@ -69,7 +69,7 @@ class Run:
         return answer.values, causes
 
     def finish(self, values: Sized, sequences: Sequence[str]) -> None:
-        """Note the costs, for `cache_info`; raise or warn if rows failed, whose `values` are NaN (or None)."""
+        """Note the costs for `cache_info`. Raise or warn if rows failed, which have NaN (or None) in `values`."""
         windowed = count_long(sequences, self._windows)
         last_runs[self._estimator] = add_costs(len(values), self._costs, windowed=windowed)
         if self._causes:

@@ -1,7 +1,7 @@
 """Sequences that are too long for one pass go through the model in windows (`skesm.outputs.windows`).
 
-`split` parts a request into the sequences that fit and those that do not. The latter go to a `WindowedModel`, and the
-store keeps their records under names that hold the windows. Nothing else knows of windows.
+`split` separates the sequences that do not fit from those that do. They go to a `WindowedModel`, and the store keeps
+their records under names that hold the windows. No other module knows about windows.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Part:
     Attributes
     ----------
     places : sequence of int
-        Which of the request's sequences these are.
+        Places of these sequences in the request.
     request : Request
-        Its outputs are named as the store names them.
+        Its outputs have the names that the store uses.
     model : Model
     """
 
@@ -46,12 +46,12 @@ class Part:
 
 
 def split(request: Request, model: Model, windows: Windows | None) -> list[Part]:
-    """The sequences that fit in a pass, and those that are cut into windows.
+    """Separate sequences that fit in a pass from those that are cut into windows.
 
     Raises
     ------
     InvalidSequenceError
-        If an output of the latter has no value in windows.
+        If an output of long sequences has no value in windows.
     """
     places = range(len(request.sequences))
     long = [place for place in places if windows is not None and not _fits(request.sequences[place], windows)]
@@ -69,7 +69,7 @@ def split(request: Request, model: Model, windows: Windows | None) -> list[Part]
 
 
 def count_long(sequences: Sequence[str], windows: Windows | None) -> int:
-    """Sequences that are cut into windows."""
+    """Count the sequences that are cut into windows."""
     return sum(not _fits(sequence, windows) for sequence in sequences) if windows is not None else 0
 
 
@@ -86,7 +86,7 @@ def _select(request: Request, places: Sequence[int]) -> Request:
 
 
 def refuse_pairwise(outputs: Sequence[OutputSpec], windows: Windows, rows: Sequence[int]) -> None:
-    """Raise for outputs of pairs of residues; `rows` are those that would be cut."""
+    """Raise for outputs of pairs of residues. `rows` are the rows that would be cut."""
     kinds = sorted({output.kind for output in outputs if KINDS[output.kind].windows is None})
     if kinds:
         raise InvalidSequenceError(
@@ -98,9 +98,9 @@ def refuse_pairwise(outputs: Sequence[OutputSpec], windows: Windows, rows: Seque
 
 
 class WindowedModel(Model):
-    """A model that answers long sequences by their windows; its outputs are named with the windows.
+    """A model that computes long sequences in windows. The names of its outputs hold the windows.
 
-    A window that several sequences have, such as copies of one with a residue masked, is computed once.
+    A window that several sequences share, such as masked copies of one sequence, is computed once.
     """
 
     def __init__(self, model: Model, windows: Windows) -> None:
@@ -110,7 +110,7 @@ class WindowedModel(Model):
 
     @property
     def numerics(self) -> str:
-        """Those of the model."""
+        """The numerics of the wrapped model."""
         return self._model.numerics
 
     @property
@@ -119,7 +119,7 @@ class WindowedModel(Model):
         return self._model.spec
 
     def namespace(self) -> Namespace:
-        """That of the model: the names of the outputs hold the windows."""
+        """The namespace of the wrapped model, because names of outputs hold the windows."""
         return self._model.namespace()
 
     def plan(self, sequences: Sequence[str], outputs: Sequence[OutputSpec]) -> RequestPlan | None:
@@ -130,7 +130,7 @@ class WindowedModel(Model):
     def run(
         self, sequences: Sequence[str], outputs: Sequence[OutputSpec], *, n_jobs: int | None = None
     ) -> Generator[Batch, None, None]:
-        """Compute the windows; give the records of each sequence when its last window is there."""
+        """Compute the windows. Yield the record of each sequence when its last window is there."""
         work = _Work(sequences, outputs, self._windows, self.spec)
         unanswered = set(range(len(work.distinct)))
         try:
@@ -150,16 +150,16 @@ def _plain(outputs: Sequence[OutputSpec]) -> list[OutputSpec]:
 
 
 class _Work:
-    """Which windows are needed, and those that are there and wait for others.
+    """The windows that are needed, and the finished ones that wait for others.
 
     Attributes
     ----------
     distinct : list of str
         The windows, each once.
     plain : list of OutputSpec
-        What is asked of them.
+        Outputs that are requested for each window.
     users : list of list of int
-        For each window the sequences that have it.
+        For each window the sequences that contain it.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class _Work:
         self._kept: dict[int, Record] = {}
 
     def add(self, place: int, record: Record) -> Iterator[tuple[int, Record]]:
-        """Take a window's record; give those of the sequences that lacked only this one, with their indices."""
+        """Take a window's record. Yield the index and record of each sequence that is complete now."""
         try:
             validate_record(record, self.plain, count_residues(self.distinct[place]), self._spec)
         except ValueError as error:

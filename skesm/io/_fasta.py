@@ -25,7 +25,7 @@ class FastaRecord(NamedTuple):
     sequence : str
         In capitals, without a ``*`` at the end.
     description : str
-        The header after its first word; empty if there is nothing.
+        The header after its first word. It may be empty.
     """
 
     id: str
@@ -59,7 +59,7 @@ class RawRecord:
     problem: str = ""
 
     def add(self, line: int, text: str) -> None:
-        """Add a line of the sequence; the first problem is kept."""
+        """Add a line of the sequence. The first problem is kept."""
         if self.problem:
             return
         text = text.strip()
@@ -181,7 +181,7 @@ def read_fasta(path: str | os.PathLike[str]) -> Fasta:
 
 
 def parse_fasta(lines: Iterable[str], name: str) -> Iterator[tuple[RawRecord, FastaRecord]]:
-    """Records of a file, good and bad; a file that is no FASTA file at all is an error."""
+    """Yield the records of a file, good and bad. A file that is not a FASTA file is an error."""
     raw: RawRecord | None = None
     for number, line in enumerate(lines, 1):
         if line.startswith(_HEADER):

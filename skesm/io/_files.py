@@ -22,7 +22,7 @@ STANDARD_INPUT = "-"
 _GZIP = b"\x1f\x8b"
 _PEEKED = 4096
 
-#: UTF-32's mark begins with that of UTF-16, so it stands first.
+#: UTF-32's mark begins with UTF-16's mark, so it stands first.
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -31,7 +31,7 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 
-#: First bytes of formats that are not text, and what to do with them.
+#: First bytes of formats that are not text, and the remedy for each.
 _NOT_TEXT = {
     b"PAR1": "a Parquet file. Read it with pandas.read_parquet(path) and pass the column of sequences",
     b"\xd0\xcf\x11\xe0": "an old Excel file (.xls). Save it as .xlsx or CSV",
@@ -50,7 +50,7 @@ def name_of(path: str | os.PathLike[str]) -> str:
 
 @contextmanager
 def open_bytes(path: str | os.PathLike[str]) -> Iterator[io.BufferedReader]:
-    """The bytes of a file or of standard input, decompressed; `peek` shows what they begin with.
+    """Open the bytes of a file or of standard input, decompressed. `peek` shows the first of them.
 
     Raises
     ------
@@ -80,9 +80,9 @@ def open_bytes(path: str | os.PathLike[str]) -> Iterator[io.BufferedReader]:
 
 @contextmanager
 def decode(file: io.BufferedReader, name: str, *, newline: str | None = None) -> Iterator[TextIO]:
-    """The text of an open file; UTF-8, or another Unicode encoding that its first bytes show.
+    """Open the text of an open file: UTF-8, or another Unicode encoding that its first bytes show.
 
-    `newline` is that of `open`. The file stays open.
+    `newline` has the meaning that it has in `open`. The file stays open.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def name_lines(lines: Sequence[int], most: int = MOST_SHOWN) -> str:
 
 
 def refuse_lines(name: str, problems: dict[int, str], n_rows: int, remedy: str = "") -> None:
-    """Raise InputFileError if lines have problems; a problem begins with ``:`` or with ``, position 3:``."""
+    """Raise InputFileError if lines have problems. A problem begins with ``:`` or with ``, position 3:``."""
     if problems:
         shown = first_and_more((f"line {line}{problem}" for line, problem in problems.items()), "\n  ")
         others = list(problems)[MOST_SHOWN:]

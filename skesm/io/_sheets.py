@@ -10,12 +10,12 @@ from zipfile import BadZipFile
 from skesm._optional import import_optional
 from skesm.exceptions import InputFileError
 
-#: What an .xlsx file, which is a zip archive, begins with.
+#: The first bytes of an .xlsx file, which is a zip archive.
 SPREADSHEET = b"PK\x03\x04"
 
 
 def read_sheet(content: bytes, name: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows of the first sheet, counted from 1, as text; empty columns at the right are left out.
+    """Rows of the first sheet, counted from 1, as text. Empty columns at the right are left out.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def read_sheet(content: bytes, name: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _text(cell: Any) -> str:
-    """As the cell's value is written in Python; numbers keep all their digits."""
+    """Write a cell's value as Python does. Numbers keep all their digits."""
     if cell is None:
         return ""
     return repr(cell) if isinstance(cell, float) else str(cell)

@@ -26,7 +26,7 @@ _NO_TARGET = ": column "
 _COUNTED = 20  # lines of each kind that are shown
 _ENOUGH = 1 << 16  # characters that surely hold the header line
 
-#: ``3,14``, as spreadsheets of many countries write numbers; their files are not separated by commas.
+#: ``3,14``, as spreadsheets of many countries write numbers. Their files are not separated by commas.
 _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+(?:[eE][-+]?\d+)?")
 
 #: ``label=1.5`` in the header of a FASTA record.
@@ -44,7 +44,7 @@ class Table:
     sequences : list of str
         As written in the file.
     y : ndarray of shape (n_rows,), float64, or None
-        The target, finite; None if no target column was asked for.
+        The target, finite. None without a target column.
     groups : list of str or None
         The group column, if asked for.
     ids : list of str or None
@@ -228,7 +228,7 @@ def _read_fasta(lines: Iterable[str], name: str, wanted: list[str], sequence_col
     absent = [column for column in wanted if not seen[column]]
     if absent:
         raise InputFileError(
-            f"{name} is a FASTA file whose headers have no field {absent[0]!r}. Write it as "
+            f"{name} is a FASTA file without the field {absent[0]!r} in its headers. Write it as "
             f"'>name {absent[0]}=1.5', or give a table"
         )
     return rows
@@ -265,7 +265,7 @@ def choose_delimiter(text: str, wanted: Sequence[str], path: Path) -> str:
 
 
 def _pick(numbered: Iterable[tuple[int, list[str]]], wanted: list[str], name: str) -> _Rows:
-    """The wanted columns of numbered rows, the first of which is the header."""
+    """The wanted columns of numbered rows. The first row is the header."""
     numbered = iter(numbered)
     header = [cell.strip() for cell in next(numbered, (0, []))[1]]
     places = {column: place_of(header, column, name) for column in wanted}

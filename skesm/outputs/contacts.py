@@ -1,4 +1,4 @@
-"""Contact maps to what is stored of them, and that to named statistics of a sequence.
+"""Contact maps to stored profiles, and profiles to named statistics of a sequence.
 
 Residues that are less than `APART` from each other along the chain are near in any structure. They are left out here,
 as they were when the contact head was fitted (Rao et al. 2021).

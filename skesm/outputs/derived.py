@@ -1,7 +1,7 @@
-"""Outputs that follow from others: what a backend is asked for in their place, and how they are made of its answer.
+"""Derived outputs: which output a backend is asked for in their place, and how to compute them from its answer.
 
-A backend is asked for the residues of a layer, for logits or for contacts. What is stored is a vector, the rows at
-masks, or sums. Every backend that answers the source thus answers what is derived from it.
+A backend is asked for the residues of a layer, for logits or for contacts. The store keeps the derived value: a vector,
+the rows at masks, or sums. So every backend that answers the source also supports its derived outputs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`KINDS`, the one table of the kinds of outputs.
 
-A row holds all that the rest of the package needs to know of a kind: specs, derived outputs, windows, checks, exports
-and estimators ask it. Two things are stated elsewhere, once each: how an engine computes a kind that is not derived,
-and how a remote protocol names it.
+A row holds everything that the rest of the package needs to know about a kind. Specs, derived outputs, windows, checks,
+exports and estimators read it. Two facts are stated elsewhere, once each: how an engine computes a kind that is not
+derived, and how a remote protocol names it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LANGUAGE_MODEL_HEAD, CONTACT_HEAD = "language-model head", "contact head"
 Shape = Callable[[int, Dimensions], tuple[int, ...]]
 #: From the source's value, the clean sequence, and the reference (empty if the kind has none).
 Derive = Callable[[FloatArray, str, str], FloatArray]
-#: From the values of the windows, the number of residues of the whole sequence, and how it was cut.
+#: From the values of the windows, the number of residues of the whole sequence, and its windows.
 Join = Callable[[Sequence[FloatArray], int, Windows], FloatArray]
 
 
@@ -50,34 +50,34 @@ def _one_number(model: Dimensions) -> list[str]:
 
 @dataclass(frozen=True)
 class Kind:
-    """What is known of one kind of output.
+    """One kind of output.
 
     Attributes
     ----------
     shape : callable or None
-        Shape of the value, from the number of residues and the model's dimensions; None if it depends on more.
+        Shape of the value, from the number of residues and the model's dimensions. None if it depends on more.
     first_layer : int or None
-        The first layer that has it; None if it has no layer.
+        The first layer that has it. None if it has no layer.
     head : str or None
         The head of the model that it needs.
     source : str or None
         The kind from which it is derived.
     derive : callable or None
-        How it follows from the value of its source.
+        Computes it from the value of its source.
     pooled_by_engines : bool
-        Whether backends answer it themselves, so that it is derived only for sequences in windows.
+        Whether backends compute it themselves. It is then derived only for sequences in windows.
     windows : callable or None
-        How the values of windows become that of the whole sequence. A derived kind follows from its joined source.
-        None: no window holds every pair of residues, so that sequences in windows have no value.
+        Joins the values of windows to one value of the whole sequence. A derived kind follows from its joined source.
+        None if there is no value in windows, because they do not hold every pair of residues.
     rows : str or None
-        What the rows of the value are: ``"residues"`` or ``"masks"``. ``""`` if all sequences have the same shape,
-        None if the value has another form. Exports lay values out accordingly.
+        The meaning of the rows of the value: ``"residues"`` or ``"masks"``. ``""`` if all sequences have the same
+        shape, None if the value has another form. Exports choose their layout by it.
     label : callable
-        Endings of the names of one row's columns.
+        Endings of the column names of one row.
     has_reference : bool
         Whether it compares a sequence with a reference.
     has_name : bool
-        Whether users can ask for it by name.
+        Whether users can request it by name.
     """
 
     shape: Shape | None
@@ -93,7 +93,7 @@ class Kind:
     has_name: bool = True
 
     def source_in(self, windows: Windows | None) -> str | None:
-        """The kind that backends are asked for in place of this one; None if they are asked for this one."""
+        """The kind that backends are asked for in place of this one. None if they are asked for this one."""
         return None if self.pooled_by_engines and windows is None else self.source
 
 
@@ -161,9 +161,9 @@ CONTACTS, CONTACT_PROFILE, MUTATED, MASK_LOGITS = "contacts", "contact_profile",
 #: Vector summaries of a layer that need no reference.
 POOLINGS = tuple(name for name, kind in KINDS.items() if kind.shape is vector and not kind.has_reference)
 _ANSWERED = {name: kind for name, kind in KINDS.items() if kind.source_in(None) is None}
-#: What backends answer: of the representations, of the language-model head, and of the attention weights.
+#: Kinds that backends answer: from representations, from the language-model head, and from attention weights.
 LAYER_KINDS = tuple(name for name, kind in _ANSWERED.items() if kind.first_layer == 0)
 HEAD_KINDS = tuple(name for name, kind in _ANSWERED.items() if kind.head == LANGUAGE_MODEL_HEAD)
 ATTENTION_KINDS = tuple(name for name, kind in _ANSWERED.items() if kind.first_layer == 1)
-#: What has one row, or one number, for each residue.
+#: Kinds with one row, or one number, for each residue.
 RESIDUE_KINDS = tuple(name for name, kind in KINDS.items() if kind.rows == "residues")

@@ -1,6 +1,6 @@
 """Residue matrix to vector.
 
-Sums are in float64: a sum of a thousand float32 rows, one by one, would lose a digit.
+Sums are in float64, because a sum of a thousand float32 rows would lose a digit.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ def std_rows(residues: FloatArray) -> FloatArray:
 
 
 def compared_positions(sequence: str, reference: str) -> NDArray[np.intp]:
-    """Positions at which a sequence differs from its reference; all, if it differs nowhere.
+    """Positions at which a sequence differs from its reference. All positions, if it differs nowhere.
 
-    The mean over no row is not defined. With all rows of both, the halves of the reference's own features are equal,
-    as "nothing changed" asks, and of the size of everyone's.
+    The mean over no row is not defined. With all positions, both halves of the reference's own features are equal,
+    because nothing changed, and have the usual size.
     """
     positions = differences(sequence, reference)
     return positions if len(positions) else np.arange(count_residues(reference))
 
 
-#: From the rows of the start token, the residues and the end token; each result owns its memory.
+#: From the rows of the start token, the residues and the end token. Each result owns its memory.
 _OF_TOKENS: Mapping[str, Callable[[FloatArray], FloatArray]] = {
     "mean": lambda tokens: mean_rows(tokens[1:-1]),
     "max": lambda tokens: max_rows(tokens[1:-1]),
@@ -65,8 +65,8 @@ def pool(tokens: FloatArray, kind: str) -> FloatArray:
 
     Returns
     -------
-    value : ndarray of shape (d,), or (L, d) for ``"residues"``; float32
-        Owns its memory: the caller may reuse that of `tokens`.
+    value : ndarray of shape (d,), or (L, d) for ``"residues"``, float32
+        It owns its memory, so the caller may reuse the memory of `tokens`.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What can be asked of the model for one sequence, and how an answer is held.
+"""Names of the model's outputs for one sequence, and records that hold their values.
 
 An output has a name, which is also its place in the record store:
 
@@ -54,8 +54,8 @@ from skesm.outputs.types import Dimensions, FloatArray, Windows
 class OutputSpec:
     """One output of the model: a kind and, for representations and attention, the layer (0 … n).
 
-    `reference` is the clean sequence with which ``mutated`` compares. With `windows` the output is that of a sequence
-    which was computed in windows (`skesm.fetch.windows`).
+    `reference` is the clean sequence that ``mutated`` compares with. With `windows` the output belongs to a sequence
+    that was computed in windows (`skesm.fetch.windows`).
     """
 
     kind: str
@@ -87,7 +87,7 @@ class OutputSpec:
     def shape(self, length: int, model: Dimensions) -> tuple[int, ...]:
         """Shape of this output for `length` residues.
 
-        That of ``mask_logits`` depends on the sequence's masks, of which this knows nothing.
+        ``mask_logits`` has none here, because its shape depends on the sequence's masks.
         """
         shape = KINDS[self.kind].shape
         if shape is None:
@@ -95,7 +95,7 @@ class OutputSpec:
         return shape(length, model)
 
     def size(self, length: int, model: Dimensions) -> int:
-        """Numbers that it holds for `length` residues; for ``mask_logits`` those of as many masks."""
+        """Count its numbers for `length` residues. For ``mask_logits``, for as many masks."""
         kind = KINDS[self.kind]
         shape = kind.shape or KINDS[kind.source or self.kind].shape
         assert shape is not None, "a kind, or the one that it is derived from, has a shape"
@@ -104,12 +104,12 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class Namespace:
-    """What the values of a record depend on beside sequence and output: the key of the record store.
+    """Everything besides sequence and output that the values of a record depend on: the key of the record store.
 
     Attributes
     ----------
     model : str
-        The model's name as the user gave it; for people, not part of the key.
+        The model's name as the user gave it. It is for people, and not part of the key.
     fingerprint : str
         Digest of the weights (local), or origin, slug and dialect (remote).
     numerics : str
@@ -126,7 +126,7 @@ Record = Mapping[OutputSpec, FloatArray]
 
 
 def first_layer(kind: str) -> int | None:
-    """The first layer that has an output of this kind: 1 for attention; None if the output has no layer.
+    """The first layer that has an output of this kind: 1 for attention. None if the output has no layer.
 
     Examples
     --------
@@ -137,7 +137,7 @@ def first_layer(kind: str) -> int | None:
 
 
 def resolve_layer(layer: int, n_layers: int) -> int:
-    """Layer counted from 0 (embedding) to `n_layers`; negative numbers count from the end, -1 is the last.
+    """Layer counted from 0 (embedding) to `n_layers`. Negative numbers count from the end: -1 is the last.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What shapes and values of outputs are made of."""
+"""Types of the shapes and values of outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FloatArray = NDArray[np.float32]
 
 
 class Dimensions(Protocol):
-    """What the shape of an output depends on, beside the sequence."""
+    """Dimensions of a model, which shapes of outputs depend on."""
 
     @property
     def width(self) -> int:

@@ -57,6 +57,6 @@ def join_rows(parts: Sequence[FloatArray], length: int, windows: Windows) -> Flo
 
 
 def join_mean(parts: Sequence[FloatArray], length: int, windows: Windows) -> FloatArray:
-    """Mean over the windows, for what each window has once: the representation of its start or end token."""
+    """Mean over the windows, for values that each window has once: representations of start and end tokens."""
     mean: FloatArray = np.stack(parts).mean(axis=0, dtype=np.float64).astype(np.float32)
     return mean

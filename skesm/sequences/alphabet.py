@@ -5,7 +5,7 @@ import re
 #: The 20 amino acids in the order of the ESM-2 vocabulary (tokens 4 to 23), and of the columns of ``logits``.
 AMINO_ACIDS = "LAGVSERTIDPKQNFYMHWC"
 
-#: The same in alphabetical order: that of the baselines' columns, and of ties between amino acids.
+#: The same in alphabetical order, which the baselines' columns have, and which decides ties between amino acids.
 ALPHABETICAL = "".join(sorted(AMINO_ACIDS))
 
 #: Letters that are no single amino acid but have a token of their own: any, Asx, Sec, Glx, Pyl.
@@ -16,7 +16,7 @@ MASK_SYMBOL = "<mask>"
 
 
 def count_residues(sequence: str) -> int:
-    """Length of a clean sequence; ``<mask>`` counts as one residue.
+    """Length of a clean sequence. ``<mask>`` counts as one residue.
 
     Examples
     --------

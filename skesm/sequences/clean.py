@@ -1,7 +1,7 @@
 """Any accepted input to a list of clean sequences, or an error that names the rows.
 
-Rows are counted from 0, as NumPy and pandas do; positions in a sequence from 1, as residues are. Messages show
-no sequence: at most the one character that is not a residue.
+Rows are counted from 0, as NumPy and pandas do. Positions in a sequence are counted from 1, as residues are. Messages
+show no sequence, only the one character that is not a residue.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _FILE_NAME = re.compile(
     re.IGNORECASE,
 )
 
-#: What may happen to sequences that are too long; not every estimator has all three.
+#: Ways to treat sequences that are too long. Not every estimator has all three.
 LONG_SEQUENCES = ("error", "truncate", "window")
 
 
@@ -54,7 +54,8 @@ def clean_sequences(
 ) -> list[str]:
     r"""Check and normalise the rows of X.
 
-    White space at the ends is removed and lower case raised; nothing else is changed unless a parameter says so.
+    White space at the ends is removed, and lower case becomes upper case. Nothing else is changed unless a parameter
+    says so.
 
     A missing value that became text is refused: ``nan``, ``None``, ``null``, ``missing``, ``NA``, ``<NA>``, ``NaT``,
     ``n/a``, in any spelling. The spelling decides about the peptides among these words: ``NAN``, ``NA``, ``NAT`` and
@@ -68,7 +69,7 @@ def clean_sequences(
     X : list, tuple, 1-D array, Series, or one-column array, DataFrame or Table of str
         n sequences.
     long_sequences : {"error", "truncate", "window"}
-        What happens to sequences of more than `max_length` residues; ``"truncate"`` keeps the first ones and warns,
+        How to treat sequences of more than `max_length` residues. ``"truncate"`` keeps the first residues and warns.
         ``"window"`` keeps all.
     max_length : int or None
         None sets no limit.
@@ -135,9 +136,9 @@ def clean_sequences(
 
 
 def problem_of(text: str) -> str:
-    """What is wrong with one text, where no missing values are expected; empty if it is a sequence.
+    """Describe the problem of one text, where no missing values are expected. Empty if it is a sequence.
 
-    ``J`` is accepted: whether the model takes it is for the estimator to say.
+    ``J`` is accepted, because the estimator decides about it.
 
     Examples
     --------
@@ -150,7 +151,7 @@ def problem_of(text: str) -> str:
 def find_problems(
     rows: Sequence[Any], *, max_length: int | None = None, unknown_residues: str = "error"
 ) -> dict[int, str]:
-    """Rows that `clean_sequences` would refuse, each with its problem; a file's reader names lines instead of rows.
+    """Find rows that `clean_sequences` would refuse, each with its problem. Readers of files then name lines.
 
     Examples
     --------
@@ -188,7 +189,7 @@ def clean_reference(reference: str, *, long_sequences: str, max_length: int | No
 
 
 def refuse_rows(problems: dict[int, str], n_rows: int, name: str) -> None:
-    """Raise InvalidSequenceError if rows have problems; a problem begins with ``:`` or with ``, position 3:``."""
+    """Raise InvalidSequenceError if rows have problems. A problem begins with ``:`` or with ``, position 3:``."""
     if problems:
         raise InvalidSequenceError(
             f"{len(problems)} of {n_rows} rows of {name} cannot be used:{_listed(problems)}", list(problems)
@@ -213,7 +214,7 @@ def column_of(X: Any, name: str = "X") -> list[Any]:
             f"{name} is a {type(X).__name__}: pass a list, tuple, 1-D array, Series, or one-column DataFrame of strings"
         )
     array = X.to_numpy() if hasattr(X, "to_numpy") else X
-    if not isinstance(array, np.ma.MaskedArray):  # whose list has None where a value is masked
+    if not isinstance(array, np.ma.MaskedArray):  # its list has None for masked values
         array = np.asarray(array)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -297,7 +298,7 @@ _MISSING = (
 
 
 def _clean(row: Any, unknown_residues: str) -> tuple[str, str]:
-    """(clean sequence, "") or ("", what is wrong and the remedy)."""
+    """(clean sequence, "") or ("", problem and remedy)."""
     if not isinstance(row, str):
         return "", f": {_describe(row)}"
     sequence = row.strip()

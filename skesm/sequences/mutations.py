@@ -153,7 +153,7 @@ def _misfit(residues: list[str], mutations: list[_Mutation], offset: int) -> str
 
 
 def _advise_offset(residues: list[str], rows: list[list[_Mutation]], given: int) -> str:
-    """Which other offset fits all mutations; empty if none does, or too many."""
+    """Name other offsets that fit all mutations. Empty if none fits, or too many."""
     fitting: set[int] | None = None
     for old, position in {(old, position) for row in rows for old, position, _ in row}:
         here = {position - index for index, residue in enumerate(residues) if residue == old}

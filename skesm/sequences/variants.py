@@ -1,7 +1,7 @@
-"""A sequence beside its reference, residue by residue; and copies of it with residues masked.
+"""Comparison of a sequence with its reference, residue by residue, and copies with residues masked.
 
-Nothing is aligned: the i-th residue of one is compared with the i-th of the other. Positions count from 0 here, rows
-as well; messages count positions from 1, as residues are.
+Sequences are not aligned: residue i of one is compared with residue i of the other. Positions and rows count from 0
+here. Messages count positions from 1, as residues are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from skesm._messages import first_and_more
 from skesm.exceptions import InvalidSequenceError
 from skesm.sequences.alphabet import ALPHABETICAL, AMINO_ACIDS, MASK_SYMBOL, count_residues, split_residues
 
-#: How a reference is learnt from the sequences that are fitted, in place of one that is given; None is the consensus.
+#: Ways to learn a reference from the fitted sequences. None is the consensus.
 MOST_COMMON, FIRST = "most_common", "first"
 LEARNT = (None, MOST_COMMON, FIRST)
 
@@ -38,7 +38,7 @@ def is_mask(sequence: str) -> NDArray[np.bool_]:
 
 
 def own_columns(sequence: str) -> NDArray[np.intp]:
-    """Column of each residue in ``logits``; -1 for what is none of the 20 amino acids.
+    """Column of each residue in ``logits``. -1 for residues other than the 20 amino acids.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def own_columns(sequence: str) -> NDArray[np.intp]:
 
 
 def differences(sequence: str, reference: str) -> NDArray[np.intp]:
-    """Positions at which two sequences of equal length differ; ``X`` or ``<mask>`` differ from any amino acid.
+    """Positions at which two sequences of equal length differ. ``X`` and ``<mask>`` differ from any amino acid.
 
     Examples
     --------
@@ -71,7 +71,7 @@ def check_lengths(sequences: Sequence[str], reference: str, remedy: str) -> None
 
 
 def most_common_length(sequences: Sequence[str]) -> int:
-    """Residues that most sequences have; of equally common lengths the first."""
+    """The most common number of residues. Of equally common ones the first."""
     return Counter(map(count_residues, sequences)).most_common(1)[0][0]
 
 
@@ -99,10 +99,10 @@ def check_residues(sequences: Sequence[str]) -> None:
 
 
 def check_scorable(sequences: Sequence[str], reference: str) -> None:
-    """Raise InvalidSequenceError, naming rows, if a score would need the probability of what is no amino acid.
+    """Raise InvalidSequenceError, naming rows, if a score would need the probability of another symbol.
 
-    In a sequence of the reference's length that is any other symbol (``X``, ``<mask>`` …) at a position where the two
-    differ, on either side; in others any at all.
+    Other symbols are ``X``, ``<mask>`` and so on. In a row of the reference's length they count only where the two
+    differ. In a row of another length they count everywhere, in the row and in the reference.
     """
     own_reference, length = own_columns(reference), count_residues(reference)
     places: dict[int, int] = {}
@@ -125,21 +125,21 @@ def check_scorable(sequences: Sequence[str], reference: str) -> None:
 
 
 def learn_reference(sequences: Sequence[str], how: str | None) -> str:
-    """Reference of a library.
+    """Choose the reference of a library.
 
     Parameters
     ----------
     sequences : sequence of str
-        Clean sequences; repeats count.
+        Clean sequences. Repeats count.
     how : {None, "most_common", "first"}
-        None takes at each position the most common amino acid, of equals the first in the alphabet; ``X`` where no
-        row has one of the 20. ``"most_common"`` takes the most common sequence, ``"first"`` that of the first row.
+        None takes the most common amino acid at each position. Ties go to the first in the alphabet. A position
+        without any of the 20 gets ``X``. ``"most_common"`` takes the most common sequence, ``"first"`` the first row.
 
     Raises
     ------
     InvalidSequenceError
-        If lengths differ (None), with the rows that differ from the most common length; or if no sequence
-        is more common than all others (``"most_common"``).
+        If lengths differ (None). The error names rows that do not have the most common length. Or if no sequence is
+        more common than all others (``"most_common"``).
 
     Examples
     --------
@@ -186,7 +186,7 @@ def distinct_rows(sequences: Sequence[str]) -> dict[str, list[int]]:
 
 
 def mask_each(sequence: str, positions: Iterable[int]) -> list[str]:
-    """Copies of a sequence, each with one of `positions` masked; what is masked already stays.
+    """Copies of a sequence, each with one of `positions` masked. Masks of the sequence itself stay.
 
     Examples
     --------
@@ -202,7 +202,7 @@ def mask_each(sequence: str, positions: Iterable[int]) -> list[str]:
 
 
 def _refuse(rows: list[int], problem: str, describe: Callable[[int], str]) -> None:
-    """Raise InvalidSequenceError if there are rows with a problem; the first are described."""
+    """Raise InvalidSequenceError if rows have a problem. The message describes the first ones."""
     if rows:
         listed = first_and_more(map(describe, rows), "\n  ")
         raise InvalidSequenceError(f"{len(rows)} {problem}:\n  {listed}", rows)

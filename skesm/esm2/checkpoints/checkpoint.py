@@ -38,7 +38,7 @@ class Checkpoint:
     files : tuple of Path
         The safetensors files, in one folder.
     revision : str or None
-        The revision that was asked for; None for folders and the bundled model.
+        The revision that was asked for. None for folders and the bundled model.
     commit : str or None
         The Hub's commit that `revision` stood for when the files were fetched.
     """
@@ -85,9 +85,9 @@ def locate(model: str | os.PathLike[str], *, download: bool = True) -> Checkpoin
     Raises
     ------
     CheckpointNotFoundError
-        If a file is neither here nor can be fetched; the message says how to get it and where to put it.
+        If a file is neither here nor can be fetched. The message says how to get it and where to put it.
     CheckpointError
-        If what is there is not an ESM-2 checkpoint in safetensors format.
+        If the files are not an ESM-2 checkpoint in safetensors format.
     MissingDependencyError
         If the Hub has torch's pickles only, and torch 2.6 or later is not installed.
     """
@@ -118,12 +118,12 @@ def open_weights(checkpoint: Checkpoint) -> WeightsFiles:
 
 
 def _is_folder(name: str) -> bool:
-    """Whether a name is that of a folder here.
+    """Whether a name is a folder on this machine.
 
     Raises
     ------
     CheckpointError
-        If it is that of a file; the message says how to use it.
+        If it is a file. The message says how to use it.
     """
     path = Path(name)
     if not path.is_file():

@@ -42,7 +42,7 @@ class Repository:
     name : str
         ``"organisation/name"``.
     revision : str or None
-        Branch, tag or commit; None is ``"main"``.
+        Branch, tag or commit. None is ``"main"``.
     model : str
         The model as the user gave it, for messages.
     download : bool
@@ -71,12 +71,12 @@ class Repository:
         raise CheckpointNotFoundError(f"Hub repository {self.name} has no file {CONFIG}")
 
     def find(self, filename: str, revision: str | None) -> Path | None:
-        """Path of a file, fetched if it is not here; None if the repository has no such file.
+        """Path of a file, fetched if it is not here. None if the repository has no such file.
 
         Raises
         ------
         CheckpointNotFoundError
-            If the file is not here and cannot be fetched; the message says how to get it.
+            If the file is not here and cannot be fetched. The message says how to get it.
         """
         import huggingface_hub as hub
         from huggingface_hub import errors
@@ -173,11 +173,11 @@ class Repository:
             if all(found):
                 return [path for path in found if path is not None]
         raise CheckpointNotFoundError(
-            f"Hub repository {self.name} has no file {SINGLE} or {PICKLED}, nor all of the shards of either"
+            f"Hub repository {self.name} has neither {SINGLE} nor {PICKLED}, nor a complete set of shards"
         )
 
     def _may_have(self, filename: str, commit: str) -> bool:
-        """Whether the repository has a file, which is not fetched; True if that cannot be known."""
+        """Whether the repository has a file, which is not fetched. True if that cannot be known."""
         import huggingface_hub as hub
 
         try:
@@ -225,7 +225,7 @@ def _one_at_a_time(path: str) -> Iterator[None]:
 
 
 def _refuse_damaged(files: Iterable[Path]) -> None:
-    """Compare files with the digests that the Hub gave: what is converted is kept for good."""
+    """Compare files with the digests that the Hub gave, because converted files are kept."""
     for path in files:
         digest = told_by_hub(path)
         if digest is not None and differs(path, digest):

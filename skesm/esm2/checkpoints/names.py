@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from skesm.esm2.spec import ALIASES, REGISTRY
 
-#: Other families, by what follows "esm" in their names.
+#: Other families, by the part of their names after "esm".
 _OTHER_FAMILIES = {
     "1b": "ESM-1b",
     "1v": "ESM-1v",
@@ -30,7 +30,7 @@ _CLOSE = 0.65  # of 1: a published name without its "_UR50D" is suggested, and a
 
 
 def explain_other_family(model: str) -> str:
-    """Why a model of another family is refused; empty if the name is not one.
+    """Why a model of another family is refused. Empty if the name is not one.
 
     The names of repositories of other organisations are their own: their ``config.json`` decides.
 
@@ -49,7 +49,7 @@ def explain_other_family(model: str) -> str:
 
 
 def suggest_name(model: str) -> str:
-    """Known names that are close to a misspelt one, as a question; empty if there are none.
+    """Known names that are close to a misspelt one, as a question. Empty if there are none.
 
     Examples
     --------

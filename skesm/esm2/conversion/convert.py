@@ -39,7 +39,7 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 #: Where trainers put the weights among other things.
 _STATES = ("model", "state_dict", "model_state_dict")
 
-#: Files that say how letters are counted; they stay beside the weights.
+#: Files that say how letters are counted. They stay beside the weights.
 _TOKENIZER = (
     "vocab.txt",
     "tokenizer.json",
@@ -84,7 +84,7 @@ def convert(source: str | os.PathLike[str], folder: str | os.PathLike[str]) -> C
     ----------
     source : str or path
         A ``.bin``, ``.pt``, ``.pth`` or ``.ckpt`` file, the index of shards, or a folder that holds one of them.
-        transformers' and fair-esm's names are understood. ``config.json`` stands beside the file; a file of fair-esm
+        transformers' and fair-esm's names are understood. ``config.json`` stands beside the file. A file of fair-esm
         that holds the model's arguments needs none.
     folder : str or path
         The folder to make. It appears when it is complete.
@@ -96,7 +96,7 @@ def convert(source: str | os.PathLike[str], folder: str | os.PathLike[str]) -> C
     Raises
     ------
     CheckpointError
-        If something is not understood; the message names it. Nothing is written then.
+        If something is not understood. The message names it. Nothing is written then.
     CheckpointNotFoundError
         If the source, or a part of it, is not there.
     MissingDependencyError
@@ -205,7 +205,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _write_folder(pickles: Pickles, target: Path) -> tuple[list[Path], _Names]:
-    """Write weights and configuration into `target`; a shard becomes a shard."""
+    """Write weights and configuration into `target`. A shard becomes a shard."""
     for name in (_CONFIG, *_TOKENIZER):
         if (pickles.folder / name).is_file():
             shutil.copyfile(pickles.folder / name, target / name)

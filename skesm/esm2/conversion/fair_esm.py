@@ -58,7 +58,7 @@ def without_fairseq(name: str) -> str:
 
 
 def to_transformers(name: str) -> str | None:
-    """Name in transformers of a tensor of fair-esm's ESM-2; None if ESM-2 has no such tensor.
+    """Name in transformers of a tensor of fair-esm's ESM-2. None if ESM-2 has no such tensor.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def to_transformers(name: str) -> str | None:
 
 
 def arguments_of(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The model's arguments in a checkpoint of fair-esm; None if there are none."""
+    """The model's arguments in a checkpoint of fair-esm. None if there are none."""
     cfg = content.get("cfg")
     arguments = cfg.get("model") if isinstance(cfg, Mapping) else content.get("args")
     if isinstance(arguments, argparse.Namespace):
@@ -94,7 +94,7 @@ def config_from(path: Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        If an argument is missing; the message names it.
+        If an argument is missing. The message names it.
     """
     missing = [name for name in _ARGUMENTS if name not in arguments]
     if missing:

@@ -1,4 +1,4 @@
-"""Find torch's own files in a folder, and the shards of one checkpoint; nothing is read but their index."""
+"""Find torch's own files in a folder, and the shards of one checkpoint. Nothing is read but their index."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from skesm.esm2.spec import DEFAULT_ROPE_THETA, VOCABULARY_SIZE, ModelSpec
 from skesm.esm2.tokenizer import MASK, VOCABULARY
 from skesm.exceptions import CheckpointError, CheckpointNotFoundError
 
-_MOST_BYTES = 1 << 26  # of a text file; a tokenizer.json of ESM-2 has a few thousand
+_MOST_BYTES = 1 << 26  # of a text file. A tokenizer.json of ESM-2 has a few thousand
 _MOST_NAME_BYTES = 255  # of a file name, on all common file systems
 
 _OFF = (None, False)
@@ -39,7 +39,7 @@ _FIXED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "quantization_config": ((None,), "none: save the model in float32, float16 or bfloat16"),
 }
 
-#: The largest numbers that are believed: several times those of the largest published model.
+#: The largest numbers that are accepted: several times the numbers of the largest published model.
 _SIZES: Mapping[str, int] = {
     "num_hidden_layers": 1_000,
     "hidden_size": 100_000,
@@ -54,7 +54,7 @@ def spec_from_config(name: str, config: Mapping[str, Any], repository: str | Non
     Raises
     ------
     CheckpointError
-        If the configuration is not that of an ESM-2 model; the message names the field.
+        If the configuration is not that of an ESM-2 model. The message names the field.
     """
     fields = _Fields(name, config)
     for field, (values, expected) in _FIXED.items():
@@ -94,7 +94,7 @@ class _Fields:
         value = repr(self._config.get(field))
         shown = value if len(value) <= 100 else f"{value[:100]}…"
         return CheckpointError(
-            f"{self._name}: config.json is not that of an ESM-2 model: {field!r} is {shown}, expected {expected}"
+            f"{self._name}: config.json does not describe an ESM-2 model: {field!r} is {shown}, expected {expected}"
         )
 
     def size(self, field: str, most: int) -> int:
@@ -119,7 +119,7 @@ class _Fields:
         return float(value)
 
     def rope_theta(self) -> float:
-        """The base of the rotary frequencies; used where the checkpoint holds no frequencies."""
+        """The base of the rotary frequencies. Used where the checkpoint holds no frequencies."""
         theta = self.positive("rope_theta", DEFAULT_ROPE_THETA)
         plain = {"rope_type": "default", "type": "default", "rope_theta": theta, "partial_rotary_factor": 1.0}
         for field in ("rope_parameters", "rope_scaling"):
@@ -189,7 +189,7 @@ def _read_text(path: Path) -> str:
 
 
 def check_vocabulary(name: str, folder: Path) -> None:
-    """Refuse a folder whose tokenizer gives other tokens than ours: its features would be of other residues.
+    """Refuse a folder if its tokenizer gives other tokens than ours, because features would belong to other residues.
 
     Raises
     ------
@@ -245,7 +245,7 @@ def _check_tokens(name: str, path: Path, tokens: object, whole: bool = False) ->
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """Which shard each tensor is in, from an index of shards; they are files beside it.
+    """Which shard each tensor is in, from an index of shards. They are files beside it.
 
     Raises
     ------

@@ -27,7 +27,7 @@ def sha256(path: Path) -> str:
 
 
 def told_by_hub(path: Path) -> str | None:
-    """Digest that the Hub gave for a file in its cache; None if there is none.
+    """Digest that the Hub gave for a file in its cache. None if there is none.
 
     In the cache a file is a link to a blob, which is named by the digest.
     """
@@ -38,7 +38,7 @@ def told_by_hub(path: Path) -> str | None:
 
 
 def differs(path: Path, digest: str) -> bool:
-    """Whether a file is not that of a digest: SHA-256, or git's SHA-1 of a file."""
+    """Whether a file does not have a digest: SHA-256, or git's SHA-1 of a file."""
     if _SHA256.fullmatch(digest):
         return sha256(path) != digest
     content = path.read_bytes()
@@ -52,12 +52,12 @@ def write_record(record: Path, files: Iterable[Path]) -> None:
 
 
 def read_record(record: Path) -> Mapping[str, str]:
-    """Digest of each file that a record names; empty if there is no record.
+    """Digest of each file that a record names. Empty if there is no record.
 
     Raises
     ------
     CheckpointError
-        If a line is not that of a digest and a name.
+        If a line is not a digest and a name.
     """
     if not record.is_file():
         return {}

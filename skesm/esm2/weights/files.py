@@ -1,6 +1,6 @@
 """safetensors files as NumPy arrays over a memory map: nothing is copied that need not be.
 
-`safetensors.numpy` reads every tensor into memory of its own and cannot read bfloat16; a map lets processes
+`safetensors.numpy` reads every tensor into memory of its own and cannot read bfloat16. A map lets processes
 share one copy of the weights and pages in only the layers that are used.
 """
 
@@ -82,11 +82,11 @@ class WeightsFiles(Mapping[str, FloatArray]):
         return len(self._entries)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor; nothing is read."""
+        """Shape of a tensor. Nothing is read."""
         return self._entries[name][1].shape
 
     def check_floats(self, name: str) -> None:
-        """Refuse a tensor that does not hold floating-point numbers of 16, 32 or 64 bits; nothing is read."""
+        """Refuse a tensor that does not hold floating-point numbers of 16, 32 or 64 bits. Nothing is read."""
         dtype = self._entries[name][1].dtype
         if dtype not in _FLOATS and dtype != "BF16":
             raise CheckpointError(
@@ -106,7 +106,7 @@ class WeightsFiles(Mapping[str, FloatArray]):
         return raw.view(_FLOATS[dtype]).reshape(shape).astype(np.float32, copy=False)
 
     def release(self, prefix: str) -> None:
-        """Let the system drop the pages of tensors whose names begin so; they are read again if they are used again."""
+        """Let the system drop the pages of tensors whose names begin so. They are read again if they are used again."""
         if not hasattr(mmap.mmap, "madvise"):  # on Windows
             return
         for name, (data, entry) in self._entries.items():

@@ -44,7 +44,7 @@ def parse_header(path: Path, data: Any) -> dict[str, Entry]:
     path : Path
         Named in errors.
     data : bytes-like
-        The whole file; only the header is read.
+        The whole file. Only the header is read.
 
     Raises
     ------
@@ -150,7 +150,7 @@ def _check_places(path: Path, entries: Mapping[str, Entry], start: int, length: 
 
 
 def _count_bits(dtype: str, shape: tuple[int, ...]) -> int | None:
-    """Bits of a tensor; None if the reference implementation cannot count so far."""
+    """Bits of a tensor. None if the reference implementation cannot count so far."""
     count = 1
     for number in (*shape, BITS[dtype]):
         count *= number

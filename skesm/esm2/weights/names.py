@@ -1,4 +1,4 @@
-"""Names of tensors: those that no output needs, and refusals that say what to do about others."""
+"""Names of tensors: the ones that no output needs, and errors with remedies for others."""
 
 from __future__ import annotations
 

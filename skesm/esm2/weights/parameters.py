@@ -1,4 +1,4 @@
-"""A checkpoint's tensors, sorted into the places of the model and checked: what both engines start from."""
+"""The parameters of a checkpoint: its tensors, checked and in the places of the model. Both engines start here."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Inverse frequencies of the rotary position embedding, as a checkpoint states them.
 
 Those of the published models were rounded to float16 before training, and saved models keep them: they are read, and
-computed only for a checkpoint that has none. transformers before 5 saves them for each layer; later versions save them
+computed only for a checkpoint that has none. transformers before 5 saves them for each layer. Later versions save them
 once, under a name with a star in the place of the layer.
 """
 
@@ -108,7 +108,7 @@ def compute_frequencies(n: int, theta: float) -> FloatArray:
 
 
 def mark_of_frequencies(weights: Mapping[str, FloatArray], prefix: str, frequencies: FloatArray) -> str:
-    """Name of the frequencies for a fingerprint; empty where the first version of skesm used the same ones.
+    """Name of the frequencies for a fingerprint. Empty where the first version of skesm used the same ones.
 
     That version read those of layer 0, or those for all layers under a name without a layer, and otherwise computed
     exact ones, whatever else the checkpoint held. Records that it stored keep their keys only where they are right.

@@ -1,11 +1,11 @@
 """Logits to named statistics of a sequence.
 
-Notation: residues i = 1 … L, of which C are one of the 20 amino acids; x[i] the residue itself; l[i, a] the logit of
-amino acid a; p[i, a] = exp l[i, a] / Σ_b exp l[i, b], over the 20 amino acids. All of a sequence's p come from one
-pass of the sequence as it is, but those written q: q[i, ·] is p[i, ·] of the sequence with residue i masked.
+Notation: the residues are i = 1 … L, and C of them are one of the 20 amino acids. x[i] is the residue itself, and
+l[i, a] the logit of amino acid a. p[i, a] = exp l[i, a] / Σ_b exp l[i, b], over the 20 amino acids, comes from one pass
+of the sequence as it is. q[i, a] is the same from a pass with residue i masked.
 
-A residue that is none of the 20 (``X``, ``B``, ``Z``, ``U``, ``O``, ``<mask>``) has a distribution, and counts in what
-is over all L residues. It has no probability of its own, and is left out where x[i] is needed.
+Other residues (``X``, ``B``, ``Z``, ``U``, ``O``, ``<mask>``) have a distribution, and count in statistics over all L
+residues. They have no probability of their own, so statistics that need x[i] leave them out.
 """
 
 from __future__ import annotations
@@ -30,15 +30,14 @@ _QUANTILES = (5, 25, 50, 75, 95)
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the model says about one sequence.
+    """The model's predictions for one sequence.
 
     Attributes
     ----------
     values : ndarray
-        An output's array: ``logits`` of all residues, or of the amino acids alone, each from the pass with it masked;
-        or ``logit_means``.
+        An output's array. ``logits`` of all residues, ``logit_means``, or ``mask_logits`` of the amino acids alone.
     columns : ndarray of int
-        Column of each row's own residue in logits, -1 for what is none of the 20 amino acids.
+        Column of each row's own residue in logits, -1 for residues other than the 20 amino acids.
     """
 
     values: FloatArray
@@ -53,7 +52,7 @@ class Predictions:
 
     @cached_property
     def known(self) -> NDArray[np.intp]:
-        """Rows whose residue is one of the 20 amino acids."""
+        """Rows of residues that are one of the 20 amino acids."""
         return np.flatnonzero(self.columns >= 0)
 
     @cached_property
@@ -64,7 +63,7 @@ class Predictions:
 
     @cached_property
     def margins(self) -> NDArray[np.float64]:
-        """Log-probability of each amino acid at its own place less that of the best other one, (C,)."""
+        """Log-probability of each amino acid at its own place, minus the value of the best other one, (C,)."""
         others = self.log_p[self.known]
         others[np.arange(len(others)), self.columns[self.known]] = -np.inf
         margins: NDArray[np.float64] = self.own - others.max(axis=1)
@@ -86,7 +85,7 @@ class Statistic:
     columns : tuple of str
         Names of the numbers.
     output : OutputSpec
-        Of what it is made: of ``logit_means``, ``logits``, or ``mask_logits`` of masked copies.
+        The output that it is computed from: ``logit_means``, ``logits``, or ``mask_logits`` of masked copies.
     function : callable
         From `Predictions` to the numbers.
     of_residues : bool
@@ -100,7 +99,7 @@ class Statistic:
 
 
 def custom_statistic(function: Callable[[NDArray[np.float64]], Any]) -> Statistic:
-    """The statistic that a user's function of the (L, 20) log-probabilities is, named as the function."""
+    """Make a statistic of a user's function of the (L, 20) log-probabilities. It has the name of the function."""
     name = getattr(function, "__name__", None)
     if not isinstance(name, str):
         raise ValueError(
@@ -129,7 +128,7 @@ def _perplexity(predictions: Predictions) -> Any:
     return np.exp(-predictions.own.mean())
 
 
-#: What is needed of the logits over all 33 tokens; of the model's unmasked predictions; of those of masked residues.
+#: Functions of logits over all 33 tokens, of unmasked predictions, and of predictions for masked residues.
 _MEANS: Mapping[str, Callable[[Predictions], Any]] = {
     "mean": lambda s: np.mean(s.values, dtype=np.float64),
     "sum": lambda s: np.sum(s.values, dtype=np.float64),

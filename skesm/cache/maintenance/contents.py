@@ -1,4 +1,4 @@
-"""What a store holds, and whether it is whole. Nothing here computes, prints or changes anything."""
+"""List the contents of a store, and verify them. Nothing here computes, prints or changes anything."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from skesm.outputs.types import FloatArray
 
 @dataclass(frozen=True)
 class NamespaceInfo:
-    """What is stored for one model in one numerics.
+    """The stored values of one model in one numerics.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class NamespaceInfo:
     fingerprint, numerics, created : str
         From the manifest.
     sequences : int
-        Distinct sequences of which something is stored.
+        Distinct sequences with stored values.
     outputs : dict
         Number of values of each output.
     value_bytes, disk_bytes : int
@@ -54,7 +54,7 @@ class NamespaceInfo:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """Whether what is stored for one model is whole.
+    """Whether the stored values of one model are whole.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class VerifyReport:
 
 
 def info(location: str | os.PathLike[str]) -> list[NamespaceInfo]:
-    """Say what a store holds, by model.
+    """List the contents of a store, by model.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def verify(location: str | os.PathLike[str]) -> list[VerifyReport]:
 
 @dataclass(frozen=True)
 class Value:
-    """A stored value, by the digest of its sequence; a damaged one has no array."""
+    """A stored value, by the digest of its sequence. A damaged value has no array."""
 
     sequence: str
     length: int
@@ -146,7 +146,7 @@ def folders_of(location: str | os.PathLike[str]) -> list[Path]:
 
 
 def select(location: str | os.PathLike[str], model: str | None) -> list[NamespaceInfo]:
-    """Find the namespaces of a model, or all of them; none is an error."""
+    """Find the namespaces of a model, or all of them. It is an error if there are none."""
     known = info(location)
     chosen = [each for each in known if model is None or model in (*each.models, each.fingerprint)]
     if not chosen:
@@ -157,7 +157,7 @@ def select(location: str | os.PathLike[str], model: str | None) -> list[Namespac
 
 @contextmanager
 def reading(folder: Path) -> Iterator[tuple[sqlite3.Connection, Codec]]:
-    """Open the record file, read-only and on one state of it; what is wrong with it becomes a StoreError."""
+    """Open the record file, read-only and on one state of it. Any problem with it becomes a StoreError."""
     try:
         connection, namespace = open_for_reading(folder)
         try:
@@ -173,7 +173,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads((folder / MANIFEST_FILE).read_bytes())
     except (OSError, ValueError, RecursionError):
-        return {}  # it can be written anew, and what counts is in the record file
+        return {}  # it can be written again, because the record file holds everything that counts
     if not isinstance(found, dict):
         return {}
     models = found.get("models")
@@ -218,7 +218,7 @@ def _verify(folder: Path) -> VerifyReport:
 
 
 def values_of(connection: sqlite3.Connection, codec: Codec, *, strict: bool) -> Iterator[Value]:
-    """Every value, output by output; a damaged one without array, or as an error if `strict`."""
+    """Yield every value, output by output. A damaged one has no array, or raises an error if `strict`."""
     for (output,) in connection.execute("SELECT DISTINCT output FROM record ORDER BY output").fetchall():
         held, block = -1, b""
         for digest, length, shape, number, start, size, checksum in connection.execute(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from skesm._optional import import_optional
-from skesm.cache._maintenance import Value, reading, select, values_of
+from skesm.cache.maintenance.contents import Value, reading, select, values_of
 from skesm.exceptions import StoreError
 from skesm.outputs.kinds import KINDS
 
@@ -30,7 +30,7 @@ def export(location: str | os.PathLike[str], path: str | os.PathLike[str], *, mo
     location : path
         The value of `memory`, or the folder of the store.
     path : path
-        The file to write; an existing one is replaced.
+        The file to write. An existing file is replaced.
     model : str, optional
         A name under which the model was used, or its fingerprint. Needed when several are stored.
 

@@ -1,4 +1,4 @@
-"""Making a store smaller: a model, what was not used for long, what goes beyond a size."""
+"""Make a store smaller: remove a model, values that were not used for long, or values beyond a size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from skesm.cache import _claims, _usage
 from skesm.cache._database import PAGE_BYTES, open_database
 from skesm.cache._files import ASIDE, RECORD_FILE, find_location
-from skesm.cache._maintenance import NamespaceInfo, reading, select
+from skesm.cache.maintenance.contents import NamespaceInfo, reading, select
 from skesm.exceptions import StoreError
 
 #: Blocks that are removed in one transaction, which other processes wait for.
@@ -29,7 +29,7 @@ _BYTES = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 
 @dataclass(frozen=True)
 class PruneReport:
-    """What was removed.
+    """The removed values.
 
     Attributes
     ----------
@@ -55,16 +55,16 @@ def prune(
 ) -> PruneReport:
     """Make a store smaller.
 
-    With `model` alone, everything that is stored for the model is removed, in all numerics. With `older_than`, what was
-    not used for so long is removed. With `max_size`, the least recently used values are removed until the rest fits.
-    With `model` and one of these, only values of the model are removed, and only their size counts.
+    With `model` alone, everything that is stored for the model is removed, in all numerics. With `older_than`, values
+    that were not used for so long are removed. With `max_size`, the least recently used values are removed until the
+    rest fits. With `model` and one of these, only values of the model are removed, and only their size counts.
 
     Parameters
     ----------
     location : path
         The value of `memory`, or the folder of the store.
     model : str, optional
-        A name under which it was used, or its fingerprint; both are in `info`.
+        A name under which it was used, or its fingerprint. `info` has both.
     older_than : str, float or timedelta, optional
         Days, or text such as ``"90d"``, ``"12w"`` or ``"36h"``. Use is noted by the day.
     max_size : str or int, optional
@@ -77,13 +77,13 @@ def prune(
     Raises
     ------
     StoreError
-        If there is no such model; or if `model` is given alone and its records are being computed right now.
+        If there is no such model, or if `model` is given alone and its records are being computed right now.
     ValueError
-        If nothing says what to remove, or an age or size cannot be read.
+        If none of the three is given, or an age or size cannot be read.
 
     Notes
     -----
-    Other processes may use the store meanwhile. What they miss, they compute again. An interrupted call leaves a sound
+    Other processes may use the store meanwhile. They compute missing values again. An interrupted call leaves a sound
     store, from which less was removed. Values lie in blocks of up to 64 KB, and a block goes as a whole, once none of
     its values was used recently. The files become smaller where the disk has room for a second copy of the smaller
     file and no other process is reading; otherwise the space inside them is used again by the next values.
@@ -105,7 +105,7 @@ def prune(
     most = None if max_size is None else _bytes(max_size)
     if age is None and most is None:
         if model is None:
-            raise ValueError("say what to remove: model, older_than or max_size")
+            raise ValueError("name the values to remove: give model, older_than or max_size")
         return _drop(location, model)
     chosen = _chosen(location, model)
     before = sum(each.disk_bytes for each in chosen)
@@ -182,7 +182,7 @@ def _beyond(blocks: list[_Block], folders: list[Path], most: int) -> list[_Block
     sizes = dict.fromkeys(folders, 0)
     for block in blocks:
         sizes[block.folder] += block.size
-    # A block's share of all that its file holds: its rows and what SQLite adds.
+    # A block's share of its file: its rows, and the bytes that SQLite adds.
     factors = {folder: _used_bytes(folder) / size for folder, size in sizes.items() if size}
     excess = sum(_used_bytes(folder) for folder in folders) - most
     doomed: list[_Block] = []

@@ -1,7 +1,7 @@
-"""What the model predicts for residues that it cannot see: one pass for each copy with one residue masked.
+"""Predictions for masked residues: one pass for each copy of a sequence with one residue masked.
 
-A masked copy is a sequence as any other: it is computed once, and found again in the store by every statistic or score
-that needs it.
+A masked copy is a sequence like any other. It is computed once, and every statistic or score that needs it finds it in
+the store.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from skesm.features.summaries import MASKED
+from skesm.features.common.summaries import MASKED
 from skesm.fetch.records import keep
 from skesm.fetch.request import Request
 from skesm.fetch.run import Run
@@ -20,7 +20,7 @@ from skesm.outputs.types import FloatArray
 from skesm.sequences.alphabet import AMINO_ACIDS
 from skesm.sequences.variants import is_mask, mask_each, own_columns
 
-#: Copies in one request: what is held in memory at a time.
+#: Copies in one request. So many are held in memory at a time.
 _COPIES = 4096
 
 
@@ -31,12 +31,12 @@ def known_positions(sequence: str) -> list[int]:
 
 
 def masked_request(sequence: str, positions: Sequence[int]) -> Request:
-    """Passes of a sequence with each of some residues masked; what is masked already stays."""
+    """Request passes of a sequence with each of some residues masked. Masks of the sequence itself stay."""
     return Request(mask_each(sequence, positions), [MASKED])
 
 
 def masked_requests(sequences: Sequence[str]) -> Iterator[tuple[list[str], Request]]:
-    """Passes of sequences with each of their amino acids masked: some sequences at a time, with all of their copies."""
+    """Yield requests for all masked copies of sequences: some sequences at a time, with all of their copies."""
     some: list[str] = []
     copies: list[str] = []
     for sequence in sequences:
@@ -52,7 +52,7 @@ def masked_requests(sequences: Sequence[str]) -> Iterator[tuple[list[str], Reque
 
 def masked_rows(records: Sequence[Record], sequence: str, positions: Sequence[int]) -> FloatArray:
     """Logits of the residues at some positions, (number of positions, 20), from their copies' records."""
-    # the mask of a copy is one of several, if the sequence has masks of its own
+    # a sequence with masks of its own has copies with several masks
     ranks = np.cumsum(is_mask(sequence))[positions]
     logits = np.empty((len(positions), len(AMINO_ACIDS)), dtype=np.float32)
     for row, record, rank in zip(logits, records, ranks, strict=True):
@@ -72,7 +72,7 @@ def masked_logits(run: Run, rows: dict[str, list[int]]) -> Iterator[FloatArray |
     Yields
     ------
     logits : ndarray of shape (C, 20), float32, or None
-        For each sequence, in order; None if the backend failed on any of its copies.
+        For each sequence, in order. None if the backend failed on any of its copies.
     """
     for some, request in masked_requests(list(rows)):
         needed_by = [rows[sequence] for sequence in some for _ in known_positions(sequence)]

@@ -1,4 +1,4 @@
-"""The reference of a library: given as a parameter, or learnt in ``fit``."""
+"""The reference of a library: a parameter, or learnt in ``fit``."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class ReferenceMixin:
         return self._needs_reference() and self._how() in LEARNT
 
     def _how(self) -> str | None:
-        """The parameter; a keyword in whatever case, which would else be read as residues."""
+        """The parameter. Keywords are accepted in any case, because they would otherwise be read as residues."""
         keyword = self.reference.lower() if self.reference is not None else None
         return keyword if keyword in LEARNT else self.reference
 
     def _learn(self, sequences: Sequence[str]) -> None:
-        vars(self).pop("reference_", None)  # of other parameters
+        vars(self).pop("reference_", None)  # learnt with other parameters
         if self._learns_reference():
             self.reference_ = learn_reference(sequences, self._how())
             self._reference_learnt_by = self._how()
@@ -50,7 +50,7 @@ class ReferenceMixin:
     def __sklearn_is_fitted__(self) -> bool:
         if not self._learns_reference():
             return True
-        # a reference that was learnt in another way is not the one that is asked for
+        # a reference that was learnt in another way does not count
         return hasattr(self, "reference_") and self._reference_learnt_by == self._how()
 
     def __sklearn_tags__(self) -> Any:

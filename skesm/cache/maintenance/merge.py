@@ -1,4 +1,4 @@
-"""Several stores into one: what the jobs of a cluster computed, each in a folder of its own."""
+"""Merge several stores into one, for example the stores of a cluster's jobs, each in a folder of its own."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import numpy as np
 
 from skesm.cache import _records
 from skesm.cache._files import find_location, resolve_location
-from skesm.cache._maintenance import NamespaceInfo, Value, info, reading, values_of
 from skesm.cache._models import copy_models
 from skesm.cache._records import Codec, Key
 from skesm.cache._session import Session
+from skesm.cache.maintenance.contents import NamespaceInfo, Value, info, reading, values_of
 from skesm.exceptions import StoreError, StoreWarning
 from skesm.outputs.spec import Namespace, OutputSpec
 from skesm.outputs.types import FloatArray
@@ -31,7 +31,7 @@ _ANY = OutputSpec("logits")
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What a merge did.
+    """The result of a merge.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ def merge(target: str | os.PathLike[str], *sources: str | os.PathLike[str]) -> M
     Notes
     -----
     Records are added batch by batch. An interrupted merge, or one that ends in an error, leaves a sound store with some
-    of the records; another call adds the rest.
+    of the records. Another call adds the rest.
 
     Examples
     --------
@@ -132,7 +132,7 @@ def _merge_namespace(location: Path, source: NamespaceInfo) -> tuple[int, int, i
 
 @dataclass(frozen=True)
 class _Adding:
-    """A transaction that adds values of one output; returns how many were new."""
+    """Add values of one output in one transaction. Return the number of new ones."""
 
     codec: Codec
     output: str

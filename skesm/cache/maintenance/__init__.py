@@ -1,0 +1,1 @@
+"""Inspect, check, clean up, merge and export stores."""

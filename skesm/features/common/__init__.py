@@ -1,0 +1,1 @@
+"""Parts that several estimators share: masked copies, references, statistics of logits."""
