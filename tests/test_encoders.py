@@ -10,7 +10,7 @@ from sklearn.exceptions import NotFittedError
 from skesm import AminoAcidComposition, OneHotSequence, PositionEncoder, SubstitutionEncoder
 from skesm.datasets import load_gb1_stability
 from skesm.exceptions import InvalidSequenceError
-from skesm.features.substitution_scales import BLOSUM62, PROPERTIES
+from skesm.features.encoders.substitution_scales import BLOSUM62, PROPERTIES
 
 WILD_TYPE = "MKTAYIAKQR"
 

@@ -6,13 +6,13 @@ usual ones by name.
 
 from skesm.benchmark._compare import compare
 from skesm.benchmark._comparison import Comparison
-from skesm.benchmark._config import SPLITS, RunConfig
 from skesm.benchmark._features import FEATURES, make_features
 from skesm.benchmark._heads import HEADS, make_heads
-from skesm.benchmark._manifest import data_digest, make_manifest
 from skesm.benchmark._plots import plot_predictions, plot_scores
-from skesm.benchmark._replay import Replay, replay
-from skesm.benchmark._run import Run, run_benchmark
+from skesm.benchmark.runs.config import SPLITS, RunConfig
+from skesm.benchmark.runs.manifest import data_digest, make_manifest
+from skesm.benchmark.runs.replay import Replay, replay
+from skesm.benchmark.runs.run import Run, run_benchmark
 
 __all__ = [
     "FEATURES",

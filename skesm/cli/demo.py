@@ -165,8 +165,8 @@ def _memory(args: argparse.Namespace) -> Path:
 
 
 def _run(args: argparse.Namespace, config: RunConfig) -> None:
-    from skesm.benchmark._data import load_data
-    from skesm.benchmark._run import check_extras, run_benchmark
+    from skesm.benchmark.runs.data import load_data
+    from skesm.benchmark.runs.run import check_extras, run_benchmark
     from skesm.io import count_problems
 
     check_extras(config)  # before the expensive part: all that can be known to fail

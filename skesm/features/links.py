@@ -31,5 +31,5 @@ def _published() -> str:
         addresses = metadata("skesm").get_all("Project-URL") or []
     except PackageNotFoundError:
         return ""
-    links = dict(address.split(", ", 1) for address in addresses)
+    links: dict[str, str] = dict(address.split(", ", 1) for address in addresses)
     return links.get("Documentation", "")

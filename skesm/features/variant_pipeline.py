@@ -10,7 +10,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skesm.features.embedder import ESM2Embedder
-from skesm.features.variant_encoders import PARTS, SubstitutionEncoder
+from skesm.features.encoders.variant_encoders import PARTS, SubstitutionEncoder
 
 if TYPE_CHECKING:
     from skesm.backends.base import Backend

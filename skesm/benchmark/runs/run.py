@@ -14,13 +14,13 @@ from skesm._optional import import_optional
 from skesm.backends import resolve_backend
 from skesm.benchmark._compare import compare
 from skesm.benchmark._comparison import Comparison
-from skesm.benchmark._config import RunConfig
-from skesm.benchmark._data import RunData, load_data
 from skesm.benchmark._features import make_features
 from skesm.benchmark._heads import make_heads
-from skesm.benchmark._manifest import make_manifest
 from skesm.benchmark._plots import plot_predictions, plot_scores
-from skesm.benchmark._report import write_report
+from skesm.benchmark.runs.config import RunConfig
+from skesm.benchmark.runs.data import RunData, load_data
+from skesm.benchmark.runs.manifest import make_manifest
+from skesm.benchmark.runs.report import write_report
 from skesm.exceptions import InvalidSequenceError
 
 MANIFEST, SCORES, PREDICTIONS = "manifest.json", "scores.csv", "predictions.csv"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skesm._messages import first_and_more
-from skesm.benchmark._config import BUNDLED, RunConfig
+from skesm.benchmark.runs.config import BUNDLED, RunConfig
 from skesm.datasets import load_gb1_stability
 from skesm.exceptions import InvalidSequenceError
 from skesm.io import read_table

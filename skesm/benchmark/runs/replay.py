@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from skesm._optional import import_optional
-from skesm.benchmark._config import RunConfig
-from skesm.benchmark._run import MANIFEST, SCORES, Run, run_benchmark
+from skesm.benchmark.runs.config import RunConfig
+from skesm.benchmark.runs.run import MANIFEST, SCORES, Run, run_benchmark
 
 _KEYS = ["split", "features", "head", "seed", "fold", "score"]
 _NO_SETTINGS = "dropped_lines"  # found in the data, and not chosen

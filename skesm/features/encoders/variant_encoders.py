@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skesm.features.common.reference import ReferenceMixin
+from skesm.features.encoders.sequence_encoders import N_AMINO_ACIDS, SequenceEncoder, alphabetical_columns
+from skesm.features.encoders.substitution_scales import BLOSUM62, PROPERTIES
 from skesm.features.parameters import several_of
-from skesm.features.reference import ReferenceMixin
-from skesm.features.sequence_encoders import N_AMINO_ACIDS, SequenceEncoder, alphabetical_columns
-from skesm.features.substitution_scales import BLOSUM62, PROPERTIES
 from skesm.outputs.types import FloatArray
 from skesm.sequences.alphabet import ALPHABETICAL
 from skesm.sequences.variants import check_lengths, differences
