@@ -95,19 +95,19 @@ def test_several_settings_are_single_ones_side_by_side(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"layers": 0}, "layer 0 is the embedding, which has no attention. Layers are 1 to 2"),
+        ({"layers": 0}, "layer 0 is the embedding, which has no attention. Choose layers from 1 to 2"),
         ({"layers": [1, -3]}, "layer 0 is the embedding, which has no attention"),
         ({"layers": 3}, "layer 3 does not exist"),
         ({"layers": []}, "layers must be one or several whole numbers"),
         ({"layers": [True]}, "layers must be one or several whole numbers"),
-        ({"layers": [2, -1]}, "name the same columns twice"),
+        ({"layers": [2, -1]}, "names the same columns twice"),
         ({"layers": "last"}, "'layers' parameter"),
         ({"statistics": "mean"}, "'statistics' parameter"),
         (
             {"statistics": ["ends", "mean"]},
             "must be one or several of entropy, distance, ends, received_max",
         ),
-        ({"statistics": ["ends", "ends"]}, "name the same columns twice"),
+        ({"statistics": ["ends", "ends"]}, "names the same columns twice"),
         ({"long_sequences": "window"}, "'long_sequences' parameter"),
     ],
 )

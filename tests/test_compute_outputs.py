@@ -69,7 +69,7 @@ def test_rows_are_those_of_x(tiny_checkpoint: Path) -> None:
     ("params", "message"),
     [
         ({"outputs": "mutated@1"}, "needs a reference"),
-        ({"outputs": "contact"}, "unknown output 'contact'; known: mean, .*contacts"),
+        ({"outputs": "contact"}, "unknown output 'contact'. Known: mean, .*contacts"),
         ({"outputs": ["residues@9"]}, "layer 9 does not exist"),
         ({"outputs": []}, "outputs must name one output or several"),
         ({"outputs": None}, "The 'outputs' parameter of compute_outputs must be"),

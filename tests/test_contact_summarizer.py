@@ -120,9 +120,9 @@ def test_columns_are_those_asked_for_in_that_order(tiny_checkpoint: Path) -> Non
         ({"statistics": None}, "'statistics' parameter"),
         ({"statistics": []}, "statistics must be one or several of density_short, density_medium"),
         ({"statistics": ["mass_max", "density"]}, "statistics must be one or several of density_short"),
-        ({"statistics": ["mass_max", "mass_max"]}, "name the same columns twice"),
+        ({"statistics": ["mass_max", "mass_max"]}, "names the same columns twice"),
         ({"long_sequences": "window"}, "'long_sequences' parameter .* Got 'window'"),
-        ({"prefetch": "contact_map"}, "unknown output 'contact_map'; known: .*contacts, contact_profile"),
+        ({"prefetch": "contact_map"}, "unknown output 'contact_map'. Known: .*contacts, contact_profile"),
     ],
 )
 def test_wrong_parameters(params: dict[str, Any], message: str, tiny_checkpoint: Path) -> None:

@@ -443,7 +443,7 @@ def test_passing_status_is_repeated(server: Server, tmp_path: Path, status: int)
 
 def test_retries_end(server: Server, tmp_path: Path) -> None:
     server.answers = [send(b"", status=503)]
-    with pytest.raises(DatasetError, match=r"HTTP status 503; attempts: 3\)"):
+    with pytest.raises(DatasetError, match=r"HTTP status 503. Attempts: 3\)"):
         fetch_file(remote(server), tmp_path, n_retries=2, delay=0)
     assert len(server.paths) == 3
     assert not any(tmp_path.iterdir())

@@ -70,7 +70,7 @@ def test_columns_are_those_asked_for_in_that_order(statistics: Any, names: list[
         ([], "statistics must be one or several of mean, sum"),
         (["mean", "median"], "statistics must be one or several of mean, sum"),
         ([["mean"]], "statistics must be one or several of mean, sum"),
-        (["mean", "mean"], "name the same column twice"),
+        (["mean", "mean"], "names the same column twice"),
     ],
 )
 def test_wrong_statistics(statistics: Any, message: str, tiny_checkpoint: Path) -> None:

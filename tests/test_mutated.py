@@ -295,7 +295,7 @@ def test_a_reference_is_held_to_max_length(tiny_checkpoint: Path) -> None:
     long = ESM2Embedder(tiny_checkpoint, pooling="mutated", reference="MKTAYIAKQR", max_length=8)
     with pytest.raises(InvalidSequenceError, match="reference: 10 residues, more than max_length=8"):
         long.transform(["MKTAYIAK"])
-    with pytest.warns(TruncationWarning, match="the reference has 10 residues; only its first max_length=8"):
+    with pytest.warns(TruncationWarning, match="the reference has 10 residues. Only its first max_length=8"):
         long.set_params(long_sequences="truncate").transform(["MKTAYIAK"])
 
 

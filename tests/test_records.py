@@ -284,7 +284,7 @@ class OtherLayer(Wrong):
 
 # `ROWS` has its distinct sequences in the order 3 0 1 4 2; the second one of the second batch is the 4 of row 4.
 WRONG = [
-    (Short, r"left 3 of 5 sequences unanswered"),
+    (Short, r"did not answer 3 of 5 sequences"),
     (FewerRecords, "answered 2 sequences with 1 records"),
     (MoreRecords, "answered 2 sequences with 3 records"),
     (TwiceInOneBatch, "answered a sequence twice"),

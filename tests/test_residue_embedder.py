@@ -97,7 +97,7 @@ def test_all_layers_are_in_their_order() -> None:
         ({"outputs": []}, "outputs must be one or several of residues"),
         ({"outputs": "residues@3"}, "layer 3 does not exist"),
         ({"outputs": "residues"}, "'residues' needs a layer"),
-        ({"outputs": ["residues@-1", "residues@2"]}, "name the same columns twice"),
+        ({"outputs": ["residues@-1", "residues@2"]}, "names the same columns twice"),
         ({"outputs": None}, "'outputs' parameter"),
         ({"positions": 3}, "'positions' parameter"),
         ({"positions": []}, "positions must be None or a sequence of whole numbers, counted from 1"),
@@ -105,7 +105,7 @@ def test_all_layers_are_in_their_order() -> None:
         ({"positions": [-1]}, "counted from 1"),
         ({"positions": [1.0]}, "counted from 1"),
         ({"positions": [True]}, "counted from 1"),
-        ({"positions": [2, 2]}, r"positions=\[2, 2\] name the same columns twice"),
+        ({"positions": [2, 2]}, r"positions=\[2, 2\] names the same columns twice"),
         ({"positions": {1, 2}}, "a set has no order"),
     ],
 )
@@ -118,7 +118,7 @@ def test_wrong_parameters(params: dict[str, Any], message: str, tiny_checkpoint:
 
 def test_positions_beyond_the_end(tiny_checkpoint: Path) -> None:
     embedder = ESM2ResidueEmbedder(tiny_checkpoint, positions=[16, 17])
-    with pytest.raises(ValueError, match="positions: 17 is beyond the end, the sequences have 16 residues"):
+    with pytest.raises(ValueError, match="positions: 17 is beyond the end: the sequences have 16 residues"):
         embedder.fit(VARIANTS)
     embedder = ESM2ResidueEmbedder(tiny_checkpoint).fit(VARIANTS)
     with pytest.raises(ValueError, match="positions: 20 is beyond the end"):

@@ -242,9 +242,9 @@ def nan(log_p: NDArray[np.float64]) -> Any:
     [
         (two, r"two must give one finite number for a sequence, not shape \(2,\)"),
         (nan, "nan must give one finite number"),
-        (partial(two), "a function names its column by its __name__, which a partial has not"),
-        ([two, two], "name the same column twice"),
-        (["mean_logit", "mean_logit"], "name the same column twice"),
+        (partial(two), "the __name__ of a function names its column, and a partial does not have one"),
+        ([two, two], "names the same column twice"),
+        (["mean_logit", "mean_logit"], "names the same column twice"),
         ("perplexity", "'statistics' parameter"),
     ],
 )

@@ -152,5 +152,5 @@ def test_wrong_derived_outputs(fields: tuple[object, ...], message: str) -> None
 
 @pytest.mark.parametrize("name", ["mutated@2", "mask_logits"])
 def test_derived_outputs_are_not_prefetched_by_name(name: str) -> None:
-    with pytest.raises(ValueError, match=r"needs a reference|cannot be asked for by name"):
+    with pytest.raises(ValueError, match=r"needs a reference|cannot be requested by name"):
         parse_outputs([name], n_layers=2)
