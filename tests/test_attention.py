@@ -143,7 +143,7 @@ def test_without_a_contact_head_there_are_attentions_but_no_contacts(
 
 def test_large_records_are_not_held_for_several_sequences(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches are cut by what their records hold, not by tokens alone."""
-    monkeypatch.setattr("skesm.backends.local._VALUES_PER_TOKEN", 10)
+    monkeypatch.setattr("skesm.backends.local_run._VALUES_PER_TOKEN", 10)
     backend = LocalBackend(engine="numpy", tokens_per_batch=2000)
     sequences = ["MKTAYIAKQRGSD" * 12 + tail for tail in ("A", "C", "D", "E")]  # 4 × 159² × 4 weights each
     batches = [list(batch.indices) for batch in backend.run(folder, sequences, [OutputSpec("attentions", 1)])]
