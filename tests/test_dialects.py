@@ -21,7 +21,7 @@ SPEAKERS = [
 ]
 
 
-def tested(tree: ast.AST) -> Iterator[str]:
+def branches_of(tree: ast.AST) -> Iterator[str]:
     """Strings on which code branches: operands of comparisons, and keys of mappings."""
     for node in ast.walk(tree):
         parts: list[ast.AST] = []
@@ -39,13 +39,13 @@ def tested(tree: ast.AST) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", SPEAKERS, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_branch_on_a_dialect_outside_the_table(path: Path) -> None:
-    names = set(tested(ast.parse(path.read_text(encoding="utf-8"))))
+    names = set(branches_of(ast.parse(path.read_text(encoding="utf-8"))))
     assert not names & {*DIALECTS, "openai"}
 
 
 def test_the_counter_sees_branches() -> None:
     code = 'x == "v1"; x in ("v3", "hub"); {"v2": 1}; f"{x}v1"'
-    assert sorted(tested(ast.parse(code))) == ["hub", "v1", "v2", "v3"]
+    assert sorted(branches_of(ast.parse(code))) == ["hub", "v1", "v2", "v3"]
 
 
 @pytest.mark.parametrize("speaks", DIALECTS.values(), ids=lambda speaks: speaks.name)
