@@ -146,7 +146,7 @@ def object_of(
     # The names of unknown fields come from the sender, so they are not repeated.
     unknown = len(value.keys() - set(known))
     if unknown:
-        message = f"{unknown} unknown fields. Known fields: {', '.join(known) or 'none'}"
+        message = f"Unknown fields: {unknown}. Known fields: {', '.join(known) or 'none'}"
         problems.append(Problem("extra_forbidden", place, message))
     return value
 

@@ -112,9 +112,9 @@ class Application:
             *routes("/openapi.json", self.openapi, "GET"),
             Route("/", self.health, methods=["GET"]),
         ]
-        # Logins belong to the hosted service. In logs they stand under its first dialect.
+        first = next(iter(DIALECTS))  # logs and metrics count logins under the dialect that needs them
         for path, name, handler in login_handlers(self._config.gatekeeper):
-            found += routes(path, around("v1", name, HOSTED_ERRORS, handler), "POST")
+            found += routes(path, around(first, name, HOSTED_ERRORS, handler), "POST")
         found += routes(EMBEDDINGS_PATH, around("openai", "embeddings", OPENAI_ERRORS, self.embed), "POST")
         for speaks, path in schema_paths():
             found += routes(path, around(speaks.name, "schema", speaks.errors, partial(self.schema, speaks)), "GET")
