@@ -26,8 +26,11 @@ from skesm.benchmark import (
     HEADS,
     SPLITS,
     RunConfig,
+    best_layers,
     compare,
     data_digest,
+    layer_profile,
+    learning_curve,
     make_features,
     make_heads,
     make_manifest,
@@ -297,6 +300,39 @@ class TestScores:
         only_low_is_found = np.where(measured < 2, measured, 10.0)
         assert score_function("recall", higher_is_better=False)(measured, only_low_is_found) == 1
         assert score_function("recall", higher_is_better=True)(measured, only_low_is_found) == 0
+
+
+class TestCurves:
+    def test_more_rows_help(self) -> None:
+        gb1 = load_gb1_stability()
+        features = {"substitution": SubstitutionEncoder(gb1.wild_type)}
+        curve = learning_curve(gb1.data, gb1.target, features, sizes=(8, 200, 5000), draws=3)
+        curve = curve[curve["head"] == "ridge"].set_index("n_train")
+        assert list(curve.index) == [8, 200]  # there are no 5,000 rows
+        assert curve.loc[200, "mean"] > curve.loc[8, "mean"] + 0.2
+        with pytest.raises(ValueError, match=r"sizes: all of \[900\]"):
+            learning_curve(gb1.data, gb1.target, features, sizes=(900,))
+
+    def test_a_profile_costs_one_pass_for_each_sequence(
+        self, problem: Problem, tiny_checkpoint: Path, tmp_path: Path
+    ) -> None:
+        X, y = problem
+        poolings = {"poolings": ("mean", "max", "mutated"), "reference": WILD_TYPE}
+        profile = layer_profile(X, y, model=str(tiny_checkpoint), memory=tmp_path, cv=3, **poolings)
+        assert list(zip(profile["layer"], profile["pooling"], strict=True)) == [
+            (layer, pooling) for pooling in ("mean", "max", "mutated") for layer in (0, 1, 2)
+        ]
+        everything = ESM2Embedder(
+            str(tiny_checkpoint),
+            layers=(0, 1, 2),
+            pooling=("mean", "max", "mutated"),
+            reference=WILD_TYPE,
+            memory=tmp_path,
+        )
+        assert everything.plan(X).to_compute == 0
+        chosen = best_layers(profile)
+        assert chosen["layer"].is_monotonic_increasing
+        assert profile["mean"].max() in chosen["mean"].to_numpy()
 
 
 class TestFigures:

@@ -128,7 +128,7 @@ class TestDemo:
             str(tmp_path / "out"),
         ]
         assert main([*arguments, "--data", str(data), "--reference", wild_type]) == 0
-        assert sum(line.startswith("mutated ") for line in capsys.readouterr().out.splitlines()) == 1
+        assert sum(line.startswith("mutated ") for line in capsys.readouterr().out.splitlines()) == 2
         data.write_text("\n".join(["seq,label", *rows, "MKTAYIAKQ,1"]) + "\n")
         assert main([*arguments, "--data", str(data), "--reference", wild_type]) == 0
         out = capsys.readouterr().out

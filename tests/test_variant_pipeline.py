@@ -27,7 +27,7 @@ def test_it_is_ordinary(tiny_checkpoint: Path, tmp_path: Path) -> None:
     search.fit(X[:80], y[:80])
     assert spearmanr(search.predict(X[80:]), y[80:]).statistic > 0.2  # substitutions alone give as much
     names = pipeline.fit(X[:80], y[:80])[:-1].get_feature_names_out()
-    assert {"esm2__mean_l2_0", "esm2__mutated_l2_0", "substitutions__blosum62"} <= set(names)
+    assert {"esm2__mutated_l2_0", "substitutions__new_A", "substitutions__blosum62"} <= set(names)
 
 
 def test_nothing_is_made_before_it_is_fitted(tmp_path: Path) -> None:

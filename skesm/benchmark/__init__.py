@@ -6,6 +6,8 @@ usual ones by name.
 
 from skesm.benchmark._compare import compare
 from skesm.benchmark._comparison import Comparison
+from skesm.benchmark._config import SPLITS, RunConfig
+from skesm.benchmark._curves import best_layers, layer_profile, learning_curve
 from skesm.benchmark._features import FEATURES, make_features
 from skesm.benchmark._heads import HEADS, make_heads
 from skesm.benchmark._plots import plot_predictions, plot_scores
@@ -22,8 +24,11 @@ __all__ = [
     "Replay",
     "Run",
     "RunConfig",
+    "best_layers",
     "compare",
     "data_digest",
+    "layer_profile",
+    "learning_curve",
     "make_features",
     "make_heads",
     "make_manifest",

@@ -1,0 +1,210 @@
+"""Learning curves, and profiles over layers and poolings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.model_selection import ShuffleSplit
+
+from skesm import ESM2Embedder
+from skesm._optional import import_optional
+from skesm.backends import resolve_backend
+from skesm.benchmark._compare import compare
+from skesm.model_selection import DistinctSequenceKFold
+
+#: Training rows of a learning curve: a plate's quarter, a plate, four plates, and less.
+SIZES = (8, 24, 96, 384)
+
+
+class _FewRows:
+    """A splitter that draws few training rows, and tests on the same part of the rows each time."""
+
+    def __init__(self, n_train: int, test_share: float, draws: int, random_state: int) -> None:
+        self.n_train = n_train
+        self.test_share = test_share
+        self.draws = draws
+        self.seed = random_state
+
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterable[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+        distinct, inverse = np.unique(np.asarray(X, dtype=str), return_inverse=True)
+        splits = ShuffleSplit(self.draws, test_size=self.test_share, random_state=self.seed).split(distinct)
+        generator = np.random.default_rng(self.seed)
+        for train, test in splits:
+            pool = np.flatnonzero(np.isin(inverse, train))
+            yield np.sort(generator.permutation(pool)[: self.n_train]), np.flatnonzero(np.isin(inverse, test))
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        return self.draws
+
+
+def learning_curve(
+    X: Any,
+    y: ArrayLike,
+    features: Any,
+    heads: Any = ("ridge",),
+    *,
+    sizes: Sequence[int] = SIZES,
+    draws: int = 10,
+    test_share: float = 0.2,
+    random_state: int = 0,
+    score: str = "spearman",
+    **options: Any,
+) -> Any:
+    """Score against the number of training rows.
+
+    Parameters
+    ----------
+    X : list, tuple, array, Series, or one-column DataFrame of str
+        n sequences.
+    y : array-like of shape (n,)
+        Measured values.
+    features, heads : mapping
+        As for `compare`.
+    sizes : sequence of int, default=(8, 24, 96, 384)
+        Numbers of training rows. Those that leave no room for test rows are left out.
+    draws : int, default=10
+        Draws of training and test rows for each size.
+    test_share : float, default=0.2
+        Share of the distinct sequences that are tested on in each draw; the same for every size.
+    random_state : int, default=0
+        Seed of the draws.
+    score : str, default="spearman"
+        One of `compare`'s scores.
+    **options : object
+        Further arguments of `compare`.
+
+    Returns
+    -------
+    curve : DataFrame
+        Columns ``n_train``, ``features``, ``head``, ``mean``, ``sd`` and ``folds``, the number of draws. The mean is
+        over the draws in which the score is defined.
+
+    Raises
+    ------
+    ValueError
+        If no size fits the data.
+
+    Examples
+    --------
+    >>> from skesm import AminoAcidComposition
+    >>> from skesm.benchmark import learning_curve
+    >>> X = ["A" * n + "C" * (40 - n) for n in range(40)]
+    >>> curve = learning_curve(X, range(40), {"composition": AminoAcidComposition()}, sizes=(8, 16), draws=3)
+    >>> curve[["n_train", "head", "mean"]].query("head == 'ridge'").round(1).to_dict("split")["data"]
+    [[8, 'ridge', 1.0], [16, 'ridge', 1.0]]
+    """
+    n_rows = len(np.asarray(y))
+    fitting = [size for size in sizes if size <= (1 - test_share) * n_rows]
+    if not fitting:
+        raise ValueError(f"sizes: all of {list(sizes)} leave fewer than {test_share:.0%} of {n_rows} rows to test on")
+    splits = {str(size): _FewRows(size, test_share, draws, random_state) for size in fitting}
+    comparison = compare(X, y, features, heads, splits=splits, scores=[score], **options)
+    scores = comparison.scores[comparison.scores["score"] == score]
+    groups = scores.groupby(["n_train", "features", "head"], sort=False)["value"]
+    return groups.agg(mean="mean", sd="std", folds="count").reset_index()
+
+
+def layer_profile(
+    X: Any,
+    y: ArrayLike,
+    *,
+    model: str = "skesm-mini",
+    poolings: Sequence[str] = ("mean",),
+    reference: str | None = None,
+    backend: Any = "local",
+    memory: Any,
+    cv: Any = 5,
+    head: Any = "ridge",
+    seeds: Sequence[int] = (0,),
+    score: str = "spearman",
+    n_jobs: int | None = None,
+) -> Any:
+    """Score of every layer and pooling, from one forward pass for each sequence.
+
+    Parameters
+    ----------
+    X : list, tuple, array, Series, or one-column DataFrame of str
+        n sequences.
+    y : array-like of shape (n,)
+        Measured values.
+    model : str, default="skesm-mini"
+        The checkpoint.
+    poolings : sequence of str, default=("mean",)
+        Of `ESM2Embedder`'s.
+    reference : str or None, default=None
+        The wild type, for ``"mutated"``.
+    backend : str or Backend, default="local"
+        Where the model runs.
+    memory : path-like
+        Folder of the record store, which keeps all layers of a pass.
+    cv : int or splitter, default=5
+        The folds, as `compare` takes them.
+    head : str or regressor, default="ridge"
+        The regressor.
+    seeds : sequence of int, default=(0,)
+        As for `compare`.
+    score : str, default="spearman"
+        One of `compare`'s scores.
+    n_jobs : int, default=None
+        Threads that fit.
+
+    Returns
+    -------
+    profile : DataFrame
+        One row for each layer and pooling: ``layer``, ``pooling``, and the columns of `Comparison.summary`. Give it to
+        `best_layers`.
+
+    Examples
+    --------
+    >>> from skesm.benchmark import best_layers, layer_profile
+    >>> from skesm.datasets import load_gb1_stability
+    >>> gb1 = load_gb1_stability()
+    >>> profile = layer_profile(gb1.data[::20], gb1.target[::20], memory=getfixture("tmp_path"), cv=2)
+    >>> profile["layer"].tolist()
+    [0, 1, 2, 3, 4, 5, 6]
+    >>> best_layers(profile).columns.tolist()
+    ['layer', 'pooling', 'mean', 'low', 'high', 'cost']
+    """
+    pandas = import_optional("pandas", "benchmark")
+    layers = range(resolve_backend(backend).model(model).spec.n_layers + 1)
+    kinds = [f"{pooling}@*" for pooling in poolings if pooling != "mutated"]
+    shared: dict[str, Any] = {"backend": backend, "memory": memory, "reference": reference}
+    pairs = [(layer, pooling) for pooling in poolings for layer in layers]
+    if "mutated" in poolings:
+        # the one pass stores the mutated positions of every layer
+        ESM2Embedder(model, layers=tuple(layers), pooling="mutated", prefetch=kinds, **shared).fit_transform(X)
+    features = {
+        f"{pooling} {layer}": ESM2Embedder(model, layers=layer, pooling=pooling, prefetch=kinds, **shared)
+        for layer, pooling in pairs
+    }
+    heads = [head] if isinstance(head, str) else {"head": head}
+    splits = {"cv": cv if not isinstance(cv, int) else DistinctSequenceKFold(cv)}
+    comparison = compare(X, y, features, heads, splits=splits, seeds=seeds, scores=[score], n_jobs=n_jobs)
+    summary = comparison.summary(score).iloc[:-1]  # without the mean predictor
+    places = pandas.DataFrame(pairs, columns=["layer", "pooling"])
+    return pandas.concat([places, summary.reset_index(drop=True)], axis=1)
+
+
+def best_layers(profile: Any) -> Any:
+    """Layers and poolings that are within noise of the best, the cheapest first.
+
+    The best alone is often the best by chance. A layer in this table that is not the last one saves the layers above
+    it, since the engines stop after the last layer that is needed.
+
+    Parameters
+    ----------
+    profile : DataFrame
+        What `layer_profile` returned.
+
+    Returns
+    -------
+    layers : DataFrame
+        Columns ``layer``, ``pooling``, ``mean``, ``low``, ``high`` and ``cost``, the share of the model's layers that
+        are computed.
+    """
+    chosen = profile[profile["within_noise"]].sort_values(["layer", "mean"], ascending=[True, False])
+    cost = (chosen["layer"] / max(1, profile["layer"].max())).round(2)
+    return chosen[["layer", "pooling", "mean", "low", "high"]].assign(cost=cost).reset_index(drop=True)
