@@ -426,36 +426,68 @@ def test_variants_of_another_length_are_named(tmp_path: Path, tiny_checkpoint: P
 # shards ---------------------------------------------------------------------------------------------------------------
 
 
-def test_shards_are_all_rows_in_order(tmp_path: Path, tiny_checkpoint: Path) -> None:
-    path, folder = many(tmp_path / "many.fasta", 50), tmp_path / "parts"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "skesm", "embed", str(path), str(folder), "--shard", f"{i}/3", "--quiet"]
-            + ["--model", str(tiny_checkpoint), "--memory", str(tmp_path / f"node{i}")],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
+def code_of(page: str, language: str, heading: str) -> str:
+    """The first block of code in a language below a heading of a page of the documentation."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2]
+    return text.partition(f"```{language}\n")[2].partition("```")[0]
+
+
+def test_the_script_for_slurm(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    """Three jobs at the same time, each with a store of its own; then one store of all."""
+    path, folder, stores = many(tmp_path / "many.fasta", 50), tmp_path / "parts", tmp_path / "stores"
+    script = tmp_path / "embed.sh"
+    script.write_text(code_of("clusters.md", "bash", "An array of jobs"))
+    program = tmp_path / "bin" / "skesm"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m skesm "$@"\n')
+    program.chmod(0o755)
+    settings = {
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "TMPDIR": str(tmp_path),
+        "INPUT": str(path),
+        "OUTPUT": str(folder),
+        "MODEL": str(tiny_checkpoint),
+        "STORES": str(stores),
+        "SLURM_ARRAY_JOB_ID": "7",
+        "SLURM_ARRAY_TASK_COUNT": "3",
+        "SLURM_CPUS_PER_TASK": "1",
+    }
+    jobs = [
+        subprocess.Popen(["bash", str(script)], env={**os.environ, **settings, "SLURM_ARRAY_TASK_ID": str(i)})
         for i in (1, 2, 3)
     ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
-    manifest = json.loads((folder / "manifest.json").read_text())
+    assert [job.wait(timeout=120) for job in jobs] == [0, 0, 0]
+    manifest = json.loads((folder / "_manifest.json").read_text())
     assert manifest["complete"]
     assert manifest["rows"] == 50
     files = [folder / part["file"] for part in manifest["parts"]]
     assert [file.name for file in files] == [f"part-0000{i}-of-00003.parquet" for i in (1, 2, 3)]
-    assert pd.concat(map(pd.read_parquet, files))["id"].tolist() == [f"s{i}" for i in range(50)]
+    assert pd.read_parquet(folder, columns=["id", "features"])["id"].tolist() == [f"s{i}" for i in range(50)]
     assert pl.read_parquet(folder / "*.parquet").height == 50
-    # the stores of the jobs make one
-    nodes = [str(tmp_path / f"node{i}") for i in (1, 2, 3)]
-    assert main(["cache", "merge", str(tmp_path / "all"), *nodes]) == 0
-    whole = transform_file(ESM2Embedder(tiny_checkpoint, memory=tmp_path / "all"), path, tmp_path / "whole.parquet")
+    nodes = [str(stores / str(i)) for i in (1, 2, 3)]
+    assert main(["cache", "merge", str(stores / "all"), *nodes]) == 0
+    whole = transform_file(ESM2Embedder(tiny_checkpoint, memory=stores / "all"), path, tmp_path / "whole.parquet")
     assert (whole.hits, whole.computed) == (50, 0)
+
+
+def test_the_recipe_for_dask_dataframes(tiny_checkpoint: Path) -> None:
+    import dask
+
+    table = pd.DataFrame({"id": IDS, "sequence": SEQUENCES})
+    names: dict[str, Any] = {"table": table, "model": tiny_checkpoint}
+    with dask.config.set(scheduler="synchronous"):
+        exec(code_of("clusters.md", "python", "A Dask cluster"), names)
+    result = names["result"]
+    np.testing.assert_array_equal(result.to_numpy(), ESM2Embedder(tiny_checkpoint).transform(SEQUENCES))
+    assert result.columns[0] == "mean_l2_0"
 
 
 def test_several_files_into_a_folder(tmp_path: Path, fasta: Path, embedder: ESM2Embedder) -> None:
     more = write_fasta(tmp_path / "more.fasta", ["Q1"], ["MKV"])
     reports = transform_folder(embedder, [fasta, more], tmp_path / "parts")
     assert [report.rows for report in reports] == [5, 1]
-    assert json.loads((tmp_path / "parts" / "manifest.json").read_text())["rows"] == 6
+    assert json.loads((tmp_path / "parts" / "_manifest.json").read_text())["rows"] == 6
 
 
 def test_a_shard_of_bad_rows(tmp_path: Path, embedder: ESM2Embedder) -> None:
