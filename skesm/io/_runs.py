@@ -122,6 +122,8 @@ def _finish(output: Path, identity: Mapping[str, Any], survey: Survey, run: _Run
     """Write the output and what stands beside it."""
     missing_file = _write_missing(output, survey, run.missing)
     if not run.rows:
+        if not run.missing:
+            run.parts.remove()
         raise InputFileError(f"no row can be used, so that nothing was written; {missing_file} tells why")
     metadata = {"skesm": skesm.__version__, **identity, "rows": run.rows, "residues": survey.residues}
     write(output, run.content(metadata, wide=identity["wide"]))
