@@ -353,3 +353,24 @@ def test_a_file_without_one_good_row(tmp_path: Path, embedder: ESM2Embedder) -> 
     (tmp_path / "none.txt").write_text("\n")
     with pytest.raises(InputFileError, match="there are no rows"):
         transform_file(embedder, tmp_path / "none.txt", tmp_path / "out.csv")
+
+
+def test_a_service_answers(
+    fasta: Path,
+    tmp_path: Path,
+    start_server: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And a plan tells the requests."""
+    monkeypatch.setenv("BIOLM_TOKEN", "anything")
+    command = ["embed", str(fasta), str(tmp_path / "out.npz"), "--backend", "biolm", "--model", "skesm-mini"]
+    with start_server("--model", "skesm-mini") as server:
+        monkeypatch.setenv("BIOLM_BASE_API_URL", f"{server.url}/api/v3")
+        assert main([*command, "--plan", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["requests"] == 1
+        assert main([*command, "--quiet"]) == 0
+    ids, values, _ = read(tmp_path / "out.npz")
+    assert ids == IDS
+    np.testing.assert_allclose(values, ESM2Embedder("skesm-mini").transform(SEQUENCES), atol=1e-5)
+    assert "anything" not in (tmp_path / "out.npz.json").read_text()
