@@ -6,10 +6,8 @@ import csv
 import gzip
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,8 @@ from pyarrow import parquet
 from skesm import ESM2Embedder, ESM2LogitSummarizer, ESM2VariantScorer, apply_mutations, compute_outputs
 from skesm.backends import LocalBackend
 from skesm.cli import main
-from skesm.exceptions import BackendError, InputFileError
-from skesm.io import Shard, plan_file, transform_file, transform_folder
+from skesm.exceptions import InputFileError
+from skesm.io import plan_file, transform_file
 
 ROOT = Path(__file__).parents[1]
 IDS = ["P1", "sp|P12345|X", "a/b", "P4", "P1b"]
@@ -235,6 +233,7 @@ def test_bad_rows_are_refused_before_anything_is_computed(
         listed = list(csv.DictReader(file, delimiter="\t"))
     assert [(row["id"], row["line"]) for row in listed] == [("b", "3"), ("c", "4"), ("d", "5")]
     assert all(row["reason"] for row in listed)
+    assert not (tmp_path / "out.npz.parts").exists()
     assert "MK-T" not in (tmp_path / "out.npz.missing.tsv").read_text()
 
 
@@ -274,83 +273,6 @@ def test_what_looks_like_dna_is_named_by_id(tmp_path: Path, embedder: ESM2Embedd
     path = write_fasta(tmp_path / "dna.fasta", ["a", "b"], ["MKV", "ACGTTGCA" * 4])
     with pytest.warns(UserWarning, match="1 sequences look like DNA or RNA.*: ids b"):
         transform_file(embedder, path, tmp_path / "out.csv")
-
-
-# interrupted runs -----------------------------------------------------------------------------------------------------
-
-
-class Failing(LocalBackend):
-    """Fails for good at its third use."""
-
-    uses = 0
-
-    def run(self, *arguments: Any, **options: Any) -> Any:
-        type(self).uses += 1
-        if type(self).uses == 3:
-            raise BackendError("down")
-        return super().run(*arguments, **options)
-
-
-def many(path: Path, n: int = 500) -> Path:
-    """Several chunks of sequences."""
-    rng = np.random.default_rng(0)
-    sequences = ["".join(rng.choice(list("LAGVSERTIDPKQNFYMHWC"), 200)) for _ in range(n)]
-    return write_fasta(path, [f"s{i}" for i in range(n)], sequences)
-
-
-def test_an_interrupted_run_goes_on(tmp_path: Path, tiny_checkpoint: Path) -> None:
-    path, output = many(tmp_path / "many.fasta"), tmp_path / "out.npz"
-    whole = transform_file(ESM2Embedder(tiny_checkpoint), path, tmp_path / "whole.npz")
-    assert whole.computed == 500
-    with pytest.raises(BackendError, match="down"):
-        transform_file(ESM2Embedder(tiny_checkpoint, backend=Failing()), path, output)
-    assert not output.exists()
-    other = transform_file(ESM2Embedder(tiny_checkpoint, layers=1), path, tmp_path / "out.npz")
-    assert other.resumed == 0  # the parts are those of other features
-    Failing.uses = 0
-    with pytest.raises(BackendError, match="down"):
-        transform_file(ESM2Embedder(tiny_checkpoint, backend=Failing()), path, output)
-    report = transform_file(ESM2Embedder(tiny_checkpoint), path, output)
-    assert (report.rows, report.resumed, report.computed) == (500, 326, 174)
-    assert output.read_bytes() == (tmp_path / "whole.npz").read_bytes()
-    assert transform_file(ESM2Embedder(tiny_checkpoint), path, output).unchanged
-
-
-def test_a_killed_process_leaves_no_output_and_the_next_writes_the_same_bytes(
-    tmp_path: Path, tiny_checkpoint: Path
-) -> None:
-    path = many(tmp_path / "many.fasta", 400)
-    transform_file(ESM2Embedder(tiny_checkpoint), path, tmp_path / "whole.parquet")
-    output = tmp_path / "out.parquet"
-    command = [sys.executable, "-m", "skesm", "embed", str(path), str(output), "--model", str(tiny_checkpoint)]
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
-    parts = tmp_path / "out.parquet.parts"
-    while not list(parts.glob("*/*.npz")) and process.poll() is None:
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait(timeout=60)
-    transform_file(ESM2Embedder(tiny_checkpoint), path, output)
-    assert output.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
-    assert not [name for name in os.listdir(tmp_path) if name.endswith((".parts", ".tmp"))]
-
-
-def test_memory_answers_other_files_in_other_orders(tmp_path: Path, fasta: Path, tiny_checkpoint: Path) -> None:
-    embedder = ESM2Embedder(tiny_checkpoint, memory=tmp_path / "memory")
-    transform_file(embedder, fasta, tmp_path / "one.csv")
-    other = write_fasta(tmp_path / "other.fasta", ["x", "y"], [SEQUENCES[2], "MKV"])
-    report = transform_file(embedder, other, tmp_path / "two.csv")
-    assert (report.hits, report.computed) == (1, 1)
-
-
-def test_two_processes_do_not_write_one_output(tmp_path: Path, fasta: Path, embedder: ESM2Embedder) -> None:
-    from filelock import FileLock
-
-    (tmp_path / "out.csv.parts").mkdir()
-    with (
-        FileLock(tmp_path / "out.csv.parts" / "lock"),
-        pytest.raises(InputFileError, match="another process is writing"),
-    ):
-        transform_file(embedder, fasta, tmp_path / "out.csv")
 
 
 # plans, logits, scores ------------------------------------------------------------------------------------------------
@@ -423,51 +345,32 @@ def test_variants_of_another_length_are_named(tmp_path: Path, tiny_checkpoint: P
         transform_file(ESM2VariantScorer(tiny_checkpoint, reference="MKTAY"), path, tmp_path / "scores.csv")
 
 
-# shards ---------------------------------------------------------------------------------------------------------------
+def test_a_file_without_one_good_row(tmp_path: Path, embedder: ESM2Embedder) -> None:
+    (tmp_path / "bad.txt").write_text("M-T\n")
+    with pytest.raises(InputFileError, match="no row can be used"):
+        transform_file(embedder, tmp_path / "bad.txt", tmp_path / "out.csv", invalid="drop")
+    assert {path.name for path in tmp_path.iterdir()} == {"bad.txt", "out.csv.missing.tsv"}
+    (tmp_path / "none.txt").write_text("\n")
+    with pytest.raises(InputFileError, match="there are no rows"):
+        transform_file(embedder, tmp_path / "none.txt", tmp_path / "out.csv")
 
 
-def test_shards_are_all_rows_in_order(tmp_path: Path, tiny_checkpoint: Path) -> None:
-    path, folder = many(tmp_path / "many.fasta", 50), tmp_path / "parts"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "skesm", "embed", str(path), str(folder), "--shard", f"{i}/3", "--quiet"]
-            + ["--model", str(tiny_checkpoint), "--memory", str(tmp_path / f"node{i}")],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        for i in (1, 2, 3)
-    ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
-    manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["complete"]
-    assert manifest["rows"] == 50
-    files = [folder / part["file"] for part in manifest["parts"]]
-    assert [file.name for file in files] == [f"part-0000{i}-of-00003.parquet" for i in (1, 2, 3)]
-    assert pd.concat(map(pd.read_parquet, files))["id"].tolist() == [f"s{i}" for i in range(50)]
-    assert pl.read_parquet(folder / "*.parquet").height == 50
-    # the stores of the jobs make one
-    nodes = [str(tmp_path / f"node{i}") for i in (1, 2, 3)]
-    assert main(["cache", "merge", str(tmp_path / "all"), *nodes]) == 0
-    whole = transform_file(ESM2Embedder(tiny_checkpoint, memory=tmp_path / "all"), path, tmp_path / "whole.parquet")
-    assert (whole.hits, whole.computed) == (50, 0)
-
-
-def test_several_files_into_a_folder(tmp_path: Path, fasta: Path, embedder: ESM2Embedder) -> None:
-    more = write_fasta(tmp_path / "more.fasta", ["Q1"], ["MKV"])
-    reports = transform_folder(embedder, [fasta, more], tmp_path / "parts")
-    assert [report.rows for report in reports] == [5, 1]
-    assert json.loads((tmp_path / "parts" / "manifest.json").read_text())["rows"] == 6
-
-
-def test_a_shard_of_bad_rows(tmp_path: Path, embedder: ESM2Embedder) -> None:
-    path = tmp_path / "bad.txt"
-    path.write_text("M-T\nMKT\nMKV\nM1\nMKL\nM2\n")
-    found = [
-        transform_folder(embedder, [path], tmp_path / "parts", shard=Shard(i, 2), invalid="drop")[0] for i in (1, 2)
-    ]
-    assert [(report.rows, report.missing) for report in found] == [(2, 1), (1, 2)]
-
-
-@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b"])
-def test_wrong_shards(text: str) -> None:
-    with pytest.raises(ValueError, match="a shard is written i/n"):
-        Shard.parse(text)
+def test_a_service_answers(
+    fasta: Path,
+    tmp_path: Path,
+    start_server: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And a plan tells the requests."""
+    monkeypatch.setenv("BIOLM_TOKEN", "anything")
+    command = ["embed", str(fasta), str(tmp_path / "out.npz"), "--backend", "biolm", "--model", "skesm-mini"]
+    with start_server("--model", "skesm-mini") as server:
+        monkeypatch.setenv("BIOLM_BASE_API_URL", f"{server.url}/api/v3")
+        assert main([*command, "--plan", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["requests"] == 1
+        assert main([*command, "--quiet"]) == 0
+    ids, values, _ = read(tmp_path / "out.npz")
+    assert ids == IDS
+    np.testing.assert_allclose(values, ESM2Embedder("skesm-mini").transform(SEQUENCES), atol=1e-5)
+    assert "anything" not in (tmp_path / "out.npz.json").read_text()

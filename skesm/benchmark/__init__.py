@@ -6,7 +6,6 @@ usual ones by name.
 
 from skesm.benchmark._compare import compare
 from skesm.benchmark._comparison import Comparison
-from skesm.benchmark._config import SPLITS, RunConfig
 from skesm.benchmark._curves import best_layers, layer_profile, learning_curve
 from skesm.benchmark._features import FEATURES, make_features
 from skesm.benchmark._heads import HEADS, make_heads

@@ -4,7 +4,8 @@ Every error names the lines of the file, and no error shows a sequence.
 """
 
 from skesm.io._fasta import Fasta, FastaRecord, iter_fasta, read_fasta
-from skesm.io._runs import FilePlan, FileReport, plan_file, transform_file, transform_folder
+from skesm.io._reports import FilePlan, FileReport
+from skesm.io._runs import plan_file, transform_file, transform_folder
 from skesm.io._shards import Shard
 from skesm.io._tables import Table, count_problems, read_table
 

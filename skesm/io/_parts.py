@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,9 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from skesm.exceptions import InputFileError
+
+#: Names of Parquet files that stand in one folder with others.
+PART = re.compile(r"part-\d+-of-\d+\.parquet")
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,12 @@ def beside(output: Path, ending: str) -> Path:
 
     >>> beside(Path("a/b.csv.gz"), ".json").name
     'b.csv.gz.json'
+    >>> beside(Path("a/part-00001-of-00002.parquet"), ".json").name
+    '_part-00001-of-00002.parquet.json'
     """
-    return output.with_name(output.name + ending)
+    # readers of a folder of Parquet files leave out names that begin with an underscore
+    prefix = "_" if PART.fullmatch(output.name) else ""
+    return output.with_name(prefix + output.name + ending)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import skesm
 from skesm._progress import AUTO, Progress
 from skesm.exceptions import InputFileError
 from skesm.io._parts import Part, Parts, beside, replacing
+from skesm.io._reports import FilePlan, FileReport
 from skesm.io._shards import Shard, update_manifest
 from skesm.io._sources import open_source
 from skesm.io._survey import Good, Survey, good_rows, refuse_problems, survey_source, warn_of_suspicious
@@ -25,43 +26,6 @@ from skesm.io._work import Work, as_work, chunks
 from skesm.io._writers import Content, check_output, needs_distinct_ids, write
 
 _FORMAT = 1  # of what is computed: parts of another number are not used
-
-
-@dataclass(frozen=True)
-class FileReport:
-    """What became of a file.
-
-    Attributes
-    ----------
-    output : str
-        The file that was written.
-    rows : int
-        Rows in it.
-    columns : int
-        Features of a row.
-    missing : int
-        Rows of the input that are not in it; `missing_file` tells why.
-    missing_file : str or None
-        Beside the output; None if nothing is missing.
-    resumed : int
-        Rows that an interrupted run had finished.
-    hits, computed : int
-        Distinct sequences that were answered by the record store, and that went through the model.
-    seconds : float
-    unchanged : bool
-        Whether the output was there already, complete and of the same rows and settings.
-    """
-
-    output: str
-    rows: int
-    columns: int
-    missing: int
-    missing_file: str | None
-    resumed: int
-    hits: int
-    computed: int
-    seconds: float
-    unchanged: bool = False
 
 
 def transform_file(
@@ -150,7 +114,7 @@ def transform_file(
                 return found
             run = _Run(work, parts)
             with Progress(verbose, total=survey.rows, description=f"skesm: {work.spec.name}", unit="seq") as progress:
-                run.compute(good_rows(source, work, survey), progress)
+                run.compute(good_rows(source, work, survey), survey.rows, progress)
             return _finish(output, identity, survey, run, start)
 
 
@@ -158,6 +122,8 @@ def _finish(output: Path, identity: Mapping[str, Any], survey: Survey, run: _Run
     """Write the output and what stands beside it."""
     missing_file = _write_missing(output, survey, run.missing)
     if not run.rows:
+        if not run.missing:
+            run.parts.remove()
         raise InputFileError(f"no row can be used, so that nothing was written; {missing_file} tells why")
     metadata = {"skesm": skesm.__version__, **identity, "rows": run.rows, "residues": survey.residues}
     write(output, run.content(metadata, wide=identity["wide"]))
@@ -185,41 +151,6 @@ def _finish(output: Path, identity: Mapping[str, Any], survey: Survey, run: _Run
     if not run.missing:  # the next run tries those again
         run.parts.remove()
     return report
-
-
-@dataclass(frozen=True)
-class FilePlan:
-    """What a file would cost.
-
-    Attributes
-    ----------
-    rows, residues : int
-        Of the rows that can be used.
-    unusable : int
-        Rows that cannot be used.
-    stored : int
-        Distinct sequences that the record store can answer.
-    to_compute : int
-        Distinct sequences that would go through the model.
-    requests : int or None
-        Requests that would be sent; None for a model on this machine.
-    columns : int
-        Features of a row.
-    output_bytes : int
-        Bytes of the features, about what the output has.
-    hours : float or None
-        At the given rate, if nothing were stored.
-    """
-
-    rows: int
-    residues: int
-    unusable: int
-    stored: int
-    to_compute: int
-    requests: int | None
-    columns: int
-    output_bytes: int
-    hours: float | None
 
 
 def plan_file(
@@ -330,7 +261,7 @@ class _Run:
         self._id_width = 0
         self._dtype = np.dtype(np.float32)
 
-    def compute(self, rows: Iterator[Good], progress: Progress) -> None:
+    def compute(self, rows: Iterator[Good], expected: int, progress: Progress) -> None:
         """Compute what is not there yet."""
         limits = self._work.limits()
         for number, chunk in enumerate(chunks(((row, row.residues) for row in rows), limits)):
@@ -341,6 +272,8 @@ class _Run:
             self._id_width = max(self._id_width, *map(len, part.ids))
             self._dtype = part.values.dtype
             progress.update(len(chunk), hits=self.hits, computed=self.computed)
+        if self.rows + len(self.missing) != expected:
+            raise InputFileError("the input was changed while it was read; run it again")
 
     def _part(self, number: int, chunk: list[Good]) -> Part:
         known = self.parts.load(number)

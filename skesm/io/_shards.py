@@ -13,7 +13,8 @@ from filelock import FileLock
 
 from skesm.io._parts import replacing
 
-MANIFEST = "manifest.json"
+#: Readers of a folder of Parquet files leave out names that begin with an underscore.
+MANIFEST = "_manifest.json"
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,12 @@ class Shard:
 def update_manifest(folder: Path) -> Path:
     """Write the manifest of a folder from what stands beside its parts."""
     path = folder / MANIFEST
-    with FileLock(folder / f".{MANIFEST}.lock"):
+    with FileLock(folder / ".manifest.lock"):
         parts = []
-        for file in sorted(folder.glob("part-*-of-*.parquet.json")):
+        for file in sorted(folder.glob("_part-*-of-*.parquet.json")):
             described = json.loads(file.read_text(encoding="utf-8"))
             keep = {name: described[name] for name in ("rows", "residues", "missing", "sha256") if name in described}
-            parts.append({"file": file.name.removesuffix(".json"), **keep})
+            parts.append({"file": file.name.removesuffix(".json").removeprefix("_"), **keep})
             common = {name: described[name] for name in ("skesm", "model", "fingerprint", "numerics", "outputs")}
         whole = {part["file"].partition("-of-")[2].partition(".")[0] for part in parts}
         expected = int(next(iter(whole))) if len(whole) == 1 else None

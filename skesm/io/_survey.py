@@ -39,6 +39,8 @@ class Survey:
         Which of the rows that can be used are computed here.
     problems : list of (Row, str)
         Rows that cannot be used.
+    bad : set of int
+        Their numbers, of all shards.
     """
 
     rows: int = 0
@@ -48,6 +50,7 @@ class Survey:
     nucleotides: list[str] = field(default_factory=list)
     truncated: list[str] = field(default_factory=list)
     problems: list[tuple[Row, str]] = field(default_factory=list)
+    bad: set[int] = field(default_factory=set)
     digest: str = ""
 
 
@@ -73,8 +76,9 @@ def survey_source(source: Source, work: Work, shard: Shard | None = None, *, dis
     sizes = array("L")
     places: list[int] = []
     most = work.estimator.max_length if work.estimator.long_sequences == "truncate" else None
-    for row, sequence, problem in _checked(source, work):
+    for number, (row, sequence, problem) in enumerate(_checked(source, work)):
         if problem:
+            survey.bad.add(number)
             survey.problems.append((row, problem))
             places.append(survey.rows)
             continue
@@ -149,9 +153,12 @@ def warn_of_suspicious(survey: Survey) -> None:
 
 def good_rows(source: Source, work: Work, survey: Survey) -> Iterator[Good]:
     """Read again the rows that can be used, of the survey's shard."""
-    rows = (
-        Good(row.id, sequence, count_residues(sequence))
-        for row, sequence, problem in _checked(source, work)
-        if not problem
-    )
-    return islice(rows, survey.first, survey.end)
+    return islice(_all_good(source, work, survey), survey.first, survey.end)
+
+
+def _all_good(source: Source, work: Work, survey: Survey) -> Iterator[Good]:
+    rows = (row for number, row in enumerate(source.rows()) if number not in survey.bad)
+    for some in chunks(((row, 0) for row in rows), (_CHECKED, 0)):
+        sequences = work.sequences([row.text for row in some])
+        for row, sequence in zip(some, sequences, strict=True):
+            yield Good(row.id, sequence, count_residues(sequence))

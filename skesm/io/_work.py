@@ -127,6 +127,12 @@ class Work:
             problems[good[place]] = problem
         return sequences, problems
 
+    def sequences(self, texts: Sequence[Any]) -> list[str]:
+        """Sequences of rows that passed the check."""
+        if self._mutations_of is None:
+            return list(texts)
+        return apply_mutations(self._mutations_of, list(texts), self._offset)
+
     def _mutate(self, texts: Sequence[Any]) -> tuple[list[str], dict[int, str]]:
         reference = self._mutations_of
         assert reference is not None
