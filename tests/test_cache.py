@@ -743,7 +743,7 @@ def test_verify_tells_of_a_broken_file_and_changes_nothing(two_models):
 
 
 def test_prune_drops_one_model(two_models):
-    with pytest.raises(StoreError, match="nothing is stored for 'else'. Stored: other, toy"):
+    with pytest.raises(StoreError, match=r"nothing is stored for 'else'\. Stored: other, toy"):
         prune(two_models, model="else")
     with RecordStore(two_models, NAMESPACE) as store:
         with store.claim(["MKT"], [MEAN]), pytest.raises(StoreError, match="being computed"):
