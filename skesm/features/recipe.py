@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from skesm.features.common.masked import masked_logits, masked_requests
 from skesm.features.common.summaries import MASKED
@@ -17,8 +17,8 @@ from skesm.outputs.derived import sources
 from skesm.outputs.spec import OutputSpec, Record
 from skesm.sequences.variants import distinct_rows
 
-#: From a distinct sequence and its record to the numbers of one row.
-Row = Callable[[str, Record], NDArray[Any]]
+#: From a distinct sequence and its record to the numbers of one row, or to one number.
+Row = Callable[[str, Record], ArrayLike]
 
 
 @dataclass(frozen=True)
