@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, ExitStack
 from importlib.util import find_spec as find_module
 from numbers import Integral
@@ -29,6 +29,7 @@ from skesm.esm2.threads import default_workers
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.weights.files import WeightsFiles
 from skesm.esm2.weights.parameters import Parameters, read_parameters
+from skesm.esm2.workers import worker_pool
 from skesm.exceptions import BackendError, DemoModelWarning, SlowNumericsWarning, UntrainedHeadWarning
 from skesm.outputs.kinds import CONTACTS, HEAD_KINDS
 from skesm.outputs.spec import Namespace, OutputSpec
@@ -195,10 +196,10 @@ class LocalBackend(Backend):
             packs = plan_packs(lengths, *engine.sharing(sum(lengths), workers))
             batches = split_batches(packs, sizes, self.tokens_per_batch)
             stop = threading.Event()
-            pool = stack.enter_context(ThreadPoolExecutor(workers, "skesm", initializer=obey, initargs=(stop,)))
+            pool = stack.enter_context(worker_pool(workers, "skesm", initializer=obey, initargs=(stop,)))
             helpers = None
             if len(packs) < workers:
-                helpers = stack.enter_context(ThreadPoolExecutor(workers, "skesm-helper"))
+                helpers = stack.enter_context(worker_pool(workers, "skesm-helper"))
 
             def submit(batch: list[list[int]]) -> list[Future[list[dict[OutputSpec, FloatArray]]]]:
                 return [pool.submit(engine.forward, [tokens[i] for i in pack], outputs, helpers) for pack in batch]

@@ -16,7 +16,7 @@ rows makes none either (`NumpyEngine.sharing`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
@@ -33,6 +33,7 @@ from skesm.esm2.stopping import check_stop
 from skesm.esm2.threads import limit_own_thread, one_blas_thread
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK
 from skesm.esm2.weights.parameters import Affine, Block, Parameters
+from skesm.esm2.workers import worker_pool
 from skesm.esm2.workspace import Workspace
 from skesm.outputs.kinds import HEAD_KINDS, LAYER_KINDS
 from skesm.outputs.pooling import pool
@@ -136,7 +137,7 @@ class NumpyEngine:
         def copies(rows: int) -> list[dict[OutputSpec, FloatArray]]:
             return shallow._forward([sequence] * (rows // length), outputs, rows)
 
-        with one_blas_thread(), ThreadPoolExecutor(workers) as pool:
+        with one_blas_thread(), worker_pool(workers) as pool:
             first = copies(SHARED_ROWS)[0]
             return all(
                 np.array_equal(copy[o], first[o]) for pack in pool.map(copies, sizes) for copy in pack for o in outputs

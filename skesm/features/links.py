@@ -32,4 +32,4 @@ def _published() -> str:
     except PackageNotFoundError:
         return ""
     links = dict(address.split(", ", 1) for address in addresses)
-    return links.get("Documentation", "")
+    return str(links.get("Documentation", ""))
