@@ -26,10 +26,11 @@ gb1 = load_gb1_stability()
 # sequence goes through the model once, for all folds.
 
 model = make_pipeline(
-    ESM2Embedder("skesm-mini", pooling="mutated", reference=gb1.wild_type, memory="cache"),
+    ESM2Embedder("skesm-mini", pooling="mutated", reference=gb1.wild_type),
     StandardScaler(),
     RidgeCV(alphas=[1, 10, 100, 1000, 10000]),
 )
+model.set_params(esm2embedder__memory="cache")
 folds = KFold(5, shuffle=True, random_state=0)
 predicted = cross_val_predict(model, gb1.data, gb1.target, cv=folds)
 rank = spearmanr(gb1.target, predicted).statistic

@@ -23,11 +23,17 @@ from skesm.datasets import load_gb1_stability
 
 gb1 = load_gb1_stability()
 rank = make_scorer(lambda y, predicted: spearmanr(y, predicted).statistic)
-splits = {"random": KFold(5, shuffle=True, random_state=0), "unseen positions": GroupKFold(5)}
+splits = {
+    "random": KFold(5, shuffle=True, random_state=0),
+    "unseen positions": GroupKFold(5),
+}
 scores = {}
 for pooling in ("mean", "mutated"):
-    embedder = ESM2Embedder("skesm-mini", pooling=pooling, reference=gb1.wild_type, memory="cache")
-    model = make_pipeline(embedder, StandardScaler(), RidgeCV(alphas=[1, 10, 100, 1000, 10000]))
+    reference = gb1.wild_type
+    embedder = ESM2Embedder("skesm-mini", pooling=pooling, reference=reference)
+    embedder.set_params(memory="cache")
+    head = RidgeCV(alphas=[1, 10, 100, 1000, 10000])
+    model = make_pipeline(embedder, StandardScaler(), head)
     for name, folds in splits.items():
         scores[pooling, name] = cross_val_score(
             model, gb1.data, gb1.target, groups=gb1.positions, cv=folds, scoring=rank
@@ -41,6 +47,6 @@ for place, ((_, split), values) in enumerate(scores.items()):
     colour = "C0" if split == "random" else "C1"
     axes.bar(place, values.mean(), color=colour, alpha=0.5)
     axes.scatter(np.full(len(values), place), values, color=colour, s=15)
-axes.set_xticks(range(len(scores)), [f"{pooling}\n{split}" for pooling, split in scores])
+axes.set_xticks(range(len(scores)), ["\n".join(names) for names in scores])
 axes.set_ylabel("Spearman's correlation")
 plt.show()

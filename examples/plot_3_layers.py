@@ -46,7 +46,8 @@ spread = search.cv_results_["std_test_score"].reshape(len(layers), len(poolings)
 figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
 for column, pooling in enumerate(poolings):
     place = np.array(layers) + 0.06 * (column - 1)
-    axes.errorbar(place, scores[:, column], yerr=spread[:, column], marker="o", capsize=3, label=pooling)
+    bars = {"yerr": spread[:, column], "capsize": 3}
+    axes.errorbar(place, scores[:, column], marker="o", label=pooling, **bars)
 axes.set(xlabel="layer", ylabel="R² (5 folds)", title="GB1, every fourth mutant")
 axes.legend(title="pooling")
 plt.show()

@@ -22,10 +22,11 @@ AMINO_ACIDS = "GAVLIMFWYPSTCNQDEKRH"  # by their chemistry
 
 gb1 = load_gb1_stability()
 model = make_pipeline(
-    ESM2Embedder("skesm-mini", pooling="mutated", reference=gb1.wild_type, memory="cache"),
+    ESM2Embedder("skesm-mini", pooling="mutated", reference=gb1.wild_type),
     StandardScaler(),
     RidgeCV(alphas=[1, 10, 100, 1000, 10000]),
 )
+model.set_params(esm2embedder__memory="cache")
 folds = KFold(5, shuffle=True, random_state=0)
 predicted = cross_val_predict(model, gb1.data, gb1.target, cv=folds)
 
@@ -37,12 +38,14 @@ def heat_map(values):
     grid = np.full((len(AMINO_ACIDS), len(gb1.wild_type)), np.nan)
     for mutation, value in zip(gb1.mutations, values, strict=True):
         position, residue = int(mutation[1:-1]), mutation[-1]
-        grid[AMINO_ACIDS.index(residue), position - 2] = value  # the sequence starts at residue 2
+        # the sequence starts at residue 2
+        grid[AMINO_ACIDS.index(residue), position - 2] = value
     return grid
 
 
 figure, rows = plt.subplots(2, figsize=(8, 7), sharex=True, layout="constrained")
-for axes, values, title in zip(rows, (gb1.target, predicted), ("measured", "predicted"), strict=True):
+maps = {"measured": gb1.target, "predicted": predicted}
+for axes, (title, values) in zip(rows, maps.items(), strict=True):
     image = axes.imshow(heat_map(values), cmap="RdBu_r", vmin=-3, vmax=3, aspect="auto")
     axes.set_yticks(range(len(AMINO_ACIDS)), AMINO_ACIDS, fontsize=7)
     axes.set_title(title)

@@ -29,10 +29,11 @@ print(scorer.cache_info())
 # The trained model sees measurements of four fifths of the mutants.
 
 trained = make_pipeline(
-    ESM2Embedder("skesm-mini", pooling="mutated", reference=gb1.wild_type, memory="cache"),
+    ESM2Embedder("skesm-mini", pooling="mutated", reference=gb1.wild_type),
     StandardScaler(),
     RidgeCV(alphas=[1, 10, 100, 1000, 10000]),
 )
+trained.set_params(esm2embedder__memory="cache")
 folds = KFold(5, shuffle=True, random_state=0)
 predicted = cross_val_predict(trained, gb1.data, gb1.target, cv=folds)
 
@@ -41,9 +42,11 @@ predicted = cross_val_predict(trained, gb1.data, gb1.target, cv=folds)
 # and more do much better. The code stays the same.
 
 figure, columns = plt.subplots(1, 2, figsize=(8, 4), sharey=True, layout="constrained")
-for axes, values, title in zip(columns, (score, predicted), ("zero-shot", "trained"), strict=True):
+clouds = {"zero-shot": score, "trained": predicted}
+for axes, (title, values) in zip(columns, clouds.items(), strict=True):
     axes.scatter(values, gb1.target, s=8, alpha=0.4)
-    axes.set_title(f"{title}: Spearman {spearmanr(values, gb1.target).statistic:.2f}")
+    rank = spearmanr(values, gb1.target).statistic
+    axes.set_title(f"{title}: Spearman {rank:.2f}")
 columns[0].set(xlabel="score (sign turned)", ylabel="measured ΔΔG (kcal/mol)")
 columns[1].set_xlabel("predicted ΔΔG (kcal/mol)")
 plt.show()

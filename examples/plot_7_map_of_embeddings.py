@@ -19,7 +19,8 @@ from skesm.datasets import load_gfp_fluorescence
 
 gfp = load_gfp_fluorescence()
 X, y = gfp.data[:150], gfp.target[:150]
-model = make_pipeline(ESM2Embedder("skesm-mini", memory="cache"), StandardScaler(), PCA(2))
+embedder = ESM2Embedder("skesm-mini", memory="cache")
+model = make_pipeline(embedder, StandardScaler(), PCA(2))
 place = model.fit_transform(X)
 
 # %%

@@ -37,5 +37,6 @@ probability = cross_val_predict(model, X, y, cv=folds, method="predict_proba")[:
 # The diagonal is a coin.
 
 figure, axes = plt.subplots(figsize=(4.8, 4.8), layout="constrained")
-RocCurveDisplay.from_predictions(y, probability, ax=axes, plot_chance_level=True, name="mean + max")
+RocCurveDisplay.from_predictions(y, probability, ax=axes, name="mean + max")
+axes.axline((0, 0), slope=1, color="grey", linestyle="--")
 plt.show()

@@ -194,6 +194,13 @@ def test_code_fits_the_column_of_the_site(page: Path) -> None:
     assert not wide
 
 
+@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("plot_*.py")), ids=lambda path: path.name)
+def test_the_gallery_fits_too(script: Path) -> None:
+    text = script.read_text(encoding="utf-8")
+    body = text[text.index('"""', 3) :]
+    assert not [line for line in body.splitlines() if len(line) > MOST_COLUMNS and not line.startswith("#")]
+
+
 def test_most_blocks_run() -> None:
     """Marks are for what cannot run, and not for what was not made to run."""
     code = [block for blocks in BLOCKS.values() for block in blocks if block.language in LANGUAGES and not block.hidden]

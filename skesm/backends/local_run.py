@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, ExitStack
 from typing import NamedTuple, Protocol
 
@@ -13,6 +13,7 @@ from skesm.esm2.packing import split_batches
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.stopping import obey
 from skesm.esm2.tokenizer import Tokens
+from skesm.esm2.workers import worker_pool
 from skesm.exceptions import BackendError
 from skesm.outputs.kinds import CONTACTS, HEAD_KINDS
 from skesm.outputs.spec import OutputSpec
@@ -99,10 +100,10 @@ def run_ahead(
     """Compute a plan on worker threads; while the consumer stores one batch, they compute the next."""
     with ExitStack() as stack:
         stop = threading.Event()
-        pool = stack.enter_context(ThreadPoolExecutor(workers, "skesm", initializer=obey, initargs=(stop,)))
+        pool = stack.enter_context(worker_pool(workers, "skesm", initializer=obey, initargs=(stop,)))
         helpers = None
         if plan.n_packs < workers:
-            helpers = stack.enter_context(ThreadPoolExecutor(workers, "skesm-helper"))
+            helpers = stack.enter_context(worker_pool(workers, "skesm-helper"))
 
         def submit(batch: list[list[int]]) -> list[Future[list[dict[OutputSpec, FloatArray]]]]:
             return [pool.submit(engine.forward, [tokens[i] for i in pack], outputs, helpers) for pack in batch]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import stat
 from collections.abc import Iterator
@@ -39,6 +40,8 @@ class Lock:
 
     def acquire(self, *, blocking: bool = True) -> bool:
         """Take the lock. Returns False if it is held elsewhere and `blocking` is False."""
+        if not has_locks():
+            raise OSError("this Python has no file locks, so memory is not available here")
         from filelock import FileLock, Timeout
 
         _make(self._path)
@@ -88,6 +91,20 @@ def mutex(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@functools.cache
+def has_locks() -> bool:
+    """Whether the system has locks on files; Python in a browser has none, and a stand-in would wait for ever."""
+    return any(_importable(name) for name in ("fcntl", "msvcrt"))
+
+
+def _importable(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
 
 
 @functools.cache

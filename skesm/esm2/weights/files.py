@@ -12,7 +12,6 @@ import os
 import stat
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skesm.esm2.weights.header import BITS, Entry, parse_header
+from skesm.esm2.workers import worker_pool
 from skesm.exceptions import CheckpointError, CheckpointNotFoundError
 from skesm.outputs.types import FloatArray
 
@@ -143,7 +143,7 @@ class WeightsFiles(Mapping[str, FloatArray]):
                 digest.update(part)
             return digest.digest()
 
-        with ThreadPoolExecutor(4) as pool:  # hashlib releases the GIL
+        with worker_pool(4) as pool:  # hashlib releases the GIL
             return hashlib.sha256(b"".join(pool.map(one, sorted(self)))).hexdigest()
 
 
