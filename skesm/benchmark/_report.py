@@ -8,10 +8,36 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from skesm.benchmark._run import Run
+from skesm.benchmark._comparison import Comparison
+from skesm.benchmark._config import RunConfig
+from skesm.benchmark._data import RunData
+
+
+class FinishedRun(Protocol):
+    """What a report tells of a run."""
+
+    @property
+    def config(self) -> RunConfig:
+        """Settings."""
+
+    @property
+    def data(self) -> RunData:
+        """Sequences and measured values."""
+
+    @property
+    def comparison(self) -> Comparison:
+        """Scores."""
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What the numbers depend on."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out or padded."""
+
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 0 auto; padding: 1rem; }
@@ -41,7 +67,7 @@ _SPLITS = {
 }
 
 
-def write_report(path: Path, run: Run, figures: Mapping[str, Any]) -> None:
+def write_report(path: Path, run: FinishedRun, figures: Mapping[str, Any]) -> None:
     """Write the report of a run; it needs no other file and no network."""
     score = run.config.scores[0]
     best = [_best(run, split, score) for split in run.comparison.scores["split"].unique()]
@@ -82,7 +108,7 @@ _NOT_DONE = (
 )
 
 
-def _best(run: Run, split: str, score: str) -> str:
+def _best(run: FinishedRun, split: str, score: str) -> str:
     summary = run.comparison.summary(score)
     rows = summary[(summary["split"] == split) & summary["within_noise"]]
     if rows.empty:
@@ -94,7 +120,7 @@ def _best(run: Run, split: str, score: str) -> str:
     return f"Split <b>{_text(split)}</b>: {names} is best, {interval}{others}."
 
 
-def _methods(run: Run) -> str:
+def _methods(run: FinishedRun) -> str:
     """A paragraph for a paper."""
     config, manifest = run.config, run.manifest
     versions, data = manifest["versions"], manifest["data"]
@@ -109,7 +135,7 @@ def _methods(run: Run) -> str:
     )
 
 
-def _mean_leakage(run: Run) -> Any:
+def _mean_leakage(run: FinishedRun) -> Any:
     columns = ["n_train", "n_test", "duplicates", "neighbours", "median_distance", "seen_positions"]
     table = run.comparison.leakage.groupby("split", sort=False)[columns].mean().round(2).reset_index()
     table.insert(1, "folds", run.comparison.leakage.groupby("split", sort=False).size().to_numpy())
