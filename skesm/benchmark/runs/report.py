@@ -15,20 +15,20 @@ from skesm.benchmark.runs.config import RunConfig
 from skesm.benchmark.runs.data import RunData
 
 
-class Finished(Protocol):
-    """A finished run, as the report reads it."""
+class FinishedRun(Protocol):
+    """What a report tells of a run."""
 
     @property
     def config(self) -> RunConfig:
-        """What was asked for."""
+        """Settings."""
 
     @property
     def data(self) -> RunData:
-        """What it was computed on."""
+        """Sequences and measured values."""
 
     @property
     def comparison(self) -> Comparison:
-        """Scores and predictions."""
+        """Scores."""
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ _SPLITS = {
 }
 
 
-def write_report(path: Path, run: Finished, figures: Mapping[str, Any]) -> None:
+def write_report(path: Path, run: FinishedRun, figures: Mapping[str, Any]) -> None:
     """Write the report of a run; it needs no other file and no network."""
     score = run.config.scores[0]
     best = [_best(run, split, score) for split in run.comparison.scores["split"].unique()]
@@ -108,7 +108,7 @@ _NOT_DONE = (
 )
 
 
-def _best(run: Finished, split: str, score: str) -> str:
+def _best(run: FinishedRun, split: str, score: str) -> str:
     summary = run.comparison.summary(score)
     rows = summary[(summary["split"] == split) & summary["within_noise"]]
     if rows.empty:
@@ -120,7 +120,7 @@ def _best(run: Finished, split: str, score: str) -> str:
     return f"Split <b>{_text(split)}</b>: {names} is best, {interval}{others}."
 
 
-def _methods(run: Finished) -> str:
+def _methods(run: FinishedRun) -> str:
     """A paragraph for a paper."""
     config, manifest = run.config, run.manifest
     versions, data = manifest["versions"], manifest["data"]
@@ -135,7 +135,7 @@ def _methods(run: Finished) -> str:
     )
 
 
-def _mean_leakage(run: Finished) -> Any:
+def _mean_leakage(run: FinishedRun) -> Any:
     columns = ["n_train", "n_test", "duplicates", "neighbours", "median_distance", "seen_positions"]
     table = run.comparison.leakage.groupby("split", sort=False)[columns].mean().round(2).reset_index()
     table.insert(1, "folds", run.comparison.leakage.groupby("split", sort=False).size().to_numpy())
