@@ -68,27 +68,29 @@ def test_help_has_an_example(command: str) -> None:
     assert "  skesm " in text or "example: skesm " in text
 
 
-def complete(*words: str) -> set[str]:
+def complete(script: Path, *words: str) -> set[str]:
     """What bash offers for the last word."""
     quoted = " ".join(f"'{word}'" for word in ("skesm", *words))
     code = f"""
-eval "$({sys.executable} -m skesm completion bash)"
+source {script}
 COMP_WORDS=({quoted}); COMP_CWORD={len(words)}
 _skesm
 printf '%s\\n' "${{COMPREPLY[@]}}"
 """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, env=environment, check=True, timeout=60)
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stderr == ""
     return set(done.stdout.split())
 
 
-def test_completion_in_bash() -> None:
-    assert complete("mo") == {"models"}
-    assert complete("cache", "me") == {"merge"}
-    assert complete("score", "in", "out", "--strategy", "wt") == {"wt_marginal"}
-    assert complete("embed", "--long") == {"--long-sequences"}
-    assert complete("embed", str(ROOT / "pyproj")) == {str(ROOT / "pyproject.toml")}
+def test_completion_in_bash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = tmp_path / "completion.sh"
+    script.write_text(capsys.readouterr().out)
+    assert complete(script, "mo") == {"models"}
+    assert complete(script, "cache", "me") == {"merge"}
+    assert complete(script, "score", "in", "out", "--strategy", "wt") == {"wt_marginal"}
+    assert complete(script, "embed", "--long") == {"--long-sequences"}
+    assert complete(script, "embed", str(ROOT / "pyproj")) == {str(ROOT / "pyproject.toml")}
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
@@ -123,3 +125,9 @@ def test_a_closed_pipe_is_no_error() -> None:
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, env=environment, timeout=60)
     assert done.stderr == b""
     assert done.returncode == 0
+
+
+def test_the_page_of_the_command_line_is_filled_from_the_parsers() -> None:
+    marker = "<!-- help of every command -->"
+    assert marker in (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    assert marker in (ROOT / "docs" / "conf.py").read_text(encoding="utf-8")
