@@ -73,7 +73,7 @@ def test_names(names: list[str], expected: list[str]) -> None:
         ("attentions@0", "needs a layer from 1 up"),
         ("attention_heads@-3", "needs a layer from 1 up"),
         ("logits@*", "has no layer"),
-        (3, "an output is named by a str"),
+        (3, "name an output by a str"),
     ],
 )
 def test_wrong_names(name: Any, message: str) -> None:

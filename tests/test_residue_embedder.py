@@ -147,7 +147,7 @@ def test_the_length_is_learnt(tiny_checkpoint: Path) -> None:
 def test_rows_of_other_lengths_are_named(positions: Any, tiny_checkpoint: Path) -> None:
     embedder = ESM2ResidueEmbedder(tiny_checkpoint, positions=positions)
     with pytest.raises(
-        InvalidSequenceError, match=r"(?s)2 of 7 rows .* most common length, 16 residues; .*ESM2Embedder.*row 0: 3 res"
+        InvalidSequenceError, match=r"(?s)2 of 7 rows .* most common length, 16 residues.*ESM2Embedder.*row 0: 3 res"
     ) as caught:
         embedder.fit(["MKT", *VARIANTS, VARIANTS[0] + "A"])
     assert caught.value.rows == (0, 6)

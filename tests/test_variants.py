@@ -75,7 +75,7 @@ def test_no_most_common_sequence_among_equals() -> None:
 def test_lengths_are_compared_in_residues() -> None:
     check_lengths([f"MK{MASK_SYMBOL}"], "MKT", "")
     with pytest.raises(
-        InvalidSequenceError, match=r"(?s)7 of 8 rows .* 3 residues .*not aligned.*sit down.*and 2 more"
+        InvalidSequenceError, match=r"(?s)7 of 8 rows .* 3 residues.*not aligned.*sit down.*and 2 more"
     ) as e:
         check_lengths(["MKT", *["MK"] * 7], "MKT", "sit down")
     assert e.value.rows == (1, 2, 3, 4, 5, 6, 7)
