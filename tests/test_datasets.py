@@ -459,7 +459,7 @@ def test_cut_body_is_repeated(server: Server, tmp_path: Path, length: bool) -> N
 
 def test_cut_body_every_time(server: Server, tmp_path: Path) -> None:
     server.answers = [send(CONTENT[:700_000], announced=len(CONTENT))]
-    with pytest.raises(DatasetError, match="attempts: 2") as caught:
+    with pytest.raises(DatasetError, match="Attempts: 2") as caught:
         fetch_file(remote(server), tmp_path, n_retries=1, delay=0)
     assert caught.value.__cause__ is not None
     assert not any(tmp_path.iterdir())

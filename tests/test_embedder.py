@@ -265,7 +265,7 @@ WRONG_PARAMETERS: list[tuple[dict[str, Any], str]] = [
     ({"max_length": 10.5}, "'max_length' parameter"),
     ({"unknown_residues": "drop"}, "'unknown_residues' parameter"),
     ({"prefetch": 3}, "'prefetch' parameter"),
-    ({"prefetch": [3]}, "an output is named by a str"),
+    ({"prefetch": [3]}, "name an output by a str"),
     ({"prefetch": "median@1"}, "unknown output 'median'"),
     ({"prefetch": ["mean@7"]}, "layer 7 does not exist"),
     ({"n_jobs": 1.5}, "'n_jobs' parameter"),
