@@ -144,8 +144,9 @@ def test_without_a_contact_head_there_are_attentions_but_no_contacts(
 def test_large_records_are_not_held_for_several_sequences(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches are cut by what their records hold, not by tokens alone."""
     monkeypatch.setattr("skesm.backends.local_run._VALUES_PER_TOKEN", 10)
-    backend = LocalBackend(engine="numpy", tokens_per_batch=2000)
-    sequences = ["MKTAYIAKQRGSD" * 12 + tail for tail in ("A", "C", "D", "E")]  # 4 × 159² × 4 weights each
+    backend = LocalBackend(engine="numpy", tokens_per_batch=4000)
+    # Too long for two of them to share a pack of 1,024 tokens.
+    sequences = ["MKTAYIAKQRGSD" * 45 + tail for tail in ("A", "C", "D", "E")]
     batches = [list(batch.indices) for batch in backend.run(folder, sequences, [OutputSpec("attentions", 1)])]
     assert sorted(map(len, batches)) == [1, 1, 1, 1]
     (together,) = (list(batch.indices) for batch in backend.run(folder, sequences, [OutputSpec("mean", 1)]))

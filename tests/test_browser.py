@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from skesm import ESM2Embedder
-from skesm.esm2.workers import InlineExecutor
+from skesm.esm2.machine.workers import InlineExecutor
 
 SEQUENCES = ["MKTAYIAKQR", "GSHMSLFDFF", "MKT"]
 

@@ -198,7 +198,7 @@ def test_values_of_any_size_and_a_second_write(location):
 )
 def test_a_bad_value_is_refused_with_its_whole_batch(location, value):
     with RecordStore(location, NAMESPACE) as store:
-        with pytest.raises(ValueError, match="only finite float32"):
+        with pytest.raises(ValueError, match="Only finite float32"):
             store.put(["MKT", "MKV"], [record_of("MKT"), {MEAN: value}])
         with pytest.raises(ValueError, match="shorter"):
             store.put(["MKT", "MKV"], [record_of("MKT")])

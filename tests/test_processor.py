@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from skesm.backends import LocalBackend
-from skesm.esm2 import processor
-from skesm.esm2.processor import has_bfloat16
+from skesm.esm2.machine import processor
+from skesm.esm2.machine.processor import has_bfloat16
 from skesm.exceptions import SlowNumericsWarning
 from skesm.outputs.spec import OutputSpec
 

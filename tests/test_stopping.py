@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from skesm.backends import LocalBackend
-from skesm.esm2 import stopping
 from skesm.esm2.checkpoints.checkpoint import locate
+from skesm.esm2.machine import stopping
 from skesm.esm2.tokenizer import tokenize
 from skesm.outputs.spec import OutputSpec
 
@@ -19,7 +19,7 @@ MEAN = OutputSpec("mean", 2)
 
 @pytest.mark.parametrize("kind", ["numpy", "torch"])
 def test_both_engines_look_for_the_stop_at_each_layer(tiny_checkpoint: Path, kind: str) -> None:
-    engine = LocalBackend(engine=kind, device="cpu")._load(locate(tiny_checkpoint))
+    engine = LocalBackend(engine=kind, device="cpu")._load(locate(tiny_checkpoint)).engine
     tokens = [tokenize("MKTAYIAK")]
     stop = threading.Event()
     with ThreadPoolExecutor(1, initializer=stopping.obey, initargs=(stop,)) as pool:

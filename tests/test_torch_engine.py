@@ -13,7 +13,7 @@ import torch
 
 from skesm.backends import LocalBackend
 from skesm.esm2.checkpoints.checkpoint import locate
-from skesm.esm2.device import resolve_device
+from skesm.esm2.machine.device import resolve_device
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.torch_engine.attention import AttentionOnDevice, attend_by_runs
 from skesm.esm2.torch_engine.engine import TorchEngine

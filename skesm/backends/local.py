@@ -19,10 +19,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from skesm.backends.base import Backend, Batch
 from skesm.backends.local_run import Engine, make_plan, refuse, run_ahead
 from skesm.esm2.checkpoints.checkpoint import Checkpoint, find_spec, locate, open_weights
+from skesm.esm2.machine.processor import has_bfloat16
+from skesm.esm2.machine.threads import default_workers
 from skesm.esm2.numpy_engine import NumpyEngine
-from skesm.esm2.processor import has_bfloat16
 from skesm.esm2.spec import DEMO_MODEL, ModelSpec
-from skesm.esm2.threads import default_workers
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.weights.files import WeightsFiles
 from skesm.esm2.weights.parameters import Parameters, read_parameters
@@ -196,7 +196,7 @@ class LocalBackend(Backend):
             return "numpy", "cpu"
         if self.engine == "auto" and not needs_torch and (self.device == "cpu" or not _may_have_gpu()):
             return "numpy", "cpu"
-        from skesm.esm2.device import resolve_device
+        from skesm.esm2.machine.device import resolve_device
 
         device = resolve_device(self.device)
         if self.engine == "auto" and not needs_torch and device == "cpu":

@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import NamedTuple, Protocol
 
 from skesm.backends.base import Batch
+from skesm.esm2.machine.stopping import obey
+from skesm.esm2.machine.workers import worker_pool
 from skesm.esm2.packing import split_batches
 from skesm.esm2.spec import ModelSpec
-from skesm.esm2.stopping import obey
 from skesm.esm2.tokenizer import Tokens
-from skesm.esm2.workers import worker_pool
 from skesm.exceptions import BackendError
 from skesm.outputs.kinds import CONTACTS, HEAD_KINDS
 from skesm.outputs.spec import OutputSpec

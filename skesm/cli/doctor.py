@@ -141,7 +141,7 @@ def _processor() -> Finding:
 
 
 def _instructions() -> list[str]:
-    from skesm.esm2.processor import CPUINFO
+    from skesm.esm2.machine.processor import CPUINFO
 
     try:
         lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -154,7 +154,7 @@ def _instructions() -> list[str]:
 def _threads() -> Finding:
     from joblib import cpu_count
 
-    from skesm.esm2.threads import default_workers
+    from skesm.esm2.machine.threads import default_workers
 
     threads, cores = default_workers(), cpu_count()
     text = f"{threads} threads on {cores} usable cores"
@@ -167,7 +167,7 @@ def _threads() -> Finding:
 
 def _precision() -> Finding:
     from skesm.backends import LocalBackend
-    from skesm.esm2.processor import has_bfloat16
+    from skesm.esm2.machine.processor import has_bfloat16
 
     _, device = LocalBackend()._resolve_engine()
     if device != "cpu":

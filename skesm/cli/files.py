@@ -170,7 +170,7 @@ def _backend(args: argparse.Namespace) -> Any:
 def _make_embedder(args: argparse.Namespace) -> Any:
     from skesm import ESM2Embedder
     from skesm.features.compute_outputs import OutputReader
-    from skesm.io._work import Work
+    from skesm.io.jobs.work import Work
 
     shared = _shared(args)
     if not args.residues:
@@ -182,14 +182,14 @@ def _make_embedder(args: argparse.Namespace) -> Any:
 
 def _make_summarizer(args: argparse.Namespace) -> Any:
     from skesm import ESM2LogitSummarizer
-    from skesm.io._work import Work
+    from skesm.io.jobs.work import Work
 
     return Work(ESM2LogitSummarizer(statistics=args.statistics, **_shared(args)))
 
 
 def _make_scorer(args: argparse.Namespace) -> Any:
     from skesm import ESM2VariantScorer
-    from skesm.io._work import Work
+    from skesm.io.jobs.work import Work
 
     shared = _shared(args)
     if args.mutations_column is not None:

@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from skesm.esm2.threads import has_small_products
+from skesm.esm2.machine.threads import has_small_products
 from skesm.esm2.workspace import Workspace
 from skesm.outputs.types import FloatArray
 

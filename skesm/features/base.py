@@ -19,7 +19,7 @@ from skesm.backends.costs import RunInfo, TransformPlan, add_plans
 from skesm.backends.resolve import resolve_backend
 from skesm.cache import note_memory, warn_if_elsewhere
 from skesm.esm2.spec import ModelSpec
-from skesm.features.links import LinkedEstimator
+from skesm.features.common.links import LinkedEstimator
 from skesm.features.parameters import as_tuple, complete_docstring
 from skesm.features.recipe import Recipe
 from skesm.fetch.records import estimate

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skesm._optional import import_optional
-from skesm.io._parts import beside, temporary
+from skesm.io.jobs.parts import beside, temporary
 
 #: Pieces of a table: ids, values, and the residues of each row where values are those of residues.
 Pieces = Callable[[], Iterator[tuple[list[str], NDArray[Any], NDArray[np.int64] | None]]]

@@ -5,8 +5,8 @@ alone, and nothing is padded but the rows between and behind sequences that alig
 
 The features of a sequence are the same to the last bit whatever else is in the call. A matrix product in BLAS may
 treat a row differently by its place among the others (OpenBLAS's AVX2 kernels do), by their number, and by the number
-of threads. So every product runs on one thread (`skesm.esm2.threads`), and a trial finds where sequences may begin, and
-how many rows a pack may have, so that neither makes a difference (`skesm.esm2.numpy_engine.alignment`). If there is no
+of threads. So every product runs on one thread (`skesm.esm2.machine.threads`), and a trial finds where sequences may
+begin, and how many rows a pack may have, so that neither makes a difference (`skesm.esm2.numpy_engine.alignment`). If there is no
 such alignment, each sequence has a pack of its own, whose shape is a function of its length. Wide models compute
 products in parts of fixed shape, which a pack that has the machine for itself spreads over helping threads.
 """
@@ -21,13 +21,13 @@ from functools import cached_property, partial
 import numpy as np
 
 from skesm.esm2.attention import AttentionReader
+from skesm.esm2.machine.stopping import check_stop
+from skesm.esm2.machine.threads import limit_own_thread, one_blas_thread
 from skesm.esm2.numpy_engine.alignment import LEAST_ROWS, ROW_MULTIPLE, Alignment, find_alignment
 from skesm.esm2.packing import MIN_PACK_TOKENS, lay_out, most_together, plan_packs, round_up, share_evenly
 from skesm.esm2.plain import TRAINED_MASK_RATIO
 from skesm.esm2.plain_attention import Read, Rotary, distinct_rows, do_in_turn, mix, rotary_tables
 from skesm.esm2.spec import ModelSpec
-from skesm.esm2.stopping import check_stop
-from skesm.esm2.threads import limit_own_thread, one_blas_thread
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK, Tokens
 from skesm.esm2.weights.parameters import Affine, Block, Parameters
 from skesm.esm2.workspace import Workspace

@@ -1,4 +1,4 @@
-"""ESM-2 in torch, which is imported with this package: ask `skesm.esm2.device` first whether it is there."""
+"""ESM-2 in torch, which is imported with this package: ask `skesm.esm2.machine.device` first whether it is there."""
 
 from skesm.esm2.torch_engine.engine import TorchEngine
 

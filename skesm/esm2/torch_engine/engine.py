@@ -27,11 +27,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from skesm.esm2.attention import AttentionReader, ContactHead
+from skesm.esm2.machine.stopping import check_stop
+from skesm.esm2.machine.threads import limit_own_thread, one_blas_thread, one_torch_thread
 from skesm.esm2.packing import MIN_PACK_TOKENS, most_together, plan_packs, share_evenly
 from skesm.esm2.plain import TRAINED_MASK_RATIO
 from skesm.esm2.spec import ModelSpec
-from skesm.esm2.stopping import check_stop
-from skesm.esm2.threads import limit_own_thread, one_blas_thread, one_torch_thread
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK, Tokens, tokenize
 from skesm.esm2.torch_engine.attention import Mix, Read, choose_attention, split_runs
 from skesm.esm2.torch_engine.blocks import Pair, PlacedBlock, PlacedHead

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from skesm.esm2.machine.workers import worker_pool
 from skesm.esm2.weights.header import BITS, Entry, parse_header
-from skesm.esm2.workers import worker_pool
 from skesm.exceptions import CheckpointError, CheckpointNotFoundError
 from skesm.outputs.types import FloatArray
 

@@ -20,7 +20,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 import skesm
-from skesm.esm2.threads import default_workers
+from skesm.esm2.machine.threads import default_workers
 from skesm.fetch.records import fetch, keep
 from skesm.fetch.request import Request as Wanted
 from skesm.outputs.spec import OutputSpec

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 import skesm
 from skesm._progress import AUTO, Progress
 from skesm.exceptions import InputFileError
-from skesm.io._parts import Part, Parts, beside, replacing
-from skesm.io._reports import FilePlan, FileReport
-from skesm.io._shards import Shard, update_manifest
 from skesm.io._sources import open_source
-from skesm.io._survey import Good, Survey, good_rows, refuse_problems, survey_source, warn_of_suspicious
-from skesm.io._work import Work, as_work, chunks
 from skesm.io._writers import Content, check_output, needs_distinct_ids, write
+from skesm.io.jobs.parts import Part, Parts, beside, replacing
+from skesm.io.jobs.reports import FilePlan, FileReport
+from skesm.io.jobs.shards import Shard, update_manifest
+from skesm.io.jobs.survey import Good, Survey, good_rows, refuse_problems, survey_source, warn_of_suspicious
+from skesm.io.jobs.work import Work, as_work, chunks
 
 _FORMAT = 1  # of what is computed: parts of another number are not used
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from skesm._messages import first_and_more
 from skesm.exceptions import InputFileError, SuspiciousSequenceWarning, TruncationWarning
-from skesm.io._shards import Shard
 from skesm.io._sources import Row, Source
-from skesm.io._work import Work, chunks
+from skesm.io.jobs.shards import Shard
+from skesm.io.jobs.work import Work, chunks
 from skesm.sequences.alphabet import count_residues
 from skesm.sequences.clean import looks_like_nucleotides
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from skesm.io._parts import replacing
+from skesm.io.jobs.parts import replacing
 
 #: Readers of a folder of Parquet files leave out names that begin with an underscore.
 MANIFEST = "_manifest.json"
