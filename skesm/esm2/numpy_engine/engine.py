@@ -6,9 +6,10 @@ alone, and nothing is padded but the rows between and behind sequences that alig
 The features of a sequence are the same to the last bit whatever else is in the call. A matrix product in BLAS may
 treat a row differently by its place among the others (OpenBLAS's AVX2 kernels do), by their number, and by the number
 of threads. So every product runs on one thread (`skesm.esm2.machine.threads`), and a trial finds where sequences may
-begin, and how many rows a pack may have, so that neither makes a difference (`skesm.esm2.numpy_engine.alignment`). If there is no
-such alignment, each sequence has a pack of its own, whose shape is a function of its length. Wide models compute
-products in parts of fixed shape, which a pack that has the machine for itself spreads over helping threads.
+begin, and how many rows a pack may have, so that neither makes a difference (`skesm.esm2.numpy_engine.alignment`).
+If there is no such alignment, each sequence has a pack of its own, whose shape is a function of its length. Wide
+models compute products in parts of fixed shape, which a pack that has the machine for itself spreads over helping
+threads.
 """
 
 from __future__ import annotations
