@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 from scipy.stats import t as student
+from sklearn.base import clone
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import Ridge
 from sklearn.metrics import root_mean_squared_error
@@ -39,6 +40,7 @@ from skesm.benchmark import (
     replay,
     run_benchmark,
 )
+from skesm.benchmark._computed import compute_once
 from skesm.benchmark._scores import draw_weights, ndcg, recall, resample, score_function
 from skesm.datasets import load_gb1_stability
 from skesm.exceptions import InvalidSequenceError
@@ -441,3 +443,11 @@ class TestRuns:
         (tmp_path / "manifest.json").write_text("[]")
         with pytest.raises(ValueError, match="is not the manifest of a run"):
             replay(tmp_path)
+
+
+def test_folds_share_computed_features_and_no_object() -> None:
+    """Threads that fit one object at a time got in each other's way: scikit-learn sets attributes on it."""
+    computed = compute_once("composition", AminoAcidComposition(), ["MKT", "MRT"])
+    mine = clone(computed)
+    assert mine is not computed
+    assert mine.matrix is computed.matrix
