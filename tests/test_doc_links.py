@@ -7,7 +7,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 
 import skesm
-from skesm.features import links
+from skesm.features.common import links
 
 ESTIMATORS = [name for name in skesm.__all__ if name.startswith("ESM2")]
 

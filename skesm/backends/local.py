@@ -147,9 +147,7 @@ class LocalBackend(Backend):
         tokens = [tokenize(sequence) for sequence in sequences]
         with engine.hold(n_threads) as workers:
             plan = make_plan(engine, [len(t) for t in tokens], outputs, workers, self.tokens_per_batch)
-            for batch in run_ahead(engine, plan, tokens, outputs, workers):
-                weights.check_unchanged()
-                yield batch
+            yield from run_ahead(engine, plan, tokens, outputs, workers, check=weights.check_unchanged)
 
     def _load(self, checkpoint: Checkpoint) -> _Loaded:
         kind, device = self._resolve_engine()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, ExitStack
 from typing import NamedTuple, Protocol
@@ -95,9 +95,17 @@ def _size(length: int, outputs: Sequence[OutputSpec], spec: ModelSpec) -> int:
 
 
 def run_ahead(
-    engine: Engine, plan: Plan, tokens: Sequence[Tokens], outputs: Sequence[OutputSpec], workers: int
+    engine: Engine,
+    plan: Plan,
+    tokens: Sequence[Tokens],
+    outputs: Sequence[OutputSpec],
+    workers: int,
+    check: Callable[[], None],
 ) -> Generator[Batch, None, None]:
-    """Compute a plan on worker threads; while the consumer stores one batch, they compute the next."""
+    """Compute a plan on worker threads. While the consumer stores one batch, they compute the next.
+
+    `check` is called before each batch goes out.
+    """
     with ExitStack() as stack:
         stop = threading.Event()
         pool = stack.enter_context(worker_pool(workers, "skesm", initializer=obey, initargs=(stop,)))
@@ -115,6 +123,7 @@ def run_ahead(
                 ahead = submit(after) if room else None
                 records = [record for future in running for record in future.result()]
                 running = []
+                check()
                 yield Batch([index for pack in batch for index in pack], records)
                 del records
                 running = submit(after) if ahead is None else ahead

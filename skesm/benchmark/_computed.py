@@ -26,8 +26,8 @@ class ComputedFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  
         self.n_columns = n_columns  # of the transformer: the matrix has only those that vary
 
     def __sklearn_clone__(self) -> Self:
-        # Folds run in threads, and scikit-learn sets attributes on a step while it fits: each fold needs its own object.
-        # They share the matrix, which can be large.
+        # Folds run in threads, and scikit-learn sets attributes on a step while it fits: each fold needs an object of
+        # its own. They share the matrix, which can be large.
         return type(self)(self.transformer, self.row_of, self.matrix, self.n_columns)
 
     def fit(self, X: Any, y: Any = None) -> Self:

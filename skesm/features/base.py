@@ -17,7 +17,7 @@ from skesm._progress import AUTO
 from skesm.backends.base import Backend, Model
 from skesm.backends.costs import RunInfo, TransformPlan, add_plans
 from skesm.backends.resolve import resolve_backend
-from skesm.cache import note_memory, warn_if_elsewhere
+from skesm.cache import note_memory, resolve_location, warn_if_elsewhere
 from skesm.esm2.spec import ModelSpec
 from skesm.features.common.links import LinkedEstimator
 from skesm.features.parameters import as_tuple, complete_docstring
@@ -262,9 +262,10 @@ class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc] 
         check_is_fitted(self)
         sequences, windows = self._clean(X), self._windows()
         recipe = self._complete(self._recipe(spec), spec, sequences)
+        stored = resolve_location(self.memory) is not None
         plans = [
             estimate(request, model=model, memory=self.memory, windows=windows)
-            for request in recipe.requests(sequences, self._prefetched(spec), stored=self.memory is not None)
+            for request in recipe.requests(sequences, self._prefetched(spec), stored=stored)
         ]
         return add_plans(len(sequences), plans, windowed=count_long(sequences, windows))
 

@@ -47,6 +47,7 @@ class Computation:
                         fresh[index] = derive(record, outputs, self._distinct.sequences[index])
                     self.computed += len(fresh)
                     yield fresh
+                    del batch, fresh  # the records of one batch can fill the memory
         except PartialResultError as error:
             self.failed.update((indices[place], cause) for place, cause in error.causes.items())
             unanswered -= error.causes.keys()

@@ -32,8 +32,6 @@ _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+(?:[eE][-+]?\d+)?")
 #: ``label=1.5`` in the header of a FASTA record.
 _FIELD = re.compile(r"(\S+?)=(\S*)")
 
-_FASTA_COLUMNS = ("id", "sequence")
-
 
 @dataclass(frozen=True)
 class Table:
