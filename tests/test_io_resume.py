@@ -131,7 +131,7 @@ def test_the_script_for_slurm(tmp_path: Path, tiny_checkpoint: Path) -> None:
     """Three jobs at the same time, each with a store of its own; then one store of all."""
     path, folder, stores = many(tmp_path / "many.fasta", 50), tmp_path / "parts", tmp_path / "stores"
     script = tmp_path / "embed.sh"
-    script.write_text(code_of("clusters.md", "bash", "An array of jobs"))
+    script.write_text(code_of("clusters.md", "sh elsewhere", "An array of jobs"))
     program = tmp_path / "bin" / "skesm"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m skesm "$@"\n')

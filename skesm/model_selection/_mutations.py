@@ -12,7 +12,7 @@ from skesm.sequences.alphabet import MASK_SYMBOL
 from skesm.sequences.clean import clean_reference, clean_sequences
 from skesm.sequences.variants import check_lengths, differences, learn_reference
 
-_REMEDY = "remove these rows, or split by sequence identity (IdentityClusterKFold)"
+_REMEDY = "Remove these rows, or split by sequence identity (IdentityClusterKFold)"
 
 
 def read_sequences(X: Any) -> list[str]:

@@ -189,14 +189,14 @@ def _split_repository(name: str) -> tuple[str, str | None]:
         if len(parts) != 2 or not all(part and part.strip(".") for part in parts) or "\\" in repository:
             raise CheckpointNotFoundError(
                 f"model {name!r} is not a known name, not a folder on this machine, and not a Hub repository "
-                f"('organisation/name'){_suggestion(name)}. Run `skesm models` for the names that are known."
+                f"('organisation/name'){_suggestion(name)} Run `skesm models` for the names that are known."
             )
     return repository, revision or None
 
 
 def _suggestion(name: str) -> str:
     suggestion = suggest_name(name)
-    return f"; {suggestion}" if suggestion else ""
+    return f"; {suggestion}" if suggestion else "."
 
 
 def _shards(index: Path) -> list[str]:

@@ -111,6 +111,7 @@ def transform_file(
         parts = Parts(output, identity)
         with parts.held():
             if (found := _finished(output, identity, survey)) is not None:
+                parts.remove()
                 return found
             run = _Run(work, parts)
             with Progress(verbose, total=survey.rows, description=f"skesm: {work.spec.name}", unit="seq") as progress:
