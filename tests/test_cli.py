@@ -240,7 +240,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("text", "more", "message"),
         [
-            ("seq,label\nMKV,1\n", ["--target-column", "y"], "no column 'y'; its columns are 'seq', 'label'"),
+            ("seq,label\nMKV,1\n", ["--target-column", "y"], "no column 'y'. Its columns are 'seq', 'label'"),
             ("seq,label\nMKV,1\nMKL,high\n", [], "line 3: column 'label' is not a finite number"),
             ("seq,label\nMKV,1\nMKL,2\n", [], "--rows 60: the data have only 2 rows"),
             ("seq,label\nMKV,1\nMKL,2\n", ["--rows", "2"], "cannot make n_splits=3 folds: X has 2 distinct sequences"),

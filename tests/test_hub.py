@@ -110,7 +110,7 @@ def test_what_the_hub_does_not_have(hub: Any, ask, tiny_checkpoint: Path, tmp_pa
     assert absent["error"] == revision["error"] == nothing["error"] == "CheckpointNotFoundError"
     assert "lab/absent does not exist or is not public" in absent["message"]
     assert "lab/model at revision 'v9'" in revision["message"]
-    assert f"lab/empty has no file {SINGLE} or pytorch_model.bin" in nothing["message"]
+    assert f"lab/empty has neither {SINGLE} nor pytorch_model.bin" in nothing["message"]
     assert "merge_and_unload" in unmerged["message"]
     assert impostor["error"] == "CheckpointError"
     assert "does not describe esm2_t6_8M_UR50D" in impostor["message"]

@@ -44,13 +44,14 @@ def random_model(width: int = 48, n_heads: int = 4, *, token_dropout: bool = Tru
 
     embedding = array(VOCABULARY_SIZE, width, scale=1)
     half = width // n_heads // 2
+    frequencies = (10000.0 ** -(np.arange(half) / half)).astype(np.float16).astype(np.float32)
     parameters = Parameters(
         embedding=embedding,
         blocks=[block() for _ in range(N_LAYERS)],
         final_norm=norm(),
         head=Head(linear(width, width), norm(), Affine(embedding, array(VOCABULARY_SIZE, scale=0.2))),
         contacts=Affine(array(N_LAYERS, n_heads, scale=1), array(1, scale=1)),
-        inverse_frequencies=(10000.0 ** -(np.arange(half) / half)).astype(np.float16).astype(np.float32),
+        inverse_frequencies=np.tile(frequencies, (N_LAYERS, 1)),
     )
     return spec, parameters
 

@@ -154,7 +154,9 @@ def test_rows_of_other_lengths_are_named(positions: Any, tiny_checkpoint: Path) 
     assert VARIANTS[0] not in str(caught.value)
     embedder.fit(VARIANTS)
     for method in (embedder.transform, embedder.plan):
-        with pytest.raises(InvalidSequenceError, match=r"1 of 2 rows .* the 16 residues of those") as caught:
+        with pytest.raises(
+            InvalidSequenceError, match=r"1 of 2 rows .* the 16 residues of the fitted sequences"
+        ) as caught:
             method([VARIANTS[0], "MKT"])
         assert caught.value.rows == (1,)
 

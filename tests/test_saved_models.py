@@ -189,10 +189,10 @@ def test_layers_may_have_frequencies_of_their_own(engine: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["esm.encoder.layer.0.attention.self.rot_emb.inv_freq"], "not known"),
-        (["inv_freq"], "not known"),
-        (["encoder.layer.*.attention.self.rotary_embeddings.inv_freq"], "not known"),
-        (["esm.encoder.layer.00.attention.self.rotary_embeddings.inv_freq"], "not known"),
+        (["esm.encoder.layer.0.attention.self.rot_emb.inv_freq"], "does not say for which layers"),
+        (["inv_freq"], "does not say for which layers"),
+        (["encoder.layer.*.attention.self.rotary_embeddings.inv_freq"], "does not say for which layers"),
+        (["esm.encoder.layer.00.attention.self.rotary_embeddings.inv_freq"], "does not say for which layers"),
         (["esm." + EACH[0]], "none for layer 1"),
         (["esm." + EACH[1]], "none for layer 0"),
         ([*("esm." + name for name in EACH), "esm." + STAR.replace("*", "2")], "2 layers"),

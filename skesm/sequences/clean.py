@@ -156,7 +156,7 @@ def find_problems(
     Examples
     --------
     >>> find_problems(["MKT", "nan", "MK-T"])[2]
-    ", position 3: '-' is a gap; remove gaps with s.replace('-', '')"
+    ", position 3: '-' is a gap. Remove gaps with s.replace('-', '')"
     """
     missing = _missing_texts(rows)
     problems = {}
