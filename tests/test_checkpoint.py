@@ -274,9 +274,9 @@ def test_what_is_no_name_is_refused_before_any_request(name: str) -> None:
     ],
 )
 def test_a_misspelt_name_gets_a_suggestion(name: str, suggestion: str) -> None:
-    with pytest.raises(CheckpointNotFoundError, match=f"did you mean '{suggestion}'\\?"):
+    with pytest.raises(CheckpointNotFoundError, match=f"; did you mean '{suggestion}'\\?"):
         locate(name)
-    with pytest.raises(ValueError, match=f"did you mean '{suggestion}'\\?"):
+    with pytest.raises(ValueError, match=f"\\(did you mean '{suggestion}'\\?\\)"):
         BioLMBackend("http://127.0.0.1:9").spec(name)
 
 

@@ -45,7 +45,7 @@ def stderr_of(model: Path, tmp_path: Path, *, terminal: bool, slow: bool = True,
             subprocess.run([sys.executable, "-c", text], stderr=file, cwd=ROOT, check=True, timeout=120)
         return log.read_text()
     master, slave = pty.openpty()
-    termios.tcsetwinsize(slave, (24, 80))  # a new one has no columns
+    termios.tcsetwinsize(slave, (24, 200))  # a new one has no columns; the bar begins with a long path
     process = subprocess.Popen([sys.executable, "-c", text], stderr=slave, cwd=ROOT)
     os.close(slave)
     written = b""
@@ -63,6 +63,7 @@ def stderr_of(model: Path, tmp_path: Path, *, terminal: bool, slow: bool = True,
 def test_a_bar_appears_by_itself_on_a_terminal(tiny_checkpoint: Path, tmp_path: Path) -> None:
     written = stderr_of(tiny_checkpoint, tmp_path, terminal=True, bar=True)
     assert "/2" in written
+    assert "seq" in written
 
 
 @pytest.mark.parametrize(

@@ -74,9 +74,9 @@ def test_auto_is_a_gpu_or_the_cpu() -> None:
 
 def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingDependencyError, match=r"torch>=2"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'torch>=2\.6'"):
         resolve_device("auto")
-    with pytest.raises(MissingDependencyError, match=r"torch>=2"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'torch>=2\.6'"):
         list(LocalBackend(engine="torch").run(tiny_checkpoint, ["MKT"], [MEAN]))
 
 
