@@ -9,7 +9,7 @@ from skesm.cache._files import find_location, resolve_location
 from skesm.cache._home import note_memory, warn_if_elsewhere
 from skesm.cache._models import KnownModel, recall_model, remember_model
 from skesm.cache._records import sequence_digest
-from skesm.cache._store import RecordStore
+from skesm.cache._store import RecordStore, keep_open, open_store
 from skesm.cache.maintenance.contents import NamespaceInfo, VerifyReport, info, verify
 from skesm.cache.maintenance.export import export
 from skesm.cache.maintenance.merge import MergeReport, merge
@@ -25,8 +25,10 @@ __all__ = [
     "export",
     "find_location",
     "info",
+    "keep_open",
     "merge",
     "note_memory",
+    "open_store",
     "prune",
     "recall_model",
     "remember_model",

@@ -36,7 +36,7 @@ class Portions:
         After one of which nothing was stored, the next is everything: a service that is down, or a disk that is full,
         is then met once, not once for each portion.
         """
-        self._whole = self._whole or not stored
+        self._whole = not stored
         self._rate = residues / max(seconds, 1e-6)
 
 

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 
@@ -23,6 +24,9 @@ from skesm.outputs.spec import Namespace, OutputSpec, Record
 from skesm.outputs.types import FloatArray
 
 _PAUSES = (0.005, 0.2)  # seconds between two looks at others' claims: at first, and at most
+
+#: Keys that are remembered: a new sequence is looked up, claimed, stored and looked up again.
+_KEYS_KEPT = 1 << 14
 
 
 class RecordStore:
@@ -71,6 +75,7 @@ class RecordStore:
         folder = self.location / f"{namespace.numerics}-{hashlib.sha256(name.encode()).hexdigest()[:24]}"
         self._session = Session(self.location, folder, namespace, name)
         self._portions = Portions()
+        self._keys: dict[str, Key] = {}
         self._blocks_read: set[int] = set()
         self._stored = 0
 
@@ -118,7 +123,7 @@ class RecordStore:
             For each sequence, a dict from output to a read-only float32 array, or None unless all outputs are there.
         """
         names = {str(output): output for output in outputs}
-        keys = [(sequence_digest(sequence), len(sequence)) for sequence in sequences]
+        keys = self._keys_of(sequences)
         found = self._session.read(lambda c: self._load(c, dict.fromkeys(keys), names)) or {}
         return [found.get(key) for key in keys]
 
@@ -137,7 +142,7 @@ class RecordStore:
         ValueError
             If a value is not a finite, non-empty float32 array.
         """
-        keys = [(sequence_digest(sequence), len(sequence)) for sequence in sequences]
+        keys = self._keys_of(sequences)
         values = {
             (str(output), key): _checked(output, value)
             for key, record in zip(keys, records, strict=True)
@@ -164,6 +169,18 @@ class RecordStore:
                 _records.forget(connection, damaged)
         return found
 
+    def _keys_of(self, sequences: Sequence[str]) -> list[Key]:
+        if len(self._keys) > _KEYS_KEPT:
+            self._keys = {}
+        known = self._keys  # another thread may begin a new one
+        keys = []
+        for sequence in sequences:
+            key = known.get(sequence)
+            if key is None:
+                key = known[sequence] = (sequence_digest(sequence), len(sequence))
+            keys.append(key)
+        return keys
+
     # -- claims --------------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -189,7 +206,7 @@ class RecordStore:
             If claims cannot be written, these are all that are not stored.
         """
         names = {str(output): output for output in outputs}
-        keys = [(sequence_digest(sequence), len(sequence)) for sequence in sequences]
+        keys = self._keys_of(sequences)
         token = self._token()
         try:
             taken = None
@@ -277,6 +294,35 @@ class RecordStore:
 
     def _all_alive(self, tokens: Iterable[str]) -> bool:
         return all(_claims.alive(self.folder, token) for token in tokens)
+
+
+_kept: ContextVar[RecordStore | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def keep_open(location: Path, namespace: Namespace) -> Iterator[None]:
+    """Let `open_store` give one store, again and again, for one location and namespace.
+
+    For who calls ``transform`` once for each of many chunks: to open and to close the file takes as long as a hundred
+    records.
+    """
+    with RecordStore(location, namespace) as store:
+        token = _kept.set(store)
+        try:
+            yield
+        finally:
+            _kept.reset(token)
+
+
+@contextmanager
+def open_store(location: Path, namespace: Namespace) -> Iterator[RecordStore]:
+    """A store for one use. It is closed at the end, unless `keep_open` keeps it."""
+    kept = _kept.get()
+    if kept is not None and (kept.location, kept.namespace) == (Path(location).absolute(), namespace):
+        yield kept
+    else:
+        with RecordStore(location, namespace) as store:
+            yield store
 
 
 def _checked(output: OutputSpec, value: FloatArray) -> FloatArray:

@@ -73,13 +73,16 @@ class Recipe:
             row = self.row_from_shared(run.fetch_reference(self.shared) if self.shared is not None else [])
         features = np.full((len(sequences), len(self.columns)), np.nan, dtype=dtype)
         places = self._unknown_rows(sequences)
+        in_pieces = MASKED in self.outputs and len(self.outputs) > 1
 
         def write(sequence: str, record: Record) -> bool:
             # Each row goes into the result as its record arrives: a list of rows would hold the features twice.
             if rows := places.get(sequence):
                 values = np.reshape(row(sequence, record), len(self.columns))
-                written = features[rows[0]]
-                features[rows] = np.where(np.isnan(written), values, written)
+                if in_pieces:
+                    written = features[rows[0]]
+                    values = np.where(np.isnan(written), values, written)
+                features[rows if len(rows) > 1 else rows[0]] = values
             return True
 
         own = self._own_request(sequences, prefetch)

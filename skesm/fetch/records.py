@@ -15,7 +15,7 @@ from skesm._progress import Progress
 from skesm._typing import Memory
 from skesm.backends.base import Model
 from skesm.backends.costs import RunInfo, TransformPlan, add_costs, add_plans
-from skesm.cache import RecordStore, resolve_location
+from skesm.cache import open_store, resolve_location
 from skesm.exceptions import BackendError, PartialResultError
 from skesm.fetch.compute import Computation
 from skesm.fetch.lookup import Lookup, find_namespace, refuse_changed_weights
@@ -146,7 +146,7 @@ def _estimate_part(part: Part, memory: Memory) -> TransformPlan:
     location = resolve_location(memory)
     if location is not None:
         namespace, _ = find_namespace(model, location)
-        with RecordStore(location, namespace) as store:
+        with open_store(location, namespace) as store:
             lookup = Lookup(store, distinct, model.spec)
             known = {i for found in lookup.find(range(len(distinct)), outputs) for i in found}
         missing = [sequence for i, sequence in enumerate(distinct.sequences) if i not in known]
@@ -167,7 +167,7 @@ def _through_store(
     outputs, model = part.request.outputs, part.model
     namespace, absent = find_namespace(model, location)
     wanted = sorted({*outputs, *part.request.prefetch}, key=str)
-    with RecordStore(location, namespace) as store:
+    with open_store(location, namespace) as store:
         lookup = Lookup(store, distinct, model.spec)
         missing = list(range(len(distinct)))
         while missing:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from skesm.exceptions import InputFileError
 from skesm.io._files import decode, name_of, open_bytes, refuse_lines
-from skesm.sequences.clean import problem_of
+from skesm.sequences.clean import is_plain, problem_of
 
 _HEADER = ">"
 _STOP = "*"
@@ -70,6 +70,9 @@ class RawRecord:
                 line,
                 ": residues follow '*', a stop codon. Cut the record there, or remove it",
             )
+            return
+        if is_plain(text):
+            self.parts.append(text)
             return
         self.stopped = text.endswith(_STOP)
         text = text.removesuffix(_STOP)

@@ -22,6 +22,8 @@ from skesm.exceptions import InvalidSequenceError, SuspiciousSequenceWarning, Tr
 from skesm.sequences.alphabet import AMBIGUOUS, AMINO_ACIDS, MASK_SYMBOL, count_residues, split_residues
 
 _CLEAN = re.compile(f"(?:[{AMINO_ACIDS}{AMBIGUOUS}]|{MASK_SYMBOL})+")
+#: Most rows are clean as they are. One class of letters is matched several times faster than an alternative.
+_PLAIN = re.compile(f"[{AMINO_ACIDS}{AMBIGUOUS}]+")
 
 #: Texts that a missing value becomes, in lower case: np.array([..., np.nan]), .astype(str), spreadsheets, databases.
 _MISSING_TEXTS = {"nan", "none", "null", "missing", "na", "<na>", "nat", "n/a", "#n/a", "<missing>"}
@@ -134,6 +136,17 @@ def clean_sequences(
             stacklevel=4,
         )
     return sequences
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text is a clean sequence as it is, without masks. False does not mean that it has a problem.
+
+    Examples
+    --------
+    >>> is_plain("MKTAY"), is_plain("mktay")
+    (True, False)
+    """
+    return _PLAIN.fullmatch(text) is not None
 
 
 def problem_of(text: str) -> str:
@@ -300,6 +313,8 @@ _MISSING = (
 
 def _clean(row: object, unknown_residues: str) -> tuple[str, str]:
     """(clean sequence, "") or ("", problem and remedy)."""
+    if type(row) is str and is_plain(row):
+        return row, ""
     if not isinstance(row, str):
         return "", f": {_describe(row)}"
     sequence = row.strip()

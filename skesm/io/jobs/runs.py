@@ -264,6 +264,12 @@ class _Run:
 
     def compute(self, rows: Iterator[Good], expected: int, progress: Progress) -> None:
         """Compute what is not there yet."""
+        with self._work.store_open():
+            self._compute(rows, progress)
+        if self.rows + len(self.missing) != expected:
+            raise InputFileError("the input was changed while it was read; run it again")
+
+    def _compute(self, rows: Iterator[Good], progress: Progress) -> None:
         limits = self._work.limits()
         for number, chunk in enumerate(chunks(((row, row.residues) for row in rows), limits)):
             part = self._part(number, chunk)
@@ -273,8 +279,6 @@ class _Run:
             self._id_width = max(self._id_width, *map(len, part.ids))
             self._dtype = part.values.dtype
             progress.update(len(chunk), hits=self.hits, computed=self.computed)
-        if self.rows + len(self.missing) != expected:
-            raise InputFileError("the input was changed while it was read; run it again")
 
     def _part(self, number: int, chunk: list[Good]) -> Part:
         known = self.parts.load(number)

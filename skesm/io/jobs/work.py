@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skesm.backends.costs import RunInfo, TransformPlan
+from skesm.cache import keep_open, resolve_location
 from skesm.exceptions import InvalidSequenceError, PartialResultError, SuspiciousSequenceWarning, TruncationWarning
 from skesm.features.compute_outputs import OutputReader
+from skesm.fetch.lookup import find_namespace
 from skesm.outputs.kinds import KINDS
+from skesm.outputs.spec import Namespace
 from skesm.sequences.clean import find_problems
 from skesm.sequences.mutations import apply_mutations
 
@@ -89,7 +93,7 @@ class Work:
             for name, value in sorted(self.estimator.get_params(deep=False).items())
             if name not in {*_NOT_NUMBERS, "model"}
         }
-        namespace = self._model.namespace()
+        namespace = self._namespace()
         return {
             "model": self.spec.name,
             "fingerprint": namespace.fingerprint,
@@ -103,6 +107,21 @@ class Work:
     def shares_passes(self) -> bool:
         """Whether all chunks need the same passes, those of a reference, and no store keeps them."""
         return self.estimator.memory is None and getattr(self.estimator, "reference", None) is not None
+
+    @contextmanager
+    def store_open(self) -> Iterator[None]:
+        """Keep the record store open between chunks, if there is one."""
+        location = resolve_location(self.estimator.memory)
+        if location is None:
+            yield
+        else:
+            with keep_open(location, self._namespace()):
+                yield
+
+    def _namespace(self) -> Namespace:
+        """What records depend on. A store knows it from the last time if the weights are not on this machine."""
+        location = resolve_location(self.estimator.memory)
+        return self._model.namespace() if location is None else find_namespace(self._model, location)[0]
 
     def with_memory(self, memory: Path) -> Work:
         """The same work with a record store; the user's estimator stays as it is."""
