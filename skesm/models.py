@@ -126,7 +126,7 @@ def verify(model: str | os.PathLike[str]) -> Verification:
     --------
     >>> from skesm.models import verify
     >>> verify("skesm-mini").files
-    {'config.json': 'none', 'model.safetensors': 'none'}
+    {'config.json': 'record', 'model.safetensors': 'record'}
     """
     checkpoint = locate(model, download=False)
     record = _record(checkpoint)

@@ -220,7 +220,7 @@ def test_bad_rows_are_refused_before_anything_is_computed(
     path = tmp_path / "bad.csv"
     path.write_text("id,sequence\na,MKT\nb,MK-T\nc,\nd,MKTAYJ\ne,MKV\n")
     with pytest.raises(
-        InputFileError, match=r"3 rows cannot be used:\n.*line 3 \(id 'b'\), position 3: '-' is a gap"
+        InputFileError, match=r"3 of 5 rows cannot be used:\n.*line 3 \(id 'b'\), position 3: '-' is a gap"
     ) as error:
         transform_file(embedder, path, tmp_path / "out.npz")
     assert error.value.lines == (3, 4, 5)
@@ -271,7 +271,7 @@ def test_a_path_as_x_names_the_reader(embedder: ESM2Embedder) -> None:
 
 def test_what_looks_like_dna_is_named_by_id(tmp_path: Path, embedder: ESM2Embedder) -> None:
     path = write_fasta(tmp_path / "dna.fasta", ["a", "b"], ["MKV", "ACGTTGCA" * 4])
-    with pytest.warns(UserWarning, match="1 sequences look like DNA or RNA.*: ids b"):
+    with pytest.warns(UserWarning, match="1 of 3 sequences look like DNA or RNA.*: ids b"):
         transform_file(embedder, path, tmp_path / "out.csv")
 
 

@@ -13,7 +13,8 @@ and started again with the same ``--out``; it goes on from its last saved state.
 warm-up and falls to zero over the last fifth of the steps, so ``--steps`` may also be changed between two starts as
 long as the fall has not begun.
 
-Writes ``model.safetensors`` (float16), ``config.json`` and ``training.json`` (the figures of the model card).
+Writes ``model.safetensors`` (float16), ``config.json``, their ``SHA256SUMS``, and ``training.json`` (the figures of
+the model card).
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from transformers import EsmConfig, EsmForMaskedLM
+
+from skesm.esm2.weights.digests import RECORD, write_record
 
 VOCABULARY = ["<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>"]
 CLS, PAD, EOS, MASK = 0, 1, 2, 32
@@ -164,6 +167,7 @@ def save(model: EsmForMaskedLM, out: Path, figures: dict[str, object]) -> None:
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
     model.config.save_pretrained(out)
     (out / "training.json").write_text(json.dumps(figures, indent=1) + "\n")
+    write_record(out / RECORD, [out / "config.json", out / "model.safetensors"])
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ import hashlib
 import os
 import sys
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Sequence
 from importlib.util import find_spec as find_module
@@ -16,6 +15,7 @@ from typing import ClassVar, Generic, NamedTuple, TypeVar
 from joblib import effective_n_jobs
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from skesm._messages import warn
 from skesm._typing import Constraints
 from skesm.backends.base import Backend, Batch
 from skesm.backends.local_run import Engine, make_plan, refuse, run_ahead
@@ -157,11 +157,10 @@ class LocalBackend(Backend):
         def load() -> _Loaded:
             if checkpoint.spec.name == DEMO_MODEL:
                 # here, once a process, and not at every use: scikit-learn's searches show each repeat of a warning
-                warnings.warn(
+                warn(
                     f"{DEMO_MODEL} is a small demo model for trying, tests and teaching. For research use a published "
                     "size, such as 'esm2_t6_8M_UR50D' or 'esm2_t33_650M_UR50D'.",
                     DemoModelWarning,
-                    stacklevel=2,
                 )
             weights = open_weights(checkpoint)
             parameters = read_parameters(checkpoint.spec, weights)
@@ -176,11 +175,10 @@ class LocalBackend(Backend):
         from skesm.esm2.torch_engine import TorchEngine
 
         if self.dtype == "bfloat16" and device == "cpu" and has_bfloat16() is False:
-            warnings.warn(
+            warn(
                 "this processor has no bfloat16 instructions: dtype='bfloat16' takes several times as long as "
                 "dtype='float32' here. Use float32, or a GPU",
                 SlowNumericsWarning,
-                stacklevel=2,
             )
         return TorchEngine(spec, parameters, device=device, dtype=self.dtype)
 
@@ -238,11 +236,10 @@ def _fingerprint(checkpoint: Checkpoint) -> str:
 def _warn_of_untrained(heads: set[str], model: str, outputs: Sequence[OutputSpec]) -> None:
     for head, kinds in {"logits": HEAD_KINDS, "contacts": (CONTACTS,)}.items():
         if head in heads and any(output.kind in kinds for output in outputs):
-            warnings.warn(
+            warn(
                 f"{model}: the head that gives {head} looks newly initialised: it was probably never trained, and its "
                 "values mean nothing. A fine-tuned classifier has no such head of its own; use the model it came from",
                 UntrainedHeadWarning,
-                stacklevel=3,
             )
             heads.discard(head)  # once for a loaded model: scikit-learn's searches show each repeat of a warning
 

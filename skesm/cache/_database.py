@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import sqlite3
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
+from skesm._messages import warn
 from skesm.cache._files import FORMAT, MANIFEST_FILE, RECORD_FILE, check_format, move_aside
 from skesm.cache._locks import mutex
 from skesm.exceptions import StoreError, StoreWarning
@@ -290,7 +290,7 @@ def _create(connection: sqlite3.Connection, path: Path, namespace: str, *, empti
         connection.execute(f"PRAGMA user_version={FORMAT}")
         connection.execute("COMMIT")
     if emptied and (path.parent / MANIFEST_FILE).exists():
-        warnings.warn(f"{path} was empty. Its content will be computed again", StoreWarning, stacklevel=2)
+        warn(f"{path} was empty. Its content will be computed again", StoreWarning)
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> str:

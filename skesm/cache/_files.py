@@ -7,12 +7,12 @@ import json
 import os
 import secrets
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from skesm._messages import warn
 from skesm._typing import Document
 from skesm.cache._locks import mutex
 from skesm.exceptions import StoreError, StoreWarning
@@ -204,8 +204,7 @@ def move_aside(path: Path, reason: str) -> None:
         raise StoreError(
             f"{path} {reason}, and cannot be renamed ({error.strerror}): remove it, or give memory another folder"
         ) from error
-    warnings.warn(
+    warn(
         f"{path} {reason}. It was renamed to {path.name}{suffix}, and its content will be computed again",
         StoreWarning,
-        stacklevel=2,
     )

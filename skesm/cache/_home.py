@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from skesm._messages import warn
 from skesm._typing import Memory
 from skesm.cache._files import FORMAT_FILE, resolve_location
 from skesm.exceptions import StoreWarning
@@ -42,12 +42,11 @@ def warn_if_elsewhere(estimator: _HasMemory) -> None:
         return
     location = resolve_location(estimator.memory)
     if str(location) != saved and not _is_store(location) and _is_store(Path(saved)):
-        warnings.warn(
+        warn(
             f"memory={relative!r} is a relative path. In the current folder that is {location}, where there is no "
             f"store yet. When this estimator was saved, it was {saved}. To use that store, change to the folder in "
             "which the estimator was saved, or set memory to an absolute path",
             StoreWarning,
-            stacklevel=4,
         )
 
 

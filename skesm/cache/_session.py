@@ -8,7 +8,6 @@ import os
 import sqlite3
 import sys
 import threading
-import warnings
 import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from typing import Self, TypeVar
 
 import numpy as np
 
+from skesm._messages import warn
 from skesm._typing import Document
 from skesm.cache._database import Handle, Stuck, Unmade, is_outdated, open_database, set_aside
 from skesm.cache._files import (
@@ -144,11 +144,10 @@ class Session:
         """Say once that nothing can be stored."""
         if not self._warned:
             self._warned = True
-            warnings.warn(
+            warn(
                 f"nothing can be stored in {self._location} ({error}). The work goes on without the store, and its "
                 "results will be computed again next time. Free disk space, or give memory another folder",
                 StoreWarning,
-                stacklevel=2,
             )
 
     def _transact(self, operation: Callable[[sqlite3.Connection], T], begin: str) -> T:

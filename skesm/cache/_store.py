@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -14,6 +13,7 @@ from types import TracebackType
 
 import numpy as np
 
+from skesm._messages import warn
 from skesm.cache import _claims, _records, _usage
 from skesm.cache._database import typed
 from skesm.cache._portions import Portions, take
@@ -160,10 +160,9 @@ class RecordStore:
     ) -> dict[Key, dict[OutputSpec, FloatArray]]:
         found, damaged = _records.load(connection, self._codec, keys, names, self._blocks_read)
         if damaged:
-            warnings.warn(
+            warn(
                 f"{len(damaged)} values in {self.folder} do not agree with their checksums and count as missing",
                 StoreWarning,
-                stacklevel=2,
             )
             with suppress(sqlite3.OperationalError):  # in a file that cannot be written they go on counting as missing
                 _records.forget(connection, damaged)

@@ -10,11 +10,11 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from skesm import __version__
-from skesm.cli.arguments import examples
+from skesm.cli.arguments import examples, one_line
 from skesm.cli.cache import add_cache
 from skesm.cli.completion import add_completion, commands_of
 from skesm.cli.demo import add_benchmark, add_demo
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _warning_printer()  # put back by catch_warnings
+            warnings.showwarning = _warning_printer(vars(args))  # put back by catch_warnings
             status: int = args.run(args) or 0
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written when Python ends
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SkesmError, ValueError, OSError) as error:
         if args.traceback:
             raise
-        print(f"skesm: error: {_one_line(error)}", file=sys.stderr)
+        print(f"skesm: error: {one_line(error, vars(args))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("skesm: interrupted", file=sys.stderr)
@@ -61,27 +61,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if args.traceback:
             raise
-        print(f"skesm: error: {type(error).__name__}: {_one_line(error)}", file=sys.stderr)
+        print(f"skesm: error: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
         print("This is a fault of skesm: please report what `skesm --traceback …` shows.", file=sys.stderr)
         return 1
     return status
 
 
-def _warning_printer() -> Callable[..., None]:
+def _warning_printer(options: Collection[str]) -> Callable[..., None]:
     """Shows a warning as one line for people, without the place in the code, and the same one once."""
     shown = set()
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        line = _one_line(message)
+        line = one_line(message, options)
         if line not in shown:
             shown.add(line)
             print(f"skesm: warning: {line}", file=sys.stderr)
 
     return show
-
-
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
 
 
 def _parser() -> argparse.ArgumentParser:

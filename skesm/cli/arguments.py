@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Collection
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ def _whole_number(text: str, lowest: int) -> int:
 
 def size(n_bytes: float) -> str:
     """A number of bytes as people read it."""
+    if n_bytes < 1e6:
+        return f"{n_bytes / 1e3:.0f} kB"
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
 
@@ -42,3 +46,30 @@ def examples(*lines: str) -> str:
       skesm models list
     """
     return "\n".join([f"example{'s' if len(lines) > 1 else ''}:", *(f"  skesm {line}" for line in lines)])
+
+
+#: ``invalid='drop'``, ``max_length=1022``, ``max_length``: how messages write parameters of Python.
+_PARAMETER = re.compile(r"\b([a-z]+(?:_[a-z]+)*)=('[^']*'|\d+)|\b([a-z]+(?:_[a-z]+)+)\b")
+
+
+def one_line(message: object, options: Collection[str] = ()) -> str:
+    r"""A message of Python as a line of the terminal: lists are joined, and parameters become options of the command.
+
+    >>> one_line("2 rows:\n  line 3\n  line 9\nCorrect them, or invalid='drop'", ["drop_invalid"])
+    '2 rows: line 3; line 9. Correct them, or --drop-invalid'
+    >>> one_line("set long_sequences='window', or raise max_length", ["long_sequences", "max_length"])
+    'set --long-sequences window, or raise --max-length'
+    """
+    text = re.sub(r":\n\s+", ": ", str(message).strip())
+    text = re.sub(r"(?<![.:;])\n\s+", "; ", text)
+    text = re.sub(r"(?<![.:;])\n(?=[A-Z])", ". ", text)
+
+    def as_option(match: re.Match[str]) -> str:
+        name, value = match[1] or match[3], match[2]
+        if name == "invalid" and "drop_invalid" in options:
+            return "--drop-invalid"
+        if name not in options:
+            return match[0]
+        return f"--{name.replace('_', '-')}" + ("" if value is None else f" {value.strip(chr(39))}")
+
+    return " ".join(_PARAMETER.sub(as_option, text).split())

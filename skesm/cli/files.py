@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from skesm._messages import counted
 from skesm._typing import Options
 from skesm.cli.arguments import examples, positive, size
 
@@ -104,8 +105,8 @@ def _add(commands: Commands, name: str, text: str, *lines: str) -> argparse.Argu
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="a file of sequences; several are read in turn")
     parser.add_argument("output", metavar="OUTPUT", help="the file to write; a folder for Parquet parts")
     rows = parser.add_argument_group("rows")
-    rows.add_argument("--sequence-column", metavar="NAME", help="column of a table (default: sequence)")
-    rows.add_argument("--id-column", metavar="NAME", help="column of a table (default: id, if there is one)")
+    rows.add_argument("--sequence-column", metavar="NAME", help="column of a table (default: sequence, seq, …)")
+    rows.add_argument("--id-column", metavar="NAME", help="column of a table (default: id, name, …, if there is one)")
     rows.add_argument("--drop-invalid", action="store_true", help="leave out rows that cannot be used, and list them")
     rows.add_argument("--shard", metavar="I/N", help="compute one of N parts; OUTPUT is a folder that all share")
     rows.add_argument("--wide", action="store_true", help="Parquet: a column for each feature")
@@ -232,7 +233,7 @@ def _run(args: argparse.Namespace) -> int:
     shard = None if args.shard is None else Shard.parse(args.shard)
     if args.plan:
         plan = plan_file(work, args.inputs, shard=shard, rate=args.rate, **columns)
-        print(json.dumps(asdict(plan)) if args.json else _describe_plan(plan))
+        print(json.dumps(asdict(plan)) if args.json else _describe_plan(plan, has_store=args.memory is not None))
         return 0
     options: Options = {**columns, "wide": args.wide, "verbose": False if args.quiet else "auto"}
     options["invalid"] = "drop" if args.drop_invalid else "raise"
@@ -245,9 +246,12 @@ def _run(args: argparse.Namespace) -> int:
     elif not args.quiet:
         for report in reports:
             print(_describe(report))
+    for note in dict.fromkeys(note for report in reports for note in report.notes):
+        print(f"skesm: {note}", file=sys.stderr)
     for report in reports:
         if report.missing:
-            print(f"skesm: {report.missing:,} rows are missing: see {report.missing_file}", file=sys.stderr)
+            verb = "is" if report.missing == 1 else "are"
+            print(f"skesm: {counted(report.missing, 'row')} {verb} missing: see {report.missing_file}", file=sys.stderr)
     return int(any(report.missing for report in reports))
 
 
@@ -256,23 +260,27 @@ def _is_folder(output: str) -> bool:
 
 
 def _describe(report: FileReport) -> str:
-    what = f"{report.rows:,} rows of {report.columns:,} features in {report.output}"
+    what = f"{counted(report.rows, 'row')} of {counted(report.columns, 'feature')} in {report.output}"
     if report.unchanged:
         return f"{what}: complete already, nothing was computed"
-    counts = [f"{report.computed:,} sequences computed"]
-    counts += [f"{report.hits:,} from memory"] if report.hits else []
-    counts += [f"{report.resumed:,} rows from an interrupted run"] if report.resumed else []
+    counts = [f"{counted(report.computed, 'sequence')} computed"]
+    counts += [f"{report.hits:,} from the record store"] if report.hits else []
+    counts += [f"{counted(report.resumed, 'row')} from an interrupted run"] if report.resumed else []
     rate = report.rows / report.seconds if report.seconds else 0.0
     return f"{what}: {', '.join(counts)}; {report.seconds:.1f} s, {rate:,.0f} rows a second"
 
 
-def _describe_plan(plan: FilePlan) -> str:
+def _describe_plan(plan: FilePlan, *, has_store: bool) -> str:
+    stored = f", {plan.stored:,} in the record store" if has_store else ""
     lines = [
-        f"{plan.rows:,} rows, {plan.residues:,} residues; {plan.unusable:,} rows cannot be used",
-        f"{plan.to_compute:,} distinct sequences to compute, {plan.stored:,} in memory",
-        "nothing would be sent" if plan.requests is None else f"{plan.requests:,} requests would be sent",
-        f"{plan.columns:,} features of a row, {size(plan.output_bytes)} in all",
+        f"{counted(plan.rows, 'row')}, {counted(plan.residues, 'residue')}",
+        f"{counted(plan.to_compute, 'distinct sequence')} to compute{stored}",
+        "nothing would be sent" if plan.requests is None else f"{counted(plan.requests, 'request')} would be sent",
+        f"{counted(plan.columns, 'feature')} of a row, {size(plan.output_bytes)} in all",
     ]
+    if plan.unusable:
+        lines.insert(1, f"{counted(plan.unusable, 'row')} cannot be used")
     if plan.hours is not None:
-        lines.append(f"{plan.hours:,.2f} hours at this rate, if nothing is in memory")
-    return "\n".join(lines)
+        rest = ", if all were to be computed" if plan.stored else ""
+        lines.append(f"{plan.hours:,.2f} hours at this rate{rest}")
+    return "\n".join([*lines, *plan.notes])

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Set
 from numbers import Integral
 from typing import Any
 
+from skesm._messages import did_you_mean
 from skesm.outputs.spec import resolve_layer
 
 #: Descriptions in numpydoc's form, by the name of the parameter.
@@ -101,7 +102,10 @@ def several_of(parameter: str, value: object, known: Collection[str]) -> tuple[s
     given = as_tuple(value)
     chosen = tuple(name for name in given if isinstance(name, str) and name in known)
     if not chosen or len(chosen) < len(given):
-        raise ValueError(f"{parameter} must be one or several of {', '.join(known)}, got {value!r}")
+        unknown = next((name for name in given if name not in chosen), "")
+        raise ValueError(
+            f"{parameter} must be one or several of {', '.join(known)}, got {value!r}{did_you_mean(unknown, known)}"
+        )
     refuse_repeats(parameter, value, chosen)
     return chosen
 

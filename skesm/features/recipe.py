@@ -123,4 +123,10 @@ def _without(request: Request, shared: Request | None) -> Request:
     ):
         return request
     known = set(shared.sequences)
-    return replace(request, sequences=[sequence for sequence in request.sequences if sequence not in known])
+    kept = [place for place, sequence in enumerate(request.sequences) if sequence not in known]
+    # errors name rows of X, so those that stay keep their numbers
+    return replace(
+        request,
+        sequences=[request.sequences[place] for place in kept],
+        rows=[request.rows_of(place) for place in kept],
+    )

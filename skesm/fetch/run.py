@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Callable, Sequence, Sized
 from typing import Protocol, TypeVar
 
+from skesm._messages import warn
 from skesm._typing import Memory
 from skesm.backends.base import Model
 from skesm.backends.costs import RunInfo, add_costs
@@ -86,4 +86,4 @@ class Run:
             error = partial_result(self._causes, len(values), values)
             if self._estimator.on_error == "raise":
                 raise error
-            warnings.warn(f"{error}: NaN", PartialResultWarning, stacklevel=4)
+            warn(f"{error}: NaN", PartialResultWarning)

@@ -10,25 +10,22 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from skesm._optional import import_optional
 from skesm.exceptions import InputFileError
+from skesm.io._columns import ID_COLUMNS, SEQUENCE_COLUMNS, place_of, sequence_column_of, well_known
 from skesm.io._fasta import parse_fasta
 from skesm.io._files import STANDARD_INPUT, decode, name_lines, name_of, open_bytes
 from skesm.io._sheets import SPREADSHEET, read_sheet
-from skesm.io._tables import choose_delimiter, place_of
+from skesm.io._tables import choose_delimiter
 
 _PARQUET = b"PAR1"
 _TABLES = (".csv", ".tsv", ".tab", ".xlsx")
 _HEAD = 1 << 16  # characters in which the header line of a table ends
 _BATCH = 4096  # rows of a Parquet file that are read at a time
-
-#: Columns of a table, if none are named. One for ids need not be there.
-SEQUENCE_COLUMN = "sequence"
-ID_COLUMN = "id"
 
 
 class Row(NamedTuple):
@@ -66,12 +63,15 @@ class Source:
         Columns of tables.
     names : tuple of str
         How messages call the files.
+    taken : dict of str to None
+        Notes on the columns that were chosen by well-known names, each once.
     """
 
     paths: tuple[Path, ...]
     names: tuple[str, ...]
     sequence_column: str | None = None
     id_column: str | None = None
+    taken: dict[str, None] = field(default_factory=dict)
 
     def rows(self) -> Iterator[Row]:
         """All rows, in the order of the files."""
@@ -105,7 +105,8 @@ class Source:
                     yield Row(name, number, str(number), line.strip(), "")
 
     def _delimited(self, head: list[str], lines: Iterable[str], name: str) -> Iterator[Row]:
-        wanted = [self.sequence_column or SEQUENCE_COLUMN, *([self.id_column] if self.id_column else [])]
+        wanted = [self.sequence_column] if self.sequence_column else list(SEQUENCE_COLUMNS)
+        wanted += [self.id_column] if self.id_column else []
         delimiter = choose_delimiter("".join(head), wanted, Path(name))
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         try:
@@ -115,8 +116,7 @@ class Source:
 
     def _table(self, numbered: Iterator[tuple[int, list[str]]], name: str) -> Iterator[Row]:
         header = [cell.strip() for cell in next(numbered, (0, []))[1]]
-        sequence = place_of(header, self.sequence_column or SEQUENCE_COLUMN, name)
-        names = self._id_place(header, name)
+        sequence, names = self._places(header, name)
         for line, cells in numbered:
             if not any(cells):
                 continue
@@ -133,8 +133,8 @@ class Source:
 
         with parquet.ParquetFile(path) as file:
             header = file.schema_arrow.names
-            sequence = header[place_of(header, self.sequence_column or SEQUENCE_COLUMN, name)]
-            place = self._id_place(header, name)
+            first, place = self._places(header, name)
+            sequence = header[first]
             columns = [sequence] if place is None else [sequence, header[place]]
             number = 0
             for batch in file.iter_batches(_BATCH, columns=columns):
@@ -143,10 +143,18 @@ class Source:
                     number += 1
                     yield Row(name, number, str(number) if ids is None else str(ids[i]), text, "")
 
-    def _id_place(self, header: Sequence[str], name: str) -> int | None:
-        if self.id_column is None:
-            return header.index(ID_COLUMN) if list(header).count(ID_COLUMN) == 1 else None
-        return place_of(header, self.id_column, name)
+    def _places(self, header: Sequence[str], name: str) -> tuple[int, int | None]:
+        """Of sequences and of ids, which need not be there. Choices that were not asked for are noted."""
+        sequence = sequence_column_of(header, self.sequence_column, name)
+        names = self.id_column or well_known(header, ID_COLUMNS)
+        notes = []
+        if self.sequence_column is None and sequence != SEQUENCE_COLUMNS[0]:
+            notes.append(f"sequences are from the column {sequence!r}")
+        if self.id_column is None and names not in (None, ID_COLUMNS[0]):
+            notes.append(f"ids are from the column {names!r}")
+        if notes:
+            self.taken[f"{name}: {', '.join(notes)}"] = None
+        return list(header).index(sequence), None if names is None else place_of(header, names, name)
 
 
 @contextmanager

@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skesm.exceptions import InputFileError
+from skesm.io._columns import SEQUENCE_COLUMNS, place_of, sequence_column_of
 from skesm.io._fasta import parse_fasta
 from skesm.io._files import decode, name_lines, name_of, open_bytes, refuse_lines
 from skesm.io._sheets import SPREADSHEET, read_sheet
 from skesm.sequences.clean import find_problems
 
+_WELL_KNOWN = ""  # stands for a column of sequences that is looked for
 _DELIMITERS = (",", ";", "\t", "|")
 _TAB_SUFFIXES = (".tsv", ".tab")
 _NO_TARGET = ": column "
@@ -74,7 +76,7 @@ class _Rows:
 
 def read_table(
     path: str | os.PathLike[str],
-    sequence_column: str,
+    sequence_column: str | None = None,
     target_column: str | None = None,
     *,
     id_column: str | None = None,
@@ -98,8 +100,9 @@ def read_table(
     ----------
     path : str or path-like
         The file. ``"-"`` is the standard input.
-    sequence_column : str
-        Name in the header. A FASTA file has one column of sequences, so the name is not used there.
+    sequence_column : str, default=None
+        Name in the header. None takes a well-known one: ``sequence``, ``seq``, ``mutated_sequence`` and others.
+        A FASTA file has one column of sequences, so the name is not used there.
     target_column : str, default=None
         Column of numbers.
     id_column : str, default=None
@@ -151,7 +154,9 @@ def read_table(
     if invalid not in ("raise", "drop"):
         raise ValueError(f"invalid must be 'raise' or 'drop', not {invalid!r}")
     name = name_of(path)
-    wanted = [column for column in (sequence_column, target_column, id_column, group_column) if column is not None]
+    wanted = [_WELL_KNOWN if sequence_column is None else sequence_column]
+    wanted += [column for column in (target_column, id_column, group_column) if column is not None]
+    sequence_column = wanted[0]
     rows, fasta = _read(path, wanted, sequence_column)
     if not rows.lines:
         raise InputFileError(f"{name} holds no rows")
@@ -164,7 +169,7 @@ def read_table(
         problems |= bad
     problems = dict(sorted(problems.items()))
     if invalid == "raise":
-        remedy = "\nCorrect these rows, or leave them out: invalid='drop', or --drop-invalid of `skesm demo`"
+        remedy = "\nCorrect these rows, or leave them out: invalid='drop'"
         refuse_lines(name, problems, len(rows.lines), remedy)
     kept = [row for row, line in enumerate(rows.lines) if line not in problems]
     if not kept:
@@ -257,7 +262,8 @@ def choose_delimiter(text: str, wanted: Sequence[str], path: Path) -> str:
     def fit(delimiter: str) -> tuple[int, int]:
         header = next(csv.reader(io.StringIO(text[:_ENOUGH], newline=""), delimiter=delimiter), [])
         names = [cell.strip() for cell in header]
-        return sum(column in names for column in wanted), len(names)
+        known = [*wanted, *SEQUENCE_COLUMNS] if _WELL_KNOWN in wanted else wanted
+        return sum(column in names for column in known), len(names)
 
     return max(_DELIMITERS, key=fit)
 
@@ -266,7 +272,7 @@ def _pick(numbered: Iterable[tuple[int, list[str]]], wanted: list[str], name: st
     """The wanted columns of numbered rows. The first row is the header."""
     numbered = iter(numbered)
     header = [cell.strip() for cell in next(numbered, (0, []))[1]]
-    places = {column: place_of(header, column, name) for column in wanted}
+    places = {column: _place_of(header, column, name) for column in wanted}
     rows = _Rows([], {column: [] for column in wanted})
     ragged = []
     for line, row in numbered:
@@ -287,14 +293,10 @@ def _pick(numbered: Iterable[tuple[int, list[str]]], wanted: list[str], name: st
     return rows
 
 
-def place_of(header: Sequence[str], column: str, name: str) -> int:
-    """Which column has a name; an error if none or several have it."""
-    if list(header).count(column) != 1:
-        problem = "no column" if column not in header else "several columns"
-        raise InputFileError(
-            f"{name} has {problem} {column!r}. Its columns are {', '.join(map(repr, header)) or 'none'}"
-        )
-    return list(header).index(column)
+def _place_of(header: Sequence[str], column: str, name: str) -> int:
+    if column == _WELL_KNOWN:
+        return list(header).index(sequence_column_of(header, None, name))
+    return place_of(header, column, name)
 
 
 def _numbers(rows: _Rows, column: str) -> tuple[NDArray[np.float64], dict[int, str]]:

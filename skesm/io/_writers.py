@@ -76,6 +76,11 @@ def ending_of(output: Path) -> str:
     raise ValueError(f"{output}: the ending must be one of {', '.join(_WRITERS)}")
 
 
+def names_file(output: Path) -> bool:
+    """Whether a name has the ending of a format."""
+    return output.name.lower().endswith(tuple(_WRITERS))
+
+
 def check_output(output: Path, *, ragged: bool) -> None:
     """Raise before anything is computed, if a file could not be written in the end."""
     ending = ending_of(output)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-import warnings
 from collections.abc import Collection, Sequence
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from skesm._messages import MOST_SHOWN, first_and_more
+from skesm._messages import MOST_SHOWN, first_and_more, warn
 from skesm._typing import Column
 from skesm.exceptions import InvalidSequenceError, SuspiciousSequenceWarning, TruncationWarning
 from skesm.sequences.alphabet import AMBIGUOUS, AMINO_ACIDS, MASK_SYMBOL, count_residues, split_residues
@@ -129,11 +128,10 @@ def clean_sequences(
     refuse_rows(problems, len(rows), "X")
     _warn_of_suspicious(sequences)
     if truncated:
-        warnings.warn(
+        warn(
             f"{len(truncated)} of {len(rows)} sequences have more than max_length={max_length} residues. Only the "
             f"first {max_length} are used: rows {first_and_more(truncated, ', ')}",
             TruncationWarning,
-            stacklevel=4,
         )
     return sequences
 
@@ -163,7 +161,11 @@ def problem_of(text: str) -> str:
 
 
 def find_problems(
-    rows: Sequence[object], *, max_length: int | None = None, unknown_residues: str = "error"
+    rows: Sequence[object],
+    *,
+    max_length: int | None = None,
+    unknown_residues: str = "error",
+    choices: Collection[str] = (),
 ) -> dict[int, str]:
     """Find rows that `clean_sequences` would refuse, each with its problem. Readers of files then name lines.
 
@@ -177,7 +179,7 @@ def find_problems(
     for number, row in enumerate(rows):
         sequence, problem = ("", _MISSING) if number in missing else _clean(row, unknown_residues)
         if not problem and max_length is not None and (length := count_residues(sequence)) > max_length:
-            problem = _too_long(length, max_length, ())
+            problem = _too_long(length, max_length, choices)
         if problem:
             problems[number] = problem
     return problems
@@ -193,10 +195,9 @@ def clean_reference(reference: str, *, long_sequences: str, max_length: int | No
             raise InvalidSequenceError(
                 f"reference: {length} residues, more than max_length={max_length}. Raise max_length"
             )
-        warnings.warn(
+        warn(
             f"the reference has {length} residues. Only its first max_length={max_length} are used",
             TruncationWarning,
-            stacklevel=4,
         )
         return _truncate(sequence, max_length)
     return sequence
@@ -289,20 +290,18 @@ def _warn_of_suspicious(sequences: list[str]) -> None:
     """Warn of rows that are legal, but look like something other than a protein."""
     nucleotides = [number for number, sequence in enumerate(sequences) if looks_like_nucleotides(sequence)]
     if nucleotides:
-        warnings.warn(
+        warn(
             f"{len(nucleotides)} of {len(sequences)} sequences look like DNA or RNA: their letters are A, C, G, T, U "
             f"and N only. Translate them to protein first: rows {first_and_more(nucleotides, ', ')}",
             SuspiciousSequenceWarning,
-            stacklevel=5,
         )
     words = [n for n, s in enumerate(sequences) if len(s) <= _MISSING_LENGTH and s.lower() in _MISSING_OR_PEPTIDE]
     others = [len(s) for n, s in enumerate(sequences) if n not in words] if words else []
     if others and min(others) >= _LONG_PROTEIN:
-        warnings.warn(
+        warn(
             f"{len(words)} of {len(sequences)} sequences read like a missing value, such as 'NA' or 'NAN'. They are "
             f"used as peptides. If a value is missing there, remove the row: rows {first_and_more(words, ', ')}",
             SuspiciousSequenceWarning,
-            stacklevel=5,
         )
 
 

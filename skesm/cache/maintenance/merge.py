@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from skesm._messages import warn
 from skesm.cache import _records
 from skesm.cache._files import find_location, resolve_location
 from skesm.cache._models import copy_models
@@ -122,10 +122,9 @@ def _merge_namespace(location: Path, source: NamespaceInfo) -> tuple[int, int, i
                     added += count
                     known += len(whole) - count
     if damaged:
-        warnings.warn(
+        warn(
             f"{damaged} values in {source.folder} do not agree with their checksums and were left out",
             StoreWarning,
-            stacklevel=3,
         )
     return added, known, damaged
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -28,6 +29,8 @@ class FileReport:
     seconds : float
     unchanged : bool
         Whether the output was there already, complete and of the same rows and settings.
+    notes : sequence of str
+        Columns that were chosen by well-known names.
     """
 
     output: str
@@ -40,6 +43,7 @@ class FileReport:
     computed: int
     seconds: float
     unchanged: bool = False
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class FilePlan:
         Bytes of the features, about what the output has.
     hours : float or None
         At the given rate, if nothing were stored.
+    notes : sequence of str
+        Columns that were chosen by well-known names.
     """
 
     rows: int
@@ -75,3 +81,4 @@ class FilePlan:
     columns: int
     output_bytes: int
     hours: float | None
+    notes: Sequence[str] = ()

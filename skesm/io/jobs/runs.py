@@ -18,7 +18,7 @@ import skesm
 from skesm._progress import AUTO, Progress
 from skesm.exceptions import InputFileError
 from skesm.io._sources import open_source
-from skesm.io._writers import Content, check_output, needs_distinct_ids, write
+from skesm.io._writers import Content, check_output, names_file, needs_distinct_ids, write
 from skesm.io.jobs.parts import Part, Parts, beside, replacing
 from skesm.io.jobs.reports import FilePlan, FileReport
 from skesm.io.jobs.shards import Shard, update_manifest
@@ -52,7 +52,8 @@ def transform_file(
     output : path
         Its ending says the format: .parquet, .npz, .npy, .csv, .csv.gz or .h5.
     sequence_column, id_column : str, optional
-        Columns of a table; by default ``sequence``, and ``id`` if there is one.
+        Columns of a table; by default a column of a well-known name, such as ``sequence`` or ``seq``, and ``id`` or
+        ``name`` if there is one. The report notes those that were chosen so.
     invalid : {"raise", "drop"}, default="raise"
         Whether rows that cannot be used are an error before anything is computed, or are left out.
     wide : bool, default=False
@@ -112,11 +113,11 @@ def transform_file(
         with parts.held():
             if (found := _finished(output, identity, survey)) is not None:
                 parts.remove()
-                return found
+                return replace(found, notes=tuple(source.taken))
             run = _Run(work, parts)
             with Progress(verbose, total=survey.rows, description=f"skesm: {work.spec.name}", unit="seq") as progress:
                 run.compute(good_rows(source, work, survey), survey.rows, progress)
-            return _finish(output, identity, survey, run, start)
+            return replace(_finish(output, identity, survey, run, start), notes=tuple(source.taken))
 
 
 def _finish(output: Path, identity: Mapping[str, Any], survey: Survey, run: _Run, start: float) -> FileReport:
@@ -198,6 +199,7 @@ def plan_file(
         columns=len(work.columns),
         output_bytes=values * 4,
         hours=None if rate is None else round(survey.residues / rate / 3600, 3),
+        notes=tuple(source.taken),
     )
 
 
@@ -225,6 +227,11 @@ def transform_folder(
         One for each file that was written.
     """
     folder = Path(folder)
+    if not folder.is_dir() and names_file(folder):
+        raise ValueError(
+            f"{folder} is the name of a file, but the parts are written into a folder. Name one, such as "
+            f"{folder.name.partition('.')[0]}/"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     jobs: list[tuple[list[str | os.PathLike[str]], str, Shard | None]]
     if shard is not None:

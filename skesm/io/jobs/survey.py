@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
-from skesm._messages import first_and_more
+import numpy as np
+
+from skesm._messages import MOST_SHOWN, counted, first_and_more, warn
 from skesm.exceptions import InputFileError, SuspiciousSequenceWarning, TruncationWarning
 from skesm.io._sources import Row, Source
 from skesm.io.jobs.shards import Shard
@@ -19,6 +20,7 @@ from skesm.sequences.alphabet import count_residues
 from skesm.sequences.clean import looks_like_nucleotides
 
 _CHECKED = 2048  # rows that are checked at a time
+_LOOKED_AT = 1000  # rows with repeated ids, of which some are named
 
 
 class Good(NamedTuple):
@@ -41,6 +43,10 @@ class Survey:
         Rows that cannot be used.
     bad : set of int
         Their numbers, of all shards.
+    repeated : list of str
+        Some of the ids that several rows have.
+    n_repeated : int
+        How many such ids there are.
     """
 
     rows: int = 0
@@ -52,6 +58,8 @@ class Survey:
     problems: list[tuple[Row, str]] = field(default_factory=list)
     bad: set[int] = field(default_factory=set)
     digest: str = ""
+    repeated: list[str] = field(default_factory=list)
+    n_repeated: int = 0
 
 
 def _checked(source: Source, work: Work) -> Iterator[tuple[Row, str, str]]:
@@ -74,6 +82,7 @@ def survey_source(source: Source, work: Work, shard: Shard | None = None, *, dis
     digest = hashlib.sha256()
     seen: set[str] = set()
     sizes = array("L")
+    hashes = array("q")  # eight bytes for each id: a set of them would hold a hundred
     places: list[int] = []
     most = work.estimator.max_length if work.estimator.long_sequences == "truncate" else None
     for number, (row, sequence, problem) in enumerate(_checked(source, work)):
@@ -92,11 +101,13 @@ def survey_source(source: Source, work: Work, shard: Shard | None = None, *, dis
             survey.truncated.append(row.id)
         if shard is not None:
             sizes.append(residues)
+        hashes.append(hash(row.id))
         if distinct_ids:
             _refuse_repeat(row, seen)
     if not survey.rows and not survey.problems:
         raise InputFileError(f"{first_and_more(source.names, ', ')}: there are no rows")
     survey.digest = f"sha256:{digest.hexdigest()}"
+    _find_repeats(survey, source, hashes)
     survey.end = survey.rows
     if shard is not None:
         survey.first, survey.end = shard.rows(sizes)
@@ -106,6 +117,15 @@ def survey_source(source: Source, work: Work, shard: Shard | None = None, *, dis
         survey.problems = [problem for problem, place in mine if survey.first <= place < last]
         survey.rows = survey.end - survey.first
     return survey
+
+
+def _find_repeats(survey: Survey, source: Source, hashes: array[int]) -> None:
+    found, counts = np.unique(np.frombuffer(hashes, dtype=np.int64), return_counts=True)
+    repeated = set(found[counts > 1].tolist())
+    survey.n_repeated = len(repeated)
+    if repeated:  # read once more, for their names
+        names = (row.id for row in source.rows() if hash(row.id) in repeated)
+        survey.repeated = list(islice(dict.fromkeys(islice(names, _LOOKED_AT)), MOST_SHOWN))
 
 
 def _refuse_repeat(row: Row, seen: set[str]) -> None:
@@ -127,27 +147,32 @@ def refuse_problems(survey: Survey, invalid: str) -> None:
             (f"{row.file}: line {row.line} (id {row.id!r}){problem}" for row, problem in survey.problems), "\n  "
         )
         raise InputFileError(
-            f"{len(survey.problems)} rows cannot be used:\n  {shown}\nCorrect them, or leave them out: invalid='drop', "
-            "or --drop-invalid",
+            f"{len(survey.problems)} of {survey.rows + len(survey.problems)} rows cannot be used:\n  {shown}\nCorrect "
+            "them, or leave them out: invalid='drop'",
             [row.line for row, _ in survey.problems],
         )
 
 
 def warn_of_suspicious(survey: Survey) -> None:
-    """Warn of rows that look like DNA, and of those that are cut."""
-    if survey.nucleotides:
-        warnings.warn(
-            f"{len(survey.nucleotides)} sequences look like DNA or RNA: they hold only A, C, G, T, U and N. Translate "
-            f"them to protein first: ids {first_and_more(survey.nucleotides, ', ')}",
+    """Warn of ids that repeat, of rows that look like DNA, and of those that are cut."""
+    if survey.n_repeated:
+        more = f" and {survey.n_repeated - len(survey.repeated):,} more" if survey.n_repeated > MOST_SHOWN else ""
+        warn(
+            f"{counted(survey.n_repeated, 'id')} of several rows: {', '.join(map(repr, survey.repeated))}{more}. Each "
+            "row is written, but the id does not tell which one it is. Name another column of ids: id_column='NAME'",
             SuspiciousSequenceWarning,
-            stacklevel=3,
+        )
+    if survey.nucleotides:
+        warn(
+            f"{len(survey.nucleotides)} of {survey.rows} sequences look like DNA or RNA: they hold only A, C, G, T, U "
+            f"and N. Translate them to protein first: ids {first_and_more(survey.nucleotides, ', ')}",
+            SuspiciousSequenceWarning,
         )
     if survey.truncated:
-        warnings.warn(
-            f"{len(survey.truncated)} sequences are too long, and only their first residues are used: ids "
-            f"{first_and_more(survey.truncated, ', ')}",
+        warn(
+            f"{len(survey.truncated)} of {survey.rows} sequences are too long, and only their first residues are "
+            f"used: ids {first_and_more(survey.truncated, ', ')}",
             TruncationWarning,
-            stacklevel=3,
         )
 
 

@@ -138,7 +138,10 @@ class Work:
             sequences, problems = self._mutate(texts)
         else:
             problems = find_problems(
-                texts, max_length=self._most_residues(), unknown_residues=self.estimator.unknown_residues
+                texts,
+                max_length=self._most_residues(),
+                unknown_residues=self.estimator.unknown_residues,
+                choices=self.estimator._parameter_constraints["long_sequences"][0].options,
             )
             sequences = ["" if place in problems else text for place, text in enumerate(texts)]
         good = [place for place in range(len(texts)) if place not in problems]
