@@ -271,7 +271,7 @@ def test_a_path_as_x_names_the_reader(embedder: ESM2Embedder) -> None:
 
 def test_what_looks_like_dna_is_named_by_id(tmp_path: Path, embedder: ESM2Embedder) -> None:
     path = write_fasta(tmp_path / "dna.fasta", ["a", "b"], ["MKV", "ACGTTGCA" * 4])
-    with pytest.warns(UserWarning, match="1 of 3 sequences look like DNA or RNA.*: ids b"):
+    with pytest.warns(UserWarning, match="1 of 2 sequences look like DNA or RNA.*: ids b"):
         transform_file(embedder, path, tmp_path / "out.csv")
 
 
