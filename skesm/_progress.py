@@ -6,6 +6,9 @@ import multiprocessing
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 
 from tqdm import tqdm
@@ -15,6 +18,9 @@ AUTO = "auto"
 
 #: Seconds until it does.
 DELAY = 2.0
+
+
+_listener: ContextVar[Callable[[int], None] | None] = ContextVar("listener", default=None)
 
 
 class Progress:
@@ -54,6 +60,8 @@ class Progress:
 
     def update(self, count: int, **notes: int) -> None:
         """Count finished things. `notes` stand behind the bar."""
+        if (tell := _listener.get()) is not None:
+            tell(count)
         with self._lock:
             self._done += count
             self._notes.update(notes)
@@ -82,6 +90,16 @@ class Progress:
             self._timer.join()
         if self._bar is not None:
             self._bar.close()
+
+
+@contextmanager
+def listening(listener: Callable[[int], None]) -> Iterator[None]:
+    """Call a function with each number that a bar counts, shown or not."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
 
 
 def _someone_watches() -> bool:

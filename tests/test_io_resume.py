@@ -18,7 +18,7 @@ import pytest
 from filelock import FileLock
 
 from skesm import ESM2Embedder
-from skesm.backends import LocalBackend
+from skesm.backends import LocalBackend, ParallelBackend
 from skesm.cli import main
 from skesm.exceptions import BackendError, InputFileError
 from skesm.io import Shard, transform_file, transform_folder
@@ -176,6 +176,30 @@ def test_the_recipe_for_dask_dataframes(tiny_checkpoint: Path) -> None:
     result = names["result"]
     np.testing.assert_array_equal(result.to_numpy(), ESM2Embedder(tiny_checkpoint).transform(SEQUENCES))
     assert result.columns[0] == "mean_l2_0"
+
+
+@pytest.mark.ray
+def test_the_recipe_for_ray(tiny_checkpoint: Path) -> None:
+    import ray
+    from joblib import parallel_config
+    from ray.util.joblib import register_ray
+
+    table = pd.DataFrame({"id": IDS, "sequence": SEQUENCES})
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="error", object_store_memory=100 << 20)
+    try:
+        names: dict[str, Any] = {"table": table, "model": str(tiny_checkpoint), "__name__": "__main__"}
+        exec(code_of("clusters.md", "python sketch", "Ray Data"), names)
+        found = dict(zip(names["result"]["id"], names["result"]["features"], strict=True))
+        expected = ESM2Embedder(tiny_checkpoint).transform(SEQUENCES)
+        np.testing.assert_array_equal(np.stack([found[name] for name in IDS]), expected)
+        register_ray()
+        with (
+            parallel_config(backend="ray", n_jobs=2),
+            pytest.raises(ValueError, match="RayBackend is the active backend"),
+        ):
+            ESM2Embedder(tiny_checkpoint, backend=ParallelBackend()).transform(SEQUENCES)
+    finally:
+        ray.shutdown()
 
 
 def test_several_files_into_a_folder(tmp_path: Path, fasta: Path, embedder: ESM2Embedder) -> None:

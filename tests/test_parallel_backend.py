@@ -17,7 +17,8 @@ import cloudpickle
 import numpy as np
 import pytest
 from distributed import Client
-from joblib import parallel_config
+from joblib import parallel_config, register_parallel_backend
+from joblib.parallel import MultiprocessingBackend
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -187,6 +188,22 @@ def test_parameters_can_be_set_and_searched(tiny_checkpoint: Path) -> None:
 def test_dask_without_a_client_is_refused(tiny_checkpoint: Path) -> None:
     with pytest.raises(ValueError, match="connect to a cluster first"):
         ESM2Embedder(tiny_checkpoint, backend=ParallelBackend(executor="dask")).transform(["MKT"])
+
+
+class RayBackend(MultiprocessingBackend):
+    """As the one of Ray is made: it gives no results one by one."""
+
+    supports_return_generator = False
+
+
+def test_a_cluster_that_gives_no_results_one_by_one_is_refused(tiny_checkpoint: Path) -> None:
+    register_parallel_backend("like-ray", RayBackend)
+    embedder = ESM2Embedder(tiny_checkpoint, backend=ParallelBackend())
+    with (
+        parallel_config(backend="like-ray", n_jobs=2),
+        pytest.raises(ValueError, match=r"RayBackend is the active backend.*only when all of them are there"),
+    ):
+        embedder.transform(["MKT"])
 
 
 # Dask -----------------------------------------------------------------------------------------------------------------

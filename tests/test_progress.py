@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pty
 import subprocess
 import sys
 import termios
+import warnings
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from sklearn.base import clone
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+
+from skesm import ESM2Embedder
+from skesm.backends import LocalBackend
 
 ROOT = Path(__file__).parents[1]
 
@@ -91,3 +101,45 @@ sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: ZMQInteractiv
         tiny_checkpoint, tmp_path, terminal=False, bar=True, before=notebook, after="del sys.modules['IPython']"
     )
     assert "/2" in written
+
+
+# callbacks of scikit-learn ------------------------------------------------------------------------------------------
+
+
+class Recorder:
+    """A callback of scikit-learn that notes the tasks that it sees."""
+
+    max_propagation_depth = None
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[str, str]] = []
+        self.ended: list[tuple[str, str]] = []
+
+    def setup(self, estimator: Any, context: Any) -> None: ...
+
+    def teardown(self, estimator: Any, context: Any) -> None: ...
+
+    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
+        self.begun.append((context.estimator_name, context.task_name))
+
+    def on_fit_task_end(self, estimator: Any, context: Any) -> None:
+        self.ended.append((context.estimator_name, context.task_name))
+
+
+def test_callbacks_of_scikit_learn_see_batches(tiny_checkpoint: Path) -> None:
+    if importlib.util.find_spec("sklearn.callback") is None:  # before 1.9
+        assert not hasattr(ESM2Embedder, "set_callbacks")
+        return
+    recorder = Recorder()
+    backend = LocalBackend(tokens_per_batch=10)
+    model = make_pipeline(ESM2Embedder(tiny_checkpoint, backend=backend), Ridge()).set_callbacks(recorder)
+    X = ["MKTAYIAKQR", "MKTAYIAKQV", "MKTAYIAKQL"]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The estimator Ridge does not support callbacks")
+        model.fit(X, [1.0, 2.0, 3.0])
+    own = [task for name, task in recorder.begun if name == "ESM2Embedder"]
+    assert (own[0], set(own[1:])) == ("fit-transform", {"batch"})
+    assert sorted(recorder.begun) == sorted(recorder.ended)
+    again = ESM2Embedder(tiny_checkpoint, backend=backend).set_callbacks(recorder)
+    np.testing.assert_array_equal(again.fit_transform(X), model[0].transform(X))
+    assert clone(model[0]).get_params() == ESM2Embedder(tiny_checkpoint, backend=backend).get_params()

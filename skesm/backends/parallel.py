@@ -31,6 +31,10 @@ from skesm.sequences.alphabet import count_residues
 _AHEAD = 2
 
 
+#: joblib's own backends. Whoever chose another one wants its cluster, and would get one machine.
+_ON_THIS_MACHINE = {"LokyBackend", "ThreadingBackend", "MultiprocessingBackend", "SequentialBackend"}
+
+
 @dataclass(frozen=True)
 class _Computed:
     """A worker's results for a batch: records by place in the batch, and the reasons of those that failed."""
@@ -57,7 +61,8 @@ class ParallelBackend(Backend):
         cluster's workers are all used. Changes no value.
     executor : {"auto", "loky", "dask"}, default="auto"
         ``"dask"`` is the cluster of the current ``dask.distributed.Client``. ``"auto"`` is Dask inside
-        ``joblib.parallel_config(backend="dask")``, and loky elsewhere.
+        ``joblib.parallel_config(backend="dask")``, and loky elsewhere. Other clusters of joblib are refused: Ray's
+        backend gives results only when all of them are there.
 
     Notes
     -----
@@ -144,6 +149,13 @@ class ParallelBackend(Backend):
         active = type(get_active_backend()[0]).__name__
         if self.executor == "dask" or (self.executor == "auto" and active == "DaskDistributedBackend"):
             return _DaskWorkers()
+        if self.executor == "auto" and active not in _ON_THIS_MACHINE:
+            raise ValueError(
+                f"joblib's {active} is the active backend, and ParallelBackend cannot use it: it gives results only "
+                "when all of them are there, so that nothing could be stored before, and the batches of a dead worker "
+                "would not be known. Use Dask, or executor='loky' for processes on this machine. For Ray, transform "
+                "the batches of a Ray data set: see the page on clusters"
+            )
         return _LokyWorkers(n_jobs)
 
 

@@ -131,7 +131,12 @@ def own(folder: Path, rows: int) -> dict[str, Any]:
             "microseconds_a_sequence": round(1e6 * seconds / rows, 1),
             "processor_microseconds_a_sequence": round(1e6 * of_processor / rows, 1),  # with the start of Python
             "peak_mb": round(peak),
+            "output_bytes_a_sequence": round(output.stat().st_size / rows, 1),
         }
+        if more:
+            stored = sum(path.stat().st_size for path in (folder / "store").rglob("*") if path.is_file())
+            results[name]["store_bytes_a_sequence"] = round(stored / rows, 1)
+        output.unlink()
     return results
 
 

@@ -12,10 +12,11 @@ from sklearn.base import TransformerMixin
 from sklearn.utils import Tags
 
 from skesm._typing import Column
+from skesm.features.common.steps import CallbackSupportMixin, told_steps, with_callbacks
 from skesm.outputs.types import FloatArray
 
 
-class SequenceTransformer(TransformerMixin, ABC):  # type: ignore[misc]  # scikit-learn is untyped
+class SequenceTransformer(CallbackSupportMixin, TransformerMixin, ABC):  # type: ignore[misc]  # scikit-learn is untyped
     """``fit``, ``transform`` and names of columns. A child checks X, learns, computes, and names."""
 
     @abstractmethod
@@ -54,6 +55,7 @@ class SequenceTransformer(TransformerMixin, ABC):  # type: ignore[misc]  # sciki
         self._fit(X)
         return self
 
+    @with_callbacks  # type: ignore[untyped-decorator]  # scikit-learn is untyped
     def fit_transform(self, X: Column, y: object = None) -> FloatArray:
         """Do the same as ``fit`` and ``transform``, but check X only once.
 
@@ -67,7 +69,8 @@ class SequenceTransformer(TransformerMixin, ABC):  # type: ignore[misc]  # sciki
         -------
         features : ndarray of shape (n, n_features), float32
         """
-        return self._transform(X, learn=True)
+        with told_steps(self, X, y):
+            return self._transform(X, learn=True)
 
     def transform(self, X: Column) -> FloatArray:
         """Compute the features of sequences, in the order of the rows of X.

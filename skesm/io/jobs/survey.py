@@ -20,6 +20,7 @@ from skesm.sequences.alphabet import count_residues
 from skesm.sequences.clean import looks_like_nucleotides
 
 _CHECKED = 2048  # rows that are checked at a time
+_MOST_IDS = 1 << 22  # rows of which repeated ids are looked for: 32 MB
 _LOOKED_AT = 1000  # rows with repeated ids, of which some are named
 
 
@@ -101,7 +102,8 @@ def survey_source(source: Source, work: Work, shard: Shard | None = None, *, dis
             survey.truncated.append(row.id)
         if shard is not None:
             sizes.append(residues)
-        hashes.append(hash(row.id))
+        if len(hashes) < _MOST_IDS:
+            hashes.append(hash(row.id))
         if distinct_ids:
             _refuse_repeat(row, seen)
     if not survey.rows and not survey.problems:
