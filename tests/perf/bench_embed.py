@@ -1,6 +1,6 @@
 """`skesm embed` on many sequences: memory, kills, and our own time for a sequence.
 
-    python tests/perf/bench_embed.py [--only kill own] [--rows 20000] [--length 50] [--json results.json]
+    python tests/perf/bench_embed.py [--only kill own] [--rows 20000] [--length 50] [--layers -1] [--json results.json]
 
 `kill`: generated sequences with skesm-mini in processes of their own: peak memory, and that after a quarter of the
 rows; then SIGKILL half-way, a second run, and whether its bytes are those of a run that was not killed.
@@ -94,13 +94,14 @@ def watch(command: list[str], parts: Path, chunks: int, kill_at: int | None = No
     }
 
 
-def kill(folder: Path, rows: int, length: int) -> dict[str, Any]:
+def kill(folder: Path, rows: int, length: int, layers: str) -> dict[str, Any]:
     path = write_sequences(folder / "rows.fasta", rows, length)
     chunks = -(-rows // (32768 // length))
-    results: dict[str, Any] = {"rows": rows, "length": length, "chunks": chunks}
+    results: dict[str, Any] = {"rows": rows, "length": length, "layers": layers, "chunks": chunks}
 
     def command(output: Path) -> list[str]:
-        return [sys.executable, "-m", "skesm", "embed", str(path), str(output), "--model", "skesm-mini", "--quiet"]
+        options = ["--model", "skesm-mini", "--layers", layers, "--quiet"]
+        return [sys.executable, "-m", "skesm", "embed", str(path), str(output), *options]
 
     whole, output = folder / "whole.parquet", folder / "out.parquet"
     results["whole"] = watch(command(whole), Path(f"{whole}.parts"), chunks)
@@ -145,13 +146,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=("kill", "own"), default=("kill", "own"))
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--length", type=int, default=50)
+    parser.add_argument("--layers", default="-1", help="of the model; 1 takes a sixth of the time of -1")
     parser.add_argument("--own-rows", type=int, default=1_000_000)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         if "kill" in args.only:
-            results["kill"] = kill(Path(folder), args.rows, args.length)
+            results["kill"] = kill(Path(folder), args.rows, args.length, args.layers)
         if "own" in args.only:
             results["own"] = own(Path(folder), args.own_rows)
     write_results(args.json, results)
