@@ -15,12 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skesm.backends.costs import RunInfo, TransformPlan
-from skesm.cache import keep_open, resolve_location
 from skesm.exceptions import InvalidSequenceError, PartialResultError, SuspiciousSequenceWarning, TruncationWarning
+from skesm.features.common.store import namespace_of, store_kept_open
 from skesm.features.compute_outputs import OutputReader
-from skesm.fetch.lookup import find_namespace
 from skesm.outputs.kinds import KINDS
-from skesm.outputs.spec import Namespace
 from skesm.sequences.clean import find_problems
 from skesm.sequences.mutations import apply_mutations
 
@@ -93,7 +91,7 @@ class Work:
             for name, value in sorted(self.estimator.get_params(deep=False).items())
             if name not in {*_NOT_NUMBERS, "model"}
         }
-        namespace = self._namespace()
+        namespace = namespace_of(self._model, self.estimator.memory)
         return {
             "model": self.spec.name,
             "fingerprint": namespace.fingerprint,
@@ -111,17 +109,8 @@ class Work:
     @contextmanager
     def store_open(self) -> Iterator[None]:
         """Keep the record store open between chunks, if there is one."""
-        location = resolve_location(self.estimator.memory)
-        if location is None:
+        with store_kept_open(self._model, self.estimator.memory):
             yield
-        else:
-            with keep_open(location, self._namespace()):
-                yield
-
-    def _namespace(self) -> Namespace:
-        """What records depend on. A store knows it from the last time if the weights are not on this machine."""
-        location = resolve_location(self.estimator.memory)
-        return self._model.namespace() if location is None else find_namespace(self._model, location)[0]
 
     def with_memory(self, memory: Path) -> Work:
         """The same work with a record store; the user's estimator stays as it is."""
