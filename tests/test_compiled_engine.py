@@ -10,7 +10,7 @@ import pytest
 from skesm import ESM2Embedder, compute_outputs
 from skesm.backends import LocalBackend
 from skesm.esm2.kernels.compilation import compile_text
-from skesm.esm2.kernels.kernels import Kernels, rotary_table
+from skesm.esm2.kernels.kernels import Kernels
 from skesm.esm2.machine.threads import has_small_products
 from skesm.esm2.packing import lay_out
 from skesm.esm2.plain_attention import rotary_tables
@@ -63,7 +63,7 @@ def test_attention_is_as_defined(n_heads: int, head_width: int) -> None:
     spans = lay_out([1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40, 300], alignment=12)
     products, bias = random(spans[-1].stop, 3 * d), random(3 * d, seed=1)
     out = np.full((len(products), d), np.nan, dtype=np.float32)
-    table = rotary_table(frequencies(head_width), 300)
+    table = Kernels.rotary_table(frequencies(head_width), 300)
     for first in range(n_heads):
         kernels.attend(products, bias, table, spans, slice(first, first + 1), out, Workspace())
     expected = softmax_attention(products, bias, spans, n_heads)
@@ -98,7 +98,7 @@ def test_what_is_no_number_stays_so(tiny_checkpoint: Path) -> None:
     kernels.attend(
         products,
         np.zeros(120, dtype=np.float32),
-        rotary_table(frequencies(10), 12),
+        Kernels.rotary_table(frequencies(10), 12),
         spans,
         slice(0, 4),
         out,
@@ -159,6 +159,8 @@ def test_vectors_are_as_wide_as_those_of_blas(monkeypatch: pytest.MonkeyPatch) -
             continue  # the processor may not have the instructions
         monkeypatch.setattr("skesm.esm2.kernels.kernels.has_small_products", lambda wide=wide: wide)
         kernels, out = Kernels(spec_of(16, 1)), np.empty((50, 16), dtype=np.float32)
-        kernels.attend(products, bias, rotary_table(frequencies(16), 50), [slice(0, 50)], slice(0, 1), out, Workspace())
+        kernels.attend(
+            products, bias, Kernels.rotary_table(frequencies(16), 50), [slice(0, 50)], slice(0, 1), out, Workspace()
+        )
         results.append(out)
     np.testing.assert_array_equal(results[0], results[-1])

@@ -20,6 +20,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from skesm._optional import import_optional
 from skesm.backends.base import Backend, Batch
 from skesm.backends.local_run import Engine, make_plan, refuse, run_ahead
+from skesm.esm2 import kernels
 from skesm.esm2.checkpoints.checkpoint import Checkpoint, find_spec, locate, open_weights
 from skesm.esm2.machine.processor import has_bfloat16
 from skesm.esm2.machine.threads import default_workers
@@ -198,7 +199,7 @@ class LocalBackend(Backend):
             from skesm.esm2.numpy_engine.compiled import CompiledEngine
 
             return CompiledEngine(spec, parameters)
-        except (ImportError, OSError, RuntimeError) as error:  # a library that cannot be loaded, or does not know this
+        except kernels.FAILURES as error:
             message = f"llvmlite cannot compile for this processor: {error}"
             if self.engine == "compiled":
                 raise BackendError(f"{message}. Use engine='numpy'") from error
@@ -215,7 +216,7 @@ class LocalBackend(Backend):
                     f"dtype={self.dtype!r} need engine='torch'"
                 )
             return self.engine, "cpu"
-        without_torch = "numpy" if find_module("llvmlite") is None else "compiled"
+        without_torch = "compiled" if kernels.are_installed() else "numpy"
         if self.engine == "auto" and not needs_torch and (self.device == "cpu" or not _may_have_gpu()):
             return without_torch, "cpu"
         from skesm.esm2.machine.device import resolve_device

@@ -12,7 +12,7 @@ from skesm.esm2.kernels.attention import Shape, scratch_size, write_attention
 from skesm.esm2.kernels.compilation import compile_text
 from skesm.esm2.kernels.rows import write_add, write_gelu, write_norm
 from skesm.esm2.machine.threads import has_small_products
-from skesm.esm2.plain_attention import rotary_tables
+from skesm.esm2.plain_attention import Read, mix, rotary_tables
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.weights.parameters import Affine
 from skesm.esm2.workspace import Workspace
@@ -60,7 +60,7 @@ class Kernels:
         bias: FloatArray,
         rotary: FloatArray,
         spans: Sequence[slice],
-        heads: slice,
+        heads: slice | None,
         out: FloatArray,
         work: Workspace,
     ) -> None:
@@ -73,10 +73,11 @@ class Kernels:
         bias : ndarray of shape (3 d,)
             Of the three.
         rotary : ndarray of shape (positions, 4, h/2)
-            See `rotary_table`.
+            See `Kernels.rotary_table`.
         spans : sequence of slice
             Rows of each sequence.
-        heads : slice
+        heads : slice or None
+            None is all of them.
         out : ndarray of shape (rows, d)
             Rows of no sequence are left as they are.
         work : Workspace
@@ -84,9 +85,28 @@ class Kernels:
         bounds = np.array([(own.start, own.stop) for own in spans], dtype=np.int64)
         scratch = work.get("attention", scratch_size(self._shape, int(np.ptp(bounds, axis=1).max())))
         arrays = [_address(array) for array in (products, bias, rotary)]
+        first, last = (0, self._spec.n_heads) if heads is None else (heads.start, heads.stop)
         self._functions["attend"](
-            *arrays, bounds.ctypes.data, len(bounds), heads.start, heads.stop, _address(scratch), _address(out)
+            *arrays, bounds.ctypes.data, len(bounds), first, last, _address(scratch), _address(out)
         )
+
+    def read_weights(
+        self, products: FloatArray, bias: FloatArray, frequencies: FloatArray, spans: Sequence[slice], read: Read
+    ) -> None:
+        """Hand over the weights of what `attend` computes, which does not keep them: by NumPy, for few are wanted.
+
+        `frequencies` are the rotary embedding's, (h/2,); the other arguments are those of `attend` and `mix`.
+        """
+        by_channel = np.ascontiguousarray(products.T).reshape(3, -1, len(products))
+        tables = rotary_tables(frequencies, spans, len(products))
+        mix(by_channel, list(bias.reshape(3, -1)), tables, spans, Workspace(), read=read)
+
+    @staticmethod
+    def rotary_table(inverse_frequencies: FloatArray, positions: int) -> FloatArray:
+        """Cosines and sines for queries, times the scale of scores, and for keys, (positions, 4, h/2)."""
+        cos, sin = rotary_tables(inverse_frequencies, [slice(0, positions)], positions)
+        parts = [table[i, 0].T for i in (0, 1) for table in (cos, sin)]
+        return np.ascontiguousarray(np.stack(parts, axis=1))
 
     def gelu(self, x: FloatArray, bias: FloatArray) -> None:
         """GELU(x + bias) in place, x of shape (rows, f) or (rows, d)."""
@@ -100,13 +120,6 @@ class Kernels:
     def add(self, x: FloatArray, h: FloatArray, bias: FloatArray) -> None:
         """Add h + bias to x, in place, (rows, d)."""
         self._functions["add"](*(_address(array) for array in (x, h, bias)), len(x))
-
-
-def rotary_table(inverse_frequencies: FloatArray, positions: int) -> FloatArray:
-    """Cosines and sines for queries, times the scale of scores, and for keys, (positions, 4, h/2)."""
-    cos, sin = rotary_tables(inverse_frequencies, [slice(0, positions)], positions)
-    parts = [table[i, 0].T for i in (0, 1) for table in (cos, sin)]
-    return np.ascontiguousarray(np.stack(parts, axis=1))
 
 
 def _address(array: FloatArray) -> int:

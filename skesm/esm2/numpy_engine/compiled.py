@@ -14,13 +14,12 @@ from functools import partial
 
 import numpy as np
 
-from skesm.esm2.kernels.kernels import Kernels, rotary_table
+from skesm.esm2.kernels.kernels import Kernels
 from skesm.esm2.numpy_engine.alignment import ALIGNMENTS, Alignment
 from skesm.esm2.numpy_engine.engine import NumpyEngine, do
-from skesm.esm2.plain_attention import Read, mix, rotary_tables
+from skesm.esm2.plain_attention import Read
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.weights.parameters import Affine, Block, Parameters
-from skesm.esm2.workspace import Workspace
 from skesm.outputs.types import FloatArray
 
 #: Parts of a pack's work where helping threads share it.
@@ -52,7 +51,7 @@ class CompiledEngine(NumpyEngine):
 
     def _rotary(self, frequencies: FloatArray, spans: Sequence[slice], rows: int) -> tuple[FloatArray, FloatArray]:
         """The frequencies themselves, and tables for the positions of the longest sequence."""
-        return frequencies, rotary_table(frequencies, max(own.stop - own.start for own in spans))
+        return frequencies, self._kernels.rotary_table(frequencies, max(own.stop - own.start for own in spans))
 
     def _norm(self, x: FloatArray, affine: Affine, out: FloatArray) -> FloatArray:
         self._kernels.norm(x, affine, out)
@@ -88,9 +87,7 @@ class CompiledEngine(NumpyEngine):
             mixed[own.stop : following] = 0
         do((partial(attend, heads) for heads in _shares(self.spec.n_heads, helpers)), helpers)
         if read is not None:  # seldom: NumPy's way has the weights
-            by_channel = np.ascontiguousarray(products.T).reshape(3, d, rows)
-            biases = [affine.bias for affine in layers]
-            mix(by_channel, biases, rotary_tables(frequencies, spans, rows), spans, Workspace(), read=read)
+            self._kernels.read_weights(products, bias, frequencies, spans, read)
         self._product(mixed, block.attention_output.weight, h, helpers)
         self._kernels.add(x, h, block.attention_output.bias)
 

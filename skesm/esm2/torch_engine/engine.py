@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from skesm.esm2.attention import AttentionReader, ContactHead
+from skesm.esm2.kernels import find_kernels
 from skesm.esm2.machine.stopping import check_stop
 from skesm.esm2.machine.threads import limit_own_thread, one_blas_thread, one_torch_thread
 from skesm.esm2.packing import MIN_PACK_TOKENS, most_together, plan_packs, share_evenly
@@ -120,7 +121,8 @@ class TorchEngine:
             self._dtype,
             self.spec.n_heads,
             small(parameters.inverse_frequencies),
-            channels=linear.channels,
+            linear=linear,
+            kernels=find_kernels(self.spec) if self._device.type == "cpu" else None,
             put=self._to_device,
         )
         self._embedding = small(parameters.embedding)
