@@ -90,7 +90,8 @@ def write_attention(module: ir.Module, shape: Shape) -> None:
                 with code.loop(stop, start=start, step=vectors * lanes) as tiles:
                     left, most = b.sub(length, tiles.index), code.number(vectors * lanes)
                     used = b.select(b.icmp_signed("<", left, most), left, most)
-                    tile = Tile(*memory, length, vectors)
+                    keys, values, queries, taken, sums = memory
+                    tile = Tile(keys, values, queries, taken, sums, length, vectors)
                     _lay_out_queries(code, shape, of_products, of_bias, rotary, tile, tiles.index, used)
                     _attend(code, shape, tile)
                     row = code.plus(begin, tiles.index)

@@ -17,8 +17,15 @@ _ROUNDS = 1.5 * 2.0**23
 #: Powers of two of numbers beyond are those of these.
 _LEAST_EXPONENT, _MOST_EXPONENT = -126.0, 127.0
 #: 2^x on |x| <= 1/2, fitted by least squares of the relative error: 2e-9 off, before rounding.
-_EXP2 = (1.0000000005920209, 0.69314720560051, 0.24022646608714168, 0.05550328997517005, 0.009618519534335871)
-_EXP2 += (0.0013399860363395102, 0.00015337576838842464)
+_EXP2 = (
+    1.0000000005920209,
+    0.69314720560051,
+    0.24022646608714168,
+    0.05550328997517005,
+    0.009618519534335871,
+    0.0013399860363395102,
+    0.00015337576838842464,
+)
 
 #: A value of LLVM's code; its types are unknown to type checkers.
 Value = Any
