@@ -42,7 +42,9 @@ def padded_mean(forward: Callable[..., object], *, by_length: bool = True, size:
     return run
 
 
-def transformers(folder: Path, attention: str, dtype: str = "float32", *, by_length: bool = True) -> Features:
+def transformers(
+    folder: Path, attention: str, dtype: str = "float32", *, by_length: bool = True, size: int = PADDED_BATCH
+) -> Features:
     import torch
     from transformers import EsmModel
 
@@ -50,7 +52,7 @@ def transformers(folder: Path, attention: str, dtype: str = "float32", *, by_len
         folder, add_pooling_layer=False, attn_implementation=attention, dtype=getattr(torch, dtype)
     ).eval()
     return padded_mean(
-        lambda ids, mask: model(input_ids=ids, attention_mask=mask).last_hidden_state, by_length=by_length
+        lambda ids, mask: model(input_ids=ids, attention_mask=mask).last_hidden_state, by_length=by_length, size=size
     )
 
 
