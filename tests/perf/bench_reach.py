@@ -61,6 +61,8 @@ def ratios(found: dict[str, dict[str, Any]], kind: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=[model for model, _, _ in ROWS[:2]])
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--sets", nargs="+", default=list(ROWS[0][1]), choices=list(ROWS[0][1]))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--scale", type=float, default=0.5)
     parser.add_argument("--rounds", type=int, default=5)
@@ -71,17 +73,21 @@ def main() -> None:
     for model, sets, scale in ROWS:
         if model not in args.models:
             continue
-        found = {kind: measure(model, sets, scale, environment, args) for kind, environment in KINDS.items()}
+        sets = tuple(name for name in sets if name in args.sets)
+        found = {kind: measure(model, sets, scale, KINDS[kind], args) for kind in args.kinds}
         results[model] = found
         for name in sets:
             cells = []
-            for kind in KINDS:
+            for kind in args.kinds:
                 of_kind = ratios(found[kind][name], name)
                 cells.append(" / ".join(f"{of_kind[ours]:.2f}" for ours in OURS))
             table.append(f"| {model.split('_')[2]}, {name} | " + " | ".join(cells) + " |")
     write_results(args.json, {"threads": args.threads, "rounds": args.rounds, "results": results})
     print(
-        f"\n| NumPy / compiled / torch, times transformers | {' | '.join(KINDS)} |", "|---|---|---|", *table, sep="\n"
+        f"\n| NumPy / compiled / torch, times transformers | {' | '.join(args.kinds)} |",
+        "|---" * (1 + len(args.kinds)) + "|",
+        *table,
+        sep="\n",
     )
 
 
