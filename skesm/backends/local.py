@@ -12,12 +12,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Sequence
 from importlib.util import find_spec as find_module
 from numbers import Integral
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 from joblib import effective_n_jobs
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skesm._optional import import_optional
+from skesm._typing import Constraints
 from skesm.backends.base import Backend, Batch
 from skesm.backends.local_run import Engine, make_plan, refuse, run_ahead
 from skesm.esm2 import kernels
@@ -55,28 +56,28 @@ class LocalBackend(Backend):
     ----------
     engine : {"auto", "numpy", "compiled", "torch"}, default="auto"
         ``"numpy"`` needs nothing beyond the core install. ``"compiled"`` (``pip install llvmlite``, the extra ``fast``)
-        is the same with all but its matrix products compiled for this processor at first use: faster, and different
-        in the last digits. ``"torch"`` (``pip install torch``) gives GPUs and bfloat16. ``"auto"`` is torch if
-        `device` or `dtype` ask for it, or if it is installed and finds a GPU; else compiled if llvmlite is installed;
-        else NumPy.
+        compiles all but the matrix products for this processor at first use. It is faster, and differs in the last
+        digits. ``"torch"`` (``pip install torch``) gives GPUs and bfloat16. ``"auto"`` is torch if `device` or
+        `dtype` ask for it, or if it is installed and finds a GPU. Otherwise it is compiled if llvmlite is
+        installed, or else NumPy.
     device : str, default="auto"
-        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; ``"auto"`` is a GPU if there is one.
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. ``"auto"`` is a GPU if there is one.
     dtype : {"float32", "bfloat16"}, default="float32"
         Type of the matrix products. Features are float32 in either case.
     tokens_per_batch : int, default=8192
         Tokens computed between two saves to the record store. Changes no value.
     num_threads : int or None, default=None
-        CPU threads. None is what BLAS would use: all cores, or fewer under joblib's workers. An estimator's
+        CPU threads. None means as many as BLAS would use: all cores, or fewer under joblib's workers. An estimator's
         ``n_jobs`` goes before it. Changes no value.
 
     Notes
     -----
     Loaded models are kept for the process, not by the backend: two at most, the least recently used is dropped.
 
-    What bfloat16 rounds is centred first, which is exact, so that large constants in the weights do not drown what
-    tells variants apart. Against float32, as cosines after subtracting each side's mean over the library: 0.9991 on
-    average and 0.9975 at least in the last layer of trained weights of the 8M shape, 0.9987 and 0.9940 in the fourth.
-    See "What low precision does to variants" in the page on performance.
+    Values are centred before bfloat16 rounds them. Centring is exact, so that large constants in the weights do not
+    drown the differences between variants. Against float32, as cosines after subtracting each side's mean over the
+    library: 0.9991 on average and 0.9975 at least in the last layer of trained weights of the 8M shape, 0.9987 and
+    0.9940 in the fourth. See "What low precision does to variants" in the page on performance.
 
     Examples
     --------
@@ -87,7 +88,7 @@ class LocalBackend(Backend):
     (1, 192)
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+    _parameter_constraints: ClassVar[Constraints] = {
         "engine": [StrOptions({"auto", "numpy", "compiled", "torch"})],
         "device": [str],
         "dtype": [StrOptions(set(_NUMERICS))],
@@ -115,17 +116,17 @@ class LocalBackend(Backend):
         return _NUMERICS[self.dtype]
 
     def spec(self, model: str | os.PathLike[str]) -> ModelSpec:
-        """Shape of `model`; reads at most its ``config.json``."""
+        """Shape of `model`. It reads at most its ``config.json``."""
         return find_spec(model)
 
     def namespace(self, model: str | os.PathLike[str]) -> Namespace:
-        """Digest of the weights and of what else in the checkpoint changes values."""
+        """Digest of the weights, and of everything else in the checkpoint that changes values."""
         checkpoint = locate(model)
         fingerprint = _fingerprints.get(_file_key(checkpoint), lambda: _fingerprint(checkpoint))
         return Namespace(os.fspath(model), fingerprint, self.numerics)
 
     def has_contact_head(self, model: str | os.PathLike[str]) -> bool:
-        """Whether `model` answers ``contacts``; loads it, as `run` does.
+        """Whether `model` answers ``contacts``. It loads the model, as `run` does.
 
         Examples
         --------
@@ -243,7 +244,7 @@ def _file_key(checkpoint: Checkpoint) -> tuple[Hashable, ...]:
 
 
 def _fingerprint(checkpoint: Checkpoint) -> str:
-    """Digest of all that a checkpoint's numbers depend on; refuses one that cannot be computed.
+    """Digest of all that a checkpoint's numbers depend on. It refuses one that cannot be computed.
 
     The text that is hashed is that of the first version, word for word, and ends in the rotary frequencies only where
     that version used others: records that it stored stay readable, but not those that it computed with wrong angles.
