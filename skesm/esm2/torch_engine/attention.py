@@ -107,7 +107,7 @@ class AttentionOnCpu:
         spans = lay_out(length for count, length in shapes for _ in range(count))
         tables = [rotary_tables(frequencies, spans, spans[-1].stop) for frequencies in self._frequencies]
 
-        def of_layer(projection: PlainLinear, x: Tensor, read: Read | None, layer: int) -> Tensor:
+        def of_layer(projection: Linear, x: Tensor, read: Read | None, layer: int) -> Tensor:
             rotary = tables[self._rotary_of_layer[layer]]
             products = self._channels(projection.weight, x).float().numpy().reshape(3, -1, len(x))
             biases = projection.bias.numpy().reshape(3, -1)
@@ -213,7 +213,7 @@ class AttentionOnDevice:
         tables = [torch.complex(angle.cos(), angle.sin()) for angle in angles]  # (tokens, 1, 1, h/2)
         attend = self._attend(shapes, self._frequencies.device)
 
-        def of_layer(projection: PlainLinear, x: Tensor, read: Read | None, layer: int) -> Tensor:
+        def of_layer(projection: Linear, x: Tensor, read: Read | None, layer: int) -> Tensor:
             rotary = tables[self._rotary_of_layer[layer]]
             products = projection(x).view(len(x), 3, -1, 2 * rotary.shape[-1])
             rotated = products[:, :2].float()
