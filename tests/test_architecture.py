@@ -221,8 +221,8 @@ def test_third_parties(path: Path) -> None:
     others = {name.partition(".")[0] for name in all_imports(path)} - sys.stdlib_module_names - {"skesm"}
     if floor in THIRD_PARTY:
         assert others <= THIRD_PARTY[floor]
-    if floor == "server" or ".torch_engine." in name_of(path):
-        return  # imported by nobody who has not asked for a server, or for torch
+    if floor == "server" or re.search(r"\.(torch_engine|kernels)\.", name_of(path)):
+        return  # imported by nobody who has not asked for a server or torch, or has not installed llvmlite
     declared = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in PROJECT["dependencies"]}  # type: ignore[index]
     distributions = packages_distributions()
     at_start = {name.partition(".")[0] for name in imports_at_start(path)} & others
