@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from skesm.exceptions import InvalidSequenceError, PartialResultError, Suspiciou
 from skesm.features.compute_outputs import OutputReader
 from skesm.outputs.kinds import KINDS
 from skesm.sequences.clean import find_problems
-from skesm.sequences.mutations import apply_mutations
+from skesm.sequences.mutations import apply_mutations, read_mutations
 
 #: Parameters of estimators that change no value.
 _NOT_NUMBERS = frozenset({"backend", "memory", "n_jobs", "on_error", "prefetch", "verbose"})
@@ -116,7 +116,7 @@ class Work:
     def check(self, texts: Sequence[Any]) -> tuple[list[str], dict[int, str]]:
         """Sequences of rows, and the problems of those that cannot be used; computes nothing."""
         if self._mutations_of is not None:
-            sequences, problems = self._mutate(texts)
+            sequences, problems, _ = read_mutations(self._mutations_of, texts, self._offset)
         else:
             problems = find_problems(
                 texts, max_length=self._most_residues(), unknown_residues=self.estimator.unknown_residues
@@ -132,22 +132,6 @@ class Work:
         if self._mutations_of is None:
             return list(texts)
         return apply_mutations(self._mutations_of, list(texts), self._offset)
-
-    def _mutate(self, texts: Sequence[Any]) -> tuple[list[str], dict[int, str]]:
-        reference = self._mutations_of
-        assert reference is not None
-        try:
-            return apply_mutations(reference, list(texts), self._offset), {}
-        except InvalidSequenceError as error:
-            bad = set(error.rows)
-            if not bad:
-                raise  # the reference itself
-        problems = {place: _reason(self._apply, texts[place]) for place in sorted(bad)}
-        return ["" if place in bad else self._apply(text) for place, text in enumerate(texts)], problems
-
-    def _apply(self, text: Any) -> str:
-        assert self._mutations_of is not None
-        return apply_mutations(self._mutations_of, [text], self._offset)[0]
 
     def _misfits(self, sequences: list[str]) -> dict[int, str]:
         """Clean sequences that the estimator cannot use, for example because of the reference's length."""
@@ -256,13 +240,3 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, str | int | float | bool | None):
         return value
     return [_plain(name, each) for each in value] if isinstance(value, list | tuple) else str(value)
-
-
-def _reason(apply: Callable[[Any], str], text: Any) -> str:
-    """What an error says of the only row."""
-    try:
-        apply(text)
-    except InvalidSequenceError as error:
-        line = str(error).split("\n")[1].strip()
-        return line.removeprefix("row 0")
-    raise AssertionError("the row was refused beside others")
