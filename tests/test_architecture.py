@@ -30,7 +30,8 @@ LARGE: set[str] = set()
 FLOORS = (
     *("exceptions", "_messages", "_optional", "_progress"),
     *("sequences", "outputs", "esm2", "protocol", "cache", "backends", "fetch"),
-    *("features", "__init__", "models", "io", "datasets", "model_selection", "benchmark", "design", "server", "cli"),
+    *("features", "__init__", "models", "io", "datasets", "model_selection", "benchmark", "reproduce", "design"),
+    *("server", "cli"),
     "__main__",
 )
 
@@ -76,6 +77,8 @@ LATER_PARTS = (
     "skesm.protocol",
     "skesm.datasets",
     "skesm.benchmark",
+    "skesm.design",
+    "skesm.reproduce",
     "skesm.cli",
     "skesm.io",
 )

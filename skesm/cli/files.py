@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from skesm.cli.arguments import examples, positive, size
+from skesm.cli.arguments import examples, positive, reference_of, size
 
-_LONG = ("error", "truncate", "window")
+_LONG = ("error", "truncate", "window", "optimal")
 _STRATEGIES = ("masked_marginal", "wt_marginal", "mutant_marginal", "pll_ratio")
 
 _FORMATS = """
@@ -108,7 +108,10 @@ def _add(commands: Any, name: str, text: str, *lines: str) -> argparse.ArgumentP
     model.add_argument("--device", help="for the model on this machine: cpu, cuda, cuda:1, mps")
     model.add_argument("--dtype", choices=("float32", "bfloat16"), help="of matrix products (default: float32)")
     model.add_argument(
-        "--long-sequences", choices=_LONG, default="error", help="what happens to those (default: error)"
+        "--long-sequences",
+        choices=_LONG,
+        default="error",
+        help="what happens to those (default: error); optimal is for score",
     )
     model.add_argument("--max-length", type=positive, default=1022, metavar="N", help="residues (default: 1022)")
     model.add_argument("--unknown-residues", choices=("error", "X"), default="error", help="X reads the letter J as X")
@@ -174,7 +177,7 @@ def _make_embedder(args: argparse.Namespace) -> Any:
 
     shared = _shared(args)
     if not args.residues:
-        reference = _reference(args)
+        reference = reference_of(args.reference)
         return Work(ESM2Embedder(layers=args.layers, pooling=args.pooling, reference=reference, **shared))
     outputs = [f"residues@{layer}" for layer in args.layers]
     return Work(OutputReader(outputs, shared.pop("model"), window_overlap=None, on_error="raise", **shared))
@@ -194,22 +197,9 @@ def _make_scorer(args: argparse.Namespace) -> Any:
     shared = _shared(args)
     if args.mutations_column is not None:
         args.mutations, args.sequence_column = True, args.mutations_column
-    reference = _reference(args)
+    reference = reference_of(args.reference)
     scorer = ESM2VariantScorer(strategy=args.strategy, reference=reference, **shared)
     return Work(scorer, mutations_of=reference if args.mutations else None, offset=args.offset)
-
-
-def _reference(args: argparse.Namespace) -> str | None:
-    """The reference that was given, or the only sequence of the file that was given."""
-    if args.reference is None or not Path(args.reference).is_file():
-        found: str | None = args.reference
-        return found
-    from skesm.io import read_fasta
-
-    sequences = read_fasta(args.reference).sequences
-    if len(sequences) != 1:
-        raise ValueError(f"--reference {args.reference} holds {len(sequences)} sequences; one is needed")
-    return sequences[0]
 
 
 # runs -----------------------------------------------------------------------------------------------------------------
