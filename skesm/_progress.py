@@ -1,4 +1,4 @@
-"""Progress bars: when they appear, and what they show."""
+"""Progress bars: when they appear, and their content."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from types import TracebackType
-from typing import Any
 
 from tqdm import tqdm
 
@@ -32,7 +31,7 @@ class Progress:
     total : int
         How many there are. 0 if that is not known.
     description, unit : str
-        What stands before the bar, and what is counted.
+        The text before the bar, and the name of one counted thing.
 
     Examples
     --------
@@ -43,14 +42,14 @@ class Progress:
     def __init__(self, verbose: bool | int | str, *, total: int, description: str, unit: str) -> None:
         self._options = {"total": total or None, "desc": description, "unit": unit, "leave": verbose != AUTO}
         self._options["unit_scale"] = unit == BYTES
-        self._bar: Any = None
+        self._bar: tqdm | None = None
         self._done = 0
         self._notes: dict[str, int] = {}
         self._started = time.time()
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
         if verbose == AUTO:
-            if _someone_watches():  # tqdm starts a thread, even for a bar that is disabled; so does the timer
+            if _someone_watches():  # tqdm starts a thread, even for a bar that is disabled, and so does the timer
                 self._timer = threading.Timer(DELAY, self._show)
                 self._timer.daemon = True
                 self._timer.start()
@@ -58,23 +57,23 @@ class Progress:
             self._show()
 
     def update(self, count: int, **notes: int) -> None:
-        """Count what was finished; `notes` stand behind the bar."""
+        """Count finished things. `notes` stand behind the bar."""
         with self._lock:
             self._done += count
             self._notes.update(notes)
             if self._bar is not None:
-                self._refresh(count)
+                self._refresh(self._bar, count)
 
     def _show(self) -> None:
         with self._lock:
-            self._bar = tqdm(**self._options)
-            self._bar.start_t = self._started  # for the rate
-            self._refresh(self._done)
+            self._bar = bar = tqdm(**self._options)
+            bar.start_t = self._started  # for the rate
+            self._refresh(bar, self._done)
 
-    def _refresh(self, count: int) -> None:
+    def _refresh(self, bar: tqdm, count: int) -> None:
         if self._notes:
-            self._bar.set_postfix(self._notes, refresh=False)
-        self._bar.update(count)
+            bar.set_postfix(self._notes, refresh=False)
+        bar.update(count)
 
     def __enter__(self) -> Progress:
         return self

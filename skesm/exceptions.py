@@ -177,7 +177,7 @@ class PartialResultError(BackendError):
         self.rows = tuple(sorted(self.causes))
         self.results = results
 
-    def __reduce__(self) -> tuple[type[PartialResultError], tuple[str, dict[int, BackendError], Any]]:
+    def __reduce__(self) -> tuple[type[PartialResultError], tuple[str, dict[int, BackendError], object]]:
         return type(self), (str(self), self.causes, self.results)
 
 

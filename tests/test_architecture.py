@@ -28,7 +28,7 @@ LARGE: set[str] = set()
 
 #: The floors of the house, from the ground up: modules and folders of skesm. Each imports only what stands before it.
 FLOORS = (
-    *("exceptions", "_messages", "_optional", "_progress"),
+    *("exceptions", "_messages", "_optional", "_progress", "_typing"),
     *("sequences", "outputs", "esm2", "protocol", "cache", "backends", "fetch"),
     *("features", "__init__", "models", "io", "datasets", "model_selection", "benchmark", "reproduce", "design"),
     *("server", "cli"),
@@ -54,6 +54,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "_messages": set(),
     "_optional": set(),
     "_progress": {"tqdm"},
+    "_typing": set(),
     "sequences": {"numpy"},
     "outputs": {"numpy"},
     "protocol": {"numpy"},

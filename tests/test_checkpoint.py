@@ -219,7 +219,7 @@ def test_an_index_stays_in_its_folder(shard: Any, folder: Path) -> None:
     shutil.copy(folder / SINGLE, folder.parent / "outside.safetensors")
     (folder / SINGLE).unlink()
     (folder / INDEX).write_text(json.dumps({"weight_map": {"a": shard}}))
-    with pytest.raises(CheckpointError, match="not a safetensors file beside it"):
+    with pytest.raises(CheckpointError, match=r"not a \.safetensors file beside it"):
         locate(folder)
 
 

@@ -356,7 +356,7 @@ def test_what_is_no_text_file_is_refused(name: str, folder: Path) -> None:
 def test_shards_are_files_beside_the_index(shard: object, folder: Path) -> None:
     (folder / SINGLE).rename(folder / "a.safetensors")
     (folder / INDEX).write_text(json.dumps({"weight_map": {"x": shard}}))
-    with pytest.raises(CheckpointError, match="not a safetensors file beside it") as caught:
+    with pytest.raises(CheckpointError, match=r"not a \.safetensors file beside it") as caught:
         locate(folder)
     str(caught.value).encode()
 

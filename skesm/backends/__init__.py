@@ -1,12 +1,12 @@
 """Where forward passes happen: on this machine, on several, or behind a REST API.
 
-`Backend` is the class to derive from if you write a backend of your own. The other names are what its methods take and
-give.
+`Backend` is the class to derive from if you write a backend of your own. The other names are types that its methods
+take and return.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from skesm.backends.base import Backend, Batch, Model, RequestPlan
 from skesm.backends.costs import RunInfo, TransformPlan
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import the remote client, and with it requests, only for those who use it."""
     if name == "BioLMBackend":
         from skesm.backends.biolm import BioLMBackend

@@ -1,4 +1,4 @@
-"""What the record store and the estimators need of a backend.
+"""The interface between a backend, the record store and the estimators.
 
 A backend is a scikit-learn estimator (its parameters can be set and searched), keeps no weights, clients or files as
 attributes, and may be used by several threads at once.
@@ -9,10 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sklearn.base import BaseEstimator
 
+from skesm._typing import Constraints
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import BackendError
 from skesm.outputs.spec import Namespace, OutputSpec, Record
@@ -36,7 +37,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class RequestPlan:
-    """What a run would send.
+    """The requests that a run would send.
 
     Attributes
     ----------
@@ -47,7 +48,7 @@ class RequestPlan:
     residues : int
         Their residues.
     refused : int
-        Distinct sequences that the service is known not to take; these are not sent.
+        Distinct sequences that the service is known not to take. They are not sent.
     batch_size : int
         Sequences in a request, at most.
     """
@@ -73,7 +74,7 @@ class Model(ABC):
     @property
     @abstractmethod
     def numerics(self) -> str:
-        """Numerics of the records, see `Namespace`; known without the weights."""
+        """Numerics of the records, see `Namespace`. Known without the weights."""
 
     @property
     @abstractmethod
@@ -82,24 +83,24 @@ class Model(ABC):
 
     @abstractmethod
     def namespace(self) -> Namespace:
-        """What the values of the records depend on; may read the weights."""
+        """Everything that the values of the records depend on. It may read the weights."""
 
     @abstractmethod
     def run(
         self, sequences: Sequence[str], outputs: Sequence[OutputSpec], *, n_jobs: int | None = None
     ) -> Generator[Batch, None, None]:
-        """Compute `outputs` for distinct, clean `sequences`; see `Backend.run`."""
+        """Compute `outputs` for distinct, clean `sequences`, as `Backend.run` does."""
 
     @abstractmethod
     def plan(self, sequences: Sequence[str], outputs: Sequence[OutputSpec]) -> RequestPlan | None:
-        """Count the requests of `run`; None if it sends nothing."""
+        """Count the requests of `run`. None if it sends nothing."""
 
 
 class Backend(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is untyped
     """Turns clean sequences into records.
 
     A backend is a scikit-learn estimator: its parameters can be set and searched. It keeps no weights, clients or files
-    as attributes, and several threads may use it at once. It answers the outputs of the model; outputs that are derived
+    as attributes, and several threads may use it at once. It answers the outputs of the model. Outputs that are derived
     from others, and sequences in windows, never reach it.
 
     Examples
@@ -124,12 +125,12 @@ class Backend(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is unty
            [5., 5.]], dtype=float32)
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {}
+    _parameter_constraints: ClassVar[Constraints] = {}
 
     @property
     @abstractmethod
     def numerics(self) -> str:
-        """Numerics of the records, see `Namespace`; known without the weights."""
+        """Numerics of the records, see `Namespace`. Known without the weights."""
 
     @abstractmethod
     def spec(self, model: str) -> ModelSpec:
@@ -137,21 +138,21 @@ class Backend(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is unty
 
     @abstractmethod
     def namespace(self, model: str) -> Namespace:
-        """What the values of this model's records depend on."""
+        """Everything that the values of this model's records depend on."""
 
     @abstractmethod
     def run(
         self, model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec], *, n_jobs: int | None = None
     ) -> Generator[Batch, None, None]:
-        """Compute `outputs` for distinct, clean `sequences`; yield batches as they finish, in any order.
+        """Compute `outputs` for distinct, clean `sequences`. Yield batches as they finish, in any order.
 
-        Every sequence is answered exactly once, or the iterator raises; what it has yielded before stays
+        Every sequence is answered exactly once, or the iterator raises. Batches that it has yielded before stay
         valid. A batch is computed or requested whether or not the earlier ones were taken, but no worker runs more than
         one batch ahead of the consumer. Closing the iterator stops the work promptly.
         """
 
     def plan(self, model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec]) -> RequestPlan | None:
-        """Count what `run` would send; None if it would send nothing anywhere, as on this machine."""
+        """Count the requests of `run`. None if it sends nothing, as on this machine."""
         return None
 
     def model(self, name: str) -> Model:

@@ -11,11 +11,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Sequence
 from importlib.util import find_spec as find_module
 from numbers import Integral
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 from joblib import effective_n_jobs
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from skesm._typing import Constraints
 from skesm.backends.base import Backend, Batch
 from skesm.backends.local_run import Engine, make_plan, refuse, run_ahead
 from skesm.esm2.checkpoints.checkpoint import Checkpoint, find_spec, locate, open_weights
@@ -50,26 +51,27 @@ class LocalBackend(Backend):
     ----------
     engine : {"auto", "numpy", "torch"}, default="auto"
         ``"numpy"`` needs nothing beyond the core install. ``"torch"`` (``pip install torch``) gives GPUs and
-        bfloat16. ``"auto"`` is torch if `device` or `dtype` ask for it, or if it is installed and finds a GPU; else
-        NumPy.
+        bfloat16. ``"auto"`` is torch if `device` or `dtype` ask for it, or if it is installed and finds a
+        GPU. Otherwise it is NumPy.
     device : str, default="auto"
-        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; ``"auto"`` is a GPU if there is one.
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. ``"auto"`` is a GPU if there is one.
     dtype : {"float32", "bfloat16"}, default="float32"
         Type of the matrix products. Features are float32 in either case.
     tokens_per_batch : int, default=8192
         Tokens computed between two saves to the record store. Changes no value.
     num_threads : int or None, default=None
-        CPU threads. None is what BLAS would use: all cores, or fewer under joblib's workers. An estimator's
+        CPU threads. None means as many as BLAS would use: all cores, or fewer under joblib's workers. An estimator's
         ``n_jobs`` goes before it. Changes no value.
 
     Notes
     -----
     Loaded models are kept for the process, not by the backend: two at most, the least recently used is dropped.
 
-    What bfloat16 rounds is centred first, which is exact, so that large constants in the weights do not drown what
-    tells variants apart. Against float32 on 300 variants of GFP, as cosines after subtracting each side's mean: 0.9999
-    on average and 0.999 at least with skesm-mini, 0.9998 and 0.998 or more with random weights of published shapes,
-    outliers among them; see "What low precision does to variants" in the page on performance.
+    Values are centred before bfloat16 rounds them. Centring is exact, so that large constants in the weights do not
+    drown the differences between variants. Against float32 on 300 variants of GFP, as cosines after subtracting
+    each side's mean: 0.9999 on average and 0.999 at least with skesm-mini, 0.9998 and 0.998 or more with random
+    weights of published shapes, outliers among them. See "What low precision does to variants" in the page on
+    performance.
 
     Examples
     --------
@@ -80,7 +82,7 @@ class LocalBackend(Backend):
     (1, 192)
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+    _parameter_constraints: ClassVar[Constraints] = {
         "engine": [StrOptions({"auto", "numpy", "torch"})],
         "device": [str],
         "dtype": [StrOptions(set(_NUMERICS))],
@@ -108,17 +110,17 @@ class LocalBackend(Backend):
         return _NUMERICS[self.dtype]
 
     def spec(self, model: str | os.PathLike[str]) -> ModelSpec:
-        """Shape of `model`; reads at most its ``config.json``."""
+        """Shape of `model`. It reads at most its ``config.json``."""
         return find_spec(model)
 
     def namespace(self, model: str | os.PathLike[str]) -> Namespace:
-        """Digest of the weights and of what else in the checkpoint changes values."""
+        """Digest of the weights, and of everything else in the checkpoint that changes values."""
         checkpoint = locate(model)
         fingerprint = _fingerprints.get(_file_key(checkpoint), lambda: _fingerprint(checkpoint))
         return Namespace(os.fspath(model), fingerprint, self.numerics)
 
     def has_contact_head(self, model: str | os.PathLike[str]) -> bool:
-        """Whether `model` answers ``contacts``; loads it, as `run` does.
+        """Whether `model` answers ``contacts``. It loads the model, as `run` does.
 
         Examples
         --------
@@ -218,7 +220,7 @@ def _file_key(checkpoint: Checkpoint) -> tuple[Hashable, ...]:
 
 
 def _fingerprint(checkpoint: Checkpoint) -> str:
-    """Digest of all that a checkpoint's numbers depend on; refuses one that cannot be computed.
+    """Digest of all that a checkpoint's numbers depend on. It refuses one that cannot be computed.
 
     The text that is hashed is that of the first version, word for word, and ends in the rotary frequencies only where
     that version used others: records that it stored stay readable, but not those that it computed with wrong angles.

@@ -24,7 +24,7 @@ _VALUES_PER_TOKEN = 8192
 
 
 class Engine(Protocol):
-    """What the backend needs of an engine."""
+    """The methods of an engine that the backend uses."""
 
     spec: ModelSpec
     has_head: bool
@@ -34,12 +34,12 @@ class Engine(Protocol):
         """Group sequences of so many tokens into packs, each a list of their places, for so many workers."""
 
     def hold(self, n_threads: int) -> AbstractContextManager[int]:
-        """Prepare this process for `n_threads` threads of work; gives the number of packs to run at once."""
+        """Prepare this process for `n_threads` threads of work. Returns the number of packs to run at once."""
 
     def forward(
         self, sequences: Sequence[Tokens], outputs: Sequence[OutputSpec], helpers: Executor | None = None
     ) -> list[dict[OutputSpec, FloatArray]]:
-        """Compute a pack; `helpers` are threads that have nothing else to do."""
+        """Compute a pack. `helpers` are threads that have nothing else to do."""
 
 
 class Plan(NamedTuple):
@@ -55,7 +55,7 @@ class Plan(NamedTuple):
 
 
 def refuse(engine: Engine, outputs: Sequence[OutputSpec]) -> None:
-    """Raise if the model does not have what is asked for.
+    """Raise if the model does not have an output that is asked for.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def make_plan(
 
 
 def _size(length: int, outputs: Sequence[OutputSpec], spec: ModelSpec) -> int:
-    """Tokens of a sequence, or more if its records are large: what counts between two saves."""
+    """Tokens of a sequence, or more if its records are large. Their sum decides when a batch is saved."""
     values = sum(output.size(length - 2, spec) for output in outputs)
     return max(length, values // _VALUES_PER_TOKEN)
 

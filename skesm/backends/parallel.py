@@ -19,6 +19,7 @@ from joblib.parallel import get_active_backend
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skesm._optional import import_optional
+from skesm._typing import Constraints
 from skesm.backends.base import Backend, Batch, RequestPlan, answers
 from skesm.backends.resolve import resolve_backend
 from skesm.esm2.spec import ModelSpec
@@ -32,7 +33,7 @@ _AHEAD = 2
 
 @dataclass(frozen=True)
 class _Computed:
-    """What a worker made of a batch: records by place in the batch, and the reasons of those that failed."""
+    """A worker's results for a batch: records by place in the batch, and the reasons of those that failed."""
 
     records: dict[int, Record]
     causes: dict[int, BackendError]
@@ -52,7 +53,7 @@ class ParallelBackend(Backend):
         Tokens (residues, and two for each sequence) in a batch, which is lost if its worker dies. A longer sequence
         is a batch of its own. Changes no value.
     n_jobs : int or None, default=None
-        Processes on this machine; None and -1 are one for each core. An estimator's ``n_jobs`` goes before it. A
+        Processes on this machine. None and -1 are one for each core. An estimator's ``n_jobs`` goes before it. A
         cluster's workers are all used. Changes no value.
     executor : {"auto", "loky", "dask"}, default="auto"
         ``"dask"`` is the cluster of the current ``dask.distributed.Client``. ``"auto"`` is Dask inside
@@ -65,7 +66,7 @@ class ParallelBackend(Backend):
 
     If a worker dies, its batches are computed again. loky replaces all workers if one dies, so that their batches are
     computed again too. A batch that kills its worker is halved until the sequence that is the reason stands alone. That
-    sequence fails with its row; all others are finished.
+    sequence fails with its row. All others are finished.
 
     On this machine a worker uses its share of the cores. On a cluster it uses the threads that its environment allows
     (``OMP_NUM_THREADS``, which Dask sets to 1) and the GPU that the scheduler gave it (``CUDA_VISIBLE_DEVICES``).
@@ -83,7 +84,7 @@ class ParallelBackend(Backend):
     (2, 192)
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+    _parameter_constraints: ClassVar[Constraints] = {
         "backend": [StrOptions({"local", "numpy", "torch", "biolm"}), Backend],
         "batch_tokens": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": [Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left"), None],
@@ -112,11 +113,11 @@ class ParallelBackend(Backend):
         return self._inner().spec(model)
 
     def namespace(self, model: str) -> Namespace:
-        """What the values depend on: the same as for the backend that the workers use."""
+        """Everything that the values depend on: the same as for the backend that the workers use."""
         return self._inner().namespace(model)
 
     def plan(self, model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec]) -> RequestPlan | None:
-        """Count what the workers would send; None if they would send nothing."""
+        """Count the requests that the workers would send. None if they would send nothing."""
         return self._inner().plan(model, sequences, outputs)
 
     def run(
@@ -159,7 +160,7 @@ class _LokyWorkers:
         return self._n
 
     def executor(self) -> Executor:
-        """Where tasks are sent; a new one after a worker died."""
+        """The executor that tasks are sent to. It is a new one after a worker died."""
         executor: Executor = get_reusable_executor(max_workers=self._n, timeout=300)
         return executor
 
@@ -231,12 +232,12 @@ class _Run:
                     yield Batch([batch[place] for place in computed.records], list(computed.records.values()))
 
     def close(self) -> None:
-        """Cancel what is queued."""
+        """Cancel queued batches."""
         for future in self._sent:
             future.cancel()
 
     def _send(self, waiting: deque[list[int]]) -> bool:
-        """Send what may be sent now; gives whether that is one suspect, alone."""
+        """Send the batches that may be sent now. Returns whether that is one suspect, alone."""
         if self._suspects:
             if not self._sent:
                 self._submit(self._suspects.pop())
@@ -252,7 +253,7 @@ class _Run:
         self._sent[self._workers.executor().submit(_compute, *self._arguments, sequences)] = batch
 
     def _suspect(self, batch: list[int], alone: bool) -> None:
-        """Put a batch aside whose worker died; halve it if it was the only one, and so the reason."""
+        """Put a batch aside whose worker died. Halve it if it was the only one, and so the reason."""
         if not alone:
             self._suspects.append(batch)
         elif len(batch) > 1:
@@ -304,7 +305,7 @@ def _compute(
     threads: int | None,
     sequences: list[str],
 ) -> _Computed:
-    """Compute a batch; runs in the worker."""
+    """Compute a batch. This runs in the worker."""
     host = socket.gethostname()
     records: dict[int, Record] = {}
     unanswered = set(range(len(sequences)))

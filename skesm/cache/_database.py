@@ -6,7 +6,7 @@ import functools
 import os
 import sqlite3
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
@@ -92,7 +92,9 @@ class Unmade(sqlite3.OperationalError):
     sqlite_errorcode = sqlite3.SQLITE_FULL
 
 
-def typed(connection: sqlite3.Connection, query: str, values: Any, *types: type) -> Iterator[tuple[Any, ...]]:
+def typed(
+    connection: sqlite3.Connection, query: str, values: Sequence[str | bytes | int], *types: type
+) -> Iterator[tuple[Any, ...]]:
     """Rows of a query, each column of the type that we stored there.
 
     Raises
@@ -228,7 +230,7 @@ def _with_fallback(path: Path, mode: str, opened: Callable[[str], T]) -> T:
             raise
         reason = error
     # In a read-only folder or on a full disk, SQLite cannot make the files through which it follows other processes.
-    # Then the file is read as it is; what a crashed process left in the journal beside it counts as missing.
+    # Then the file is read as it is. Values that a crashed process left in the journal beside it count as missing.
     try:
         return opened("ro&immutable=1")
     except Unmade:
@@ -265,7 +267,7 @@ def uri_of(path: PurePath) -> str:
     'file:////server/share/c'
     """
     uri = path.as_uri()
-    # SQLite takes no host names; Windows' network folders then stand in the path.
+    # SQLite takes no host names. Windows' network folders then stand in the path.
     return uri if uri.startswith("file:///") else f"file://{uri.removeprefix('file:')}"
 
 

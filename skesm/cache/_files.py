@@ -11,8 +11,9 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from skesm._typing import Document
 from skesm.cache._locks import mutex
 from skesm.exceptions import StoreError, StoreWarning
 
@@ -138,7 +139,7 @@ def check_format(number: object, path: Path) -> None:
         )
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: Document) -> None:
     """Write a JSON file so that it is there whole, or not at all, even after a power failure."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
@@ -153,7 +154,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def read_json(path: Path, *fields: tuple[str, type]) -> dict[str, Any] | None:
+def read_json(path: Path, *fields: tuple[str, type]) -> Document | None:
     """Return the object in a JSON file, or None if there is none.
 
     A file that holds no object, or one whose `fields` are not there or of another type, is moved aside with a warning.

@@ -6,8 +6,9 @@ import os
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
+from skesm._typing import Memory
 from skesm.cache._files import FORMAT_FILE, resolve_location
 from skesm.exceptions import StoreWarning
 
@@ -15,7 +16,11 @@ from skesm.exceptions import StoreWarning
 _NOTE = "_memory_when_saved"
 
 
-def note_memory(state: dict[str, Any]) -> dict[str, Any]:
+class _HasMemory(Protocol):
+    memory: Memory
+
+
+def note_memory(state: dict[str, object]) -> dict[str, object]:
     """Add to the state of an estimator, which is about to be saved, where its relative `memory` lies.
 
     Nothing is added for an absolute path, or without `memory`.
@@ -30,7 +35,7 @@ def note_memory(state: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def warn_if_elsewhere(estimator: Any) -> None:
+def warn_if_elsewhere(estimator: _HasMemory) -> None:
     """Warn if the relative `memory` of a loaded estimator means a store that is new, and meant one that is there."""
     relative, saved = getattr(estimator, _NOTE, (None, ""))
     if relative is None or relative != _relative(estimator.memory):
@@ -46,13 +51,13 @@ def warn_if_elsewhere(estimator: Any) -> None:
         )
 
 
-def _kept(state: dict[str, Any]) -> dict[str, Any]:
+def _kept(state: dict[str, object]) -> dict[str, object]:
     """The note of an earlier time, if it is of the same memory."""
     note = state.get(_NOTE)
-    return {_NOTE: note} if note is not None and note[0] == _relative(state.get("memory")) else {}
+    return {_NOTE: note} if isinstance(note, tuple) and note[0] == _relative(state.get("memory")) else {}
 
 
-def _relative(memory: Any) -> str | None:
+def _relative(memory: Memory) -> str | None:
     """The path that was given as `memory`, if it is relative."""
     if memory is not None and not isinstance(memory, str | os.PathLike):
         memory = getattr(getattr(memory, "store_backend", None), "location", None)

@@ -45,7 +45,7 @@ class Lock:
         from filelock import FileLock, Timeout
 
         _make(self._path)
-        # filelock sets the file's mode to what it is given; the file of a store that a group shares keeps its own.
+        # filelock sets the file's mode to the given one. The file of a store that a group shares keeps its own.
         mode = stat.S_IMODE(os.stat(self._path).st_mode) | stat.S_IRUSR | stat.S_IWUSR
         lock = FileLock(self._path, mode=mode, thread_local=False)
         try:
@@ -95,7 +95,7 @@ def mutex(folder: Path) -> Iterator[None]:
 
 @functools.cache
 def has_locks() -> bool:
-    """Whether the system has locks on files; Python in a browser has none, and a stand-in would wait for ever."""
+    """Whether the system has locks on files. Python in a browser has none, and a stand-in would wait for ever."""
     return any(_importable(name) for name in ("fcntl", "msvcrt"))
 
 

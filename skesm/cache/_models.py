@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from skesm._typing import Document
 from skesm.cache._files import FORMAT, check_format, open_location, read_json, write_json
 from skesm.cache._locks import mutex
 from skesm.outputs.spec import Namespace
@@ -33,11 +33,13 @@ class KnownModel:
     model: str
     fingerprint: str
     numerics: str
-    details: Mapping[str, Any]
+    details: Mapping[str, object]
     last_seen: str
 
 
-def remember_model(location: Path, name: str, namespace: Namespace, details: Mapping[str, Any] | None = None) -> None:
+def remember_model(
+    location: Path, name: str, namespace: Namespace, details: Mapping[str, object] | None = None
+) -> None:
     """Note which weights `name` means. Call it whenever the weights are there and their fingerprint is known.
 
     Parameters
@@ -45,11 +47,11 @@ def remember_model(location: Path, name: str, namespace: Namespace, details: Map
     location : Path
         See `resolve_location`.
     name : str
-        The model as the user gave it, with its revision if there is one; for a local folder its absolute path.
+        The model as the user gave it, with its revision if there is one. For a local folder its absolute path.
     namespace : Namespace
         Its fingerprint and numerics.
     details : mapping, optional
-        Anything else that is needed without the weights, such as the model's shape; must be fit for JSON.
+        Anything else that is needed without the weights, such as the model's shape. JSON must be able to hold it.
 
     Notes
     -----
@@ -116,7 +118,7 @@ def recall_model(location: Path, name: str, numerics: str) -> KnownModel | None:
     return KnownModel(name, entry["fingerprint"], numerics, entry["details"], entry["last_seen"])
 
 
-def _models(path: Path) -> dict[str, dict[str, Any]]:
+def _models(path: Path) -> dict[str, Document]:
     found = read_json(path, ("format", int))
     if found is None:
         return {}
@@ -124,11 +126,11 @@ def _models(path: Path) -> dict[str, dict[str, Any]]:
     found = read_json(path, ("models", dict))
     if found is None:
         return {}
-    models: dict[str, dict[str, Any]] = found["models"]
+    models: dict[str, Document] = found["models"]
     return {name: entries for name, entries in models.items() if isinstance(entries, dict)}
 
 
-def _entry(models: dict[str, dict[str, Any]], name: str, numerics: str) -> dict[str, Any] | None:
+def _entry(models: dict[str, Document], name: str, numerics: str) -> Document | None:
     entry = models.get(name, {}).get(numerics)
     fields = {"fingerprint": str, "details": dict, "last_seen": str}
     sound = isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in fields.items())

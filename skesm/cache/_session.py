@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 
+from skesm._typing import Document
 from skesm.cache._database import Handle, Stuck, Unmade, is_outdated, open_database, set_aside
 from skesm.cache._files import (
     FORMAT,
@@ -228,7 +229,7 @@ class Session:
         return StoreError(f"the records in {self.folder} were damaged again and again while they were used")
 
 
-def read_manifest(path: Path) -> dict[str, Any] | None:
+def read_manifest(path: Path) -> Document | None:
     """Return a manifest, or None if there is none. A file that is not a manifest is moved aside with a warning."""
     manifest = read_json(path, ("models", list))
     if manifest is not None:
@@ -246,7 +247,7 @@ def _versions() -> dict[str, str]:
 
 
 # -- fork --------------------------------------------------------------------------------------------------------------
-# SQLite's view of its locks is copied by fork, the locks are not; so no file is open while the process forks.
+# SQLite's view of its locks is copied by fork, but the locks are not. So no file is open while the process forks.
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 _forking: list[Session] = []

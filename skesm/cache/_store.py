@@ -32,7 +32,7 @@ class RecordStore:
     by ``with``. It may be used by several threads, forked and pickled.
 
     A problem with the file never changes a number. A damaged file or value gives a `StoreWarning` and counts as
-    missing; when nothing can be written, one `StoreWarning` says so and the work goes on without storing.
+    missing. When nothing can be written, one `StoreWarning` says so, and the work goes on without storing.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skesm import __version__
 from skesm.cli.arguments import examples
@@ -24,6 +24,9 @@ from skesm.cli.models import add_models
 from skesm.cli.propose import add_propose
 from skesm.cli.reproduce import add_reproduce
 from skesm.exceptions import SkesmError
+
+if TYPE_CHECKING:
+    from skesm.cli.arguments import Commands
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,7 +116,7 @@ def help_texts() -> dict[str, str]:
     return {" ".join(("skesm", *each.path)): each.parser.format_help() for each in commands_of(_parser())}
 
 
-def _add_serve(commands: Any) -> None:
+def _add_serve(commands: Commands) -> None:
     from skesm.server import add_serve_parser
 
     add_serve_parser(commands, lambda text: print(text, flush=True))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skesm.cli.arguments import examples, size
 from skesm.exceptions import StoreError
 
+if TYPE_CHECKING:
+    from skesm.cli.arguments import Commands
 
-def add_cache(commands: Any) -> None:
+
+def add_cache(commands: Commands) -> None:
     """Add the command ``cache``."""
     parser = commands.add_parser(
         "cache",

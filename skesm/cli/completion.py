@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skesm.cli.arguments import examples
+
+if TYPE_CHECKING:
+    from skesm.cli.arguments import Commands
 
 _HOW = """
 Add it to your shell's start-up file:
@@ -58,7 +61,7 @@ def commands_of(parser: argparse.ArgumentParser, path: tuple[str, ...] = ()) -> 
         yield from commands_of(each, (*path, name))
 
 
-def add_completion(commands: Any, root: argparse.ArgumentParser) -> None:
+def add_completion(commands: Commands, root: argparse.ArgumentParser) -> None:
     """Add the command ``completion``, for the commands of `root`."""
     parser = commands.add_parser(
         "completion",

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from skesm._typing import Options
 from skesm.cli.arguments import at_least_two, positive
+
+if TYPE_CHECKING:
+    from skesm.cli.arguments import Commands
 
 if TYPE_CHECKING:
     from skesm.benchmark import Run, RunConfig
@@ -21,10 +25,10 @@ _SETTINGS = (
     *("backend", "features", "heads", "splits", "folds", "seeds", "higher_is_better"),
 )
 
-_NAMES: dict[str, Any] = {"type": lambda text: tuple(text.split(",")), "metavar": "A,B"}
+_NAMES: Options = {"type": lambda text: tuple(text.split(",")), "metavar": "A,B"}
 
 
-def add_demo(commands: Any) -> None:
+def add_demo(commands: Commands) -> None:
     """Add the command ``demo``."""
     parser = commands.add_parser(
         "demo",
@@ -40,7 +44,7 @@ def add_demo(commands: Any) -> None:
     parser.set_defaults(run=_demo, usage_error=parser.error)
 
 
-def add_benchmark(commands: Any) -> None:
+def add_benchmark(commands: Commands) -> None:
     """Add the command ``benchmark``."""
     parser = commands.add_parser(
         "benchmark",
@@ -106,7 +110,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_runs(runs: Any, output: str) -> None:
+def _add_runs(runs: argparse._ActionsContainer, output: str) -> None:
     runs.add_argument("--features", help="names, and sums such as mutated+one-hot; an unknown name lists all", **_NAMES)
     runs.add_argument("--heads", help="names such as ridge,svr; an unknown name lists all", **_NAMES)
     runs.add_argument("--folds", type=at_least_two, metavar="K", help="folds of the cross-validation (default: 5)")
@@ -154,7 +158,7 @@ def _benchmark(args: argparse.Namespace) -> None:
     _run(args, RunConfig.from_mapping({**from_file, **settings}, "settings"))
 
 
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
+def _settings(args: argparse.Namespace) -> Options:
     """Options that were given."""
     return {name: value for name in _SETTINGS if (value := getattr(args, name, None)) is not None}
 

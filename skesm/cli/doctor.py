@@ -12,11 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skesm import __version__
 from skesm._optional import install_line
 from skesm.cli.arguments import examples, size
+
+if TYPE_CHECKING:
+    from skesm.cli.arguments import Commands
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 
@@ -57,7 +60,7 @@ class Finding:
     remedy: str = ""
 
 
-def add_doctor(commands: Any) -> None:
+def add_doctor(commands: Commands) -> None:
     """Add the command ``doctor``."""
     parser = commands.add_parser(
         "doctor",

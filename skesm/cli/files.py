@@ -7,9 +7,16 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from skesm._typing import Options
 from skesm.cli.arguments import examples, positive, reference_of, size
+
+if TYPE_CHECKING:
+    from skesm.backends import Backend
+    from skesm.cli.arguments import Commands
+    from skesm.io.jobs.reports import FilePlan, FileReport
+    from skesm.io.jobs.work import Work
 
 _LONG = ("error", "truncate", "window", "optimal")
 _STRATEGIES = ("masked_marginal", "wt_marginal", "mutant_marginal", "pll_ratio")
@@ -30,7 +37,7 @@ The exit status is 0 if all rows of the input are in the output, and 1 if a row 
 """
 
 
-def add_embed(commands: Any) -> None:
+def add_embed(commands: Commands) -> None:
     """Add the command ``embed``."""
     parser = _add(
         commands,
@@ -51,7 +58,7 @@ def add_embed(commands: Any) -> None:
     _add_reference(what, "the sequence that --pooling mutated compares with, or a FASTA file that holds it")
 
 
-def add_logits(commands: Any) -> None:
+def add_logits(commands: Commands) -> None:
     """Add the command ``logits``."""
     parser = _add(
         commands,
@@ -66,7 +73,7 @@ def add_logits(commands: Any) -> None:
     )
 
 
-def add_score(commands: Any) -> None:
+def add_score(commands: Commands) -> None:
     """Add the command ``score``."""
     parser = _add(
         commands,
@@ -85,7 +92,7 @@ def add_score(commands: Any) -> None:
     parser.add_argument("--offset", type=int, default=1, help="position of the reference's first residue (default: 1)")
 
 
-def _add(commands: Any, name: str, text: str, *lines: str) -> argparse.ArgumentParser:
+def _add(commands: Commands, name: str, text: str, *lines: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=text,
@@ -126,7 +133,7 @@ def _add(commands: Any, name: str, text: str, *lines: str) -> argparse.ArgumentP
     return parser
 
 
-def _add_reference(parser: Any, text: str, *, required: bool = False) -> None:
+def _add_reference(parser: argparse._ActionsContainer, text: str, *, required: bool = False) -> None:
     parser.add_argument("--reference", metavar="SEQUENCE|FILE", required=required, help=text)
 
 
@@ -144,7 +151,7 @@ def _names(text: str) -> tuple[str, ...]:
 # estimators -----------------------------------------------------------------------------------------------------------
 
 
-def _shared(args: argparse.Namespace) -> dict[str, Any]:
+def _shared(args: argparse.Namespace) -> Options:
     """Parameters of every estimator."""
     return {
         "model": args.model,
@@ -158,10 +165,10 @@ def _shared(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _backend(args: argparse.Namespace) -> Any:
+def _backend(args: argparse.Namespace) -> str | Backend:
     from skesm.backends import LocalBackend, ParallelBackend
 
-    backend: Any = args.backend
+    backend: str | Backend = args.backend
     if args.device is not None or args.dtype is not None:
         if backend == "biolm":
             raise ValueError("--device and --dtype are for models on this machine, not for --backend biolm")
@@ -170,7 +177,7 @@ def _backend(args: argparse.Namespace) -> Any:
     return ParallelBackend(backend) if args.processes else backend
 
 
-def _make_embedder(args: argparse.Namespace) -> Any:
+def _make_embedder(args: argparse.Namespace) -> Work:
     from skesm import ESM2Embedder
     from skesm.features.compute_outputs import OutputReader
     from skesm.io.jobs.work import Work
@@ -180,17 +187,19 @@ def _make_embedder(args: argparse.Namespace) -> Any:
         reference = reference_of(args.reference)
         return Work(ESM2Embedder(layers=args.layers, pooling=args.pooling, reference=reference, **shared))
     outputs = [f"residues@{layer}" for layer in args.layers]
-    return Work(OutputReader(outputs, shared.pop("model"), window_overlap=None, on_error="raise", **shared))
+    reader = OutputReader(shared.pop("model"), window_overlap=None, on_error="raise", **shared)
+    reader.outputs = outputs
+    return Work(reader)
 
 
-def _make_summarizer(args: argparse.Namespace) -> Any:
+def _make_summarizer(args: argparse.Namespace) -> Work:
     from skesm import ESM2LogitSummarizer
     from skesm.io.jobs.work import Work
 
     return Work(ESM2LogitSummarizer(statistics=args.statistics, **_shared(args)))
 
 
-def _make_scorer(args: argparse.Namespace) -> Any:
+def _make_scorer(args: argparse.Namespace) -> Work:
     from skesm import ESM2VariantScorer
     from skesm.io.jobs.work import Work
 
@@ -215,7 +224,7 @@ def _run(args: argparse.Namespace) -> int:
         plan = plan_file(work, args.inputs, shard=shard, rate=args.rate, **columns)
         print(json.dumps(asdict(plan)) if args.json else _describe_plan(plan))
         return 0
-    options: dict[str, Any] = {**columns, "wide": args.wide, "verbose": False if args.quiet else "auto"}
+    options: Options = {**columns, "wide": args.wide, "verbose": False if args.quiet else "auto"}
     options["invalid"] = "drop" if args.drop_invalid else "raise"
     if shard is not None or _is_folder(args.output):
         reports = transform_folder(work, args.inputs, args.output, shard=shard, **options)
@@ -236,7 +245,7 @@ def _is_folder(output: str) -> bool:
     return output.endswith(("/", "\\")) or Path(output).is_dir()
 
 
-def _describe(report: Any) -> str:
+def _describe(report: FileReport) -> str:
     what = f"{report.rows:,} rows of {report.columns:,} features in {report.output}"
     if report.unchanged:
         return f"{what}: complete already, nothing was computed"
@@ -247,7 +256,7 @@ def _describe(report: Any) -> str:
     return f"{what}: {', '.join(counts)}; {report.seconds:.1f} s, {rate:,.0f} rows a second"
 
 
-def _describe_plan(plan: Any) -> str:
+def _describe_plan(plan: FilePlan) -> str:
     lines = [
         f"{plan.rows:,} rows, {plan.residues:,} residues; {plan.unusable:,} rows cannot be used",
         f"{plan.to_compute:,} distinct sequences to compute, {plan.stored:,} in memory",

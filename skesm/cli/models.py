@@ -6,16 +6,19 @@ import argparse
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skesm.cli.arguments import size
+
+if TYPE_CHECKING:
+    from skesm.cli.arguments import Commands
 
 _BYTES_PUBLISHED = 4  # a weight: the published checkpoints are float32
 _MODEL = "a name that `skesm models` lists, a folder, or a Hub repository ('organisation/name', with @revision)"
 _COMPARED = {"hub": "as the Hub sent it", "record": "as it was recorded", "none": "no digest to compare with"}
 
 
-def add_models(commands: Any) -> None:
+def add_models(commands: Commands) -> None:
     """Add the command ``models``."""
     parser = commands.add_parser(
         "models",

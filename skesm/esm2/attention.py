@@ -1,7 +1,7 @@
 """Attention weights to outputs: the weights themselves, their summaries, and contacts.
 
 An engine hands over the weights of some heads of one sequence in one layer, as soon as it has them, and may then
-overwrite them. What is kept of them is a few numbers, or one matrix of L × L, unless the weights were asked for. Both
+overwrite them. Only a few numbers are kept of them, or one matrix of L × L, unless the weights were asked for. Both
 engines use this: NumPy and torch know the operations here by the same names.
 """
 
@@ -36,7 +36,7 @@ class AttentionReader:
     Parameters
     ----------
     outputs : sequence of OutputSpec
-        What is wanted; those that are not of attention are left to the engine.
+        The wanted outputs. Those that are not of attention are left to the engine.
     lengths : sequence of int
         Tokens of each sequence of the pack.
     n_layers, n_heads : int
@@ -79,7 +79,7 @@ class AttentionReader:
         return layer in self._layers
 
     def read(self, layer: int, place: int, heads: slice, weights: Array) -> None:
-        """Take what is wanted of the weights of some heads.
+        """Read the wanted numbers from the weights of some heads.
 
         Parameters
         ----------

@@ -50,7 +50,7 @@ def plan_packs(lengths: Sequence[int], budget: int) -> list[list[int]]:
     Returns
     -------
     packs : list of list of int
-        Indices into `lengths`, each exactly once; largest packs first, so that workers finish together.
+        Indices into `lengths`, each exactly once. The largest packs come first, so that workers finish together.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def plan_packs(lengths: Sequence[int], budget: int) -> list[list[int]]:
 def most_together(width: int) -> int:
     """Most tokens in a pack of several sequences on a CPU, for a model of this width.
 
-    Narrow models gain 2 to 7 % by packs twice as large; in wide ones they only take memory.
+    Narrow models gain 2 to 7 % by packs twice as large. In wide ones they only take memory.
     """
     return 1024 if width < 1280 else 512
 
@@ -103,7 +103,7 @@ def share_evenly(n_tokens: int, workers: int, least: int, most: int) -> int:
 
 
 def split_batches(packs: Sequence[list[int]], sizes: Sequence[int], most: int) -> list[list[list[int]]]:
-    """Consecutive packs in batches of a size of at most `most`, or of one pack: what is computed between two saves."""
+    """Consecutive packs in batches of a size of at most `most`, or of one pack. Each is computed between two saves."""
     batches: list[list[list[int]]] = []
     room = 0
     for pack in packs:

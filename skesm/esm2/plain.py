@@ -1,7 +1,7 @@
 """ESM-2 as it is published: read this page first.
 
 It computes one sequence at a time, in float64, by the formulas of the papers and nothing else. The engines compute the
-same numbers fast; their tests compare them with this page.
+same numbers fast, and their tests compare them with this page.
 
 The model is a stack of transformer encoder blocks [1] with the normalisation in front of each half of a block, rotary
 positions [2] in place of position vectors, and GELU [3] in place of ReLU [4]. It was trained to predict residues that
@@ -36,7 +36,7 @@ TRAINED_MASK_RATIO = 0.15 * 0.8  #: Training hid 15 % of the residues, and 80 % 
 class Answer(NamedTuple):
     """All that the model says about one sequence of T tokens: the start token, L residues, the end token."""
 
-    layers: list[Array]  # (T, d) each: the embedding, then the output of each block; the last one is normalised
+    layers: list[Array]  # (T, d) each: the embedding, then the output of each block, of which the last is normalised
     attentions: list[Array]  # (heads, T, T) for each block: the weight that each token (row) gives to each (column)
     logits: Array | None  # (T, 33), if the checkpoint has the language-model head
     contacts: Array | None  # (L, L), if the checkpoint has the contact head
@@ -75,7 +75,7 @@ def attend(block: Block, h: Array, n_heads: int, frequencies: FloatArray) -> tup
     of_heads = (linear(h, affine).reshape(len(h), n_heads, -1) for affine in (block.query, block.key, block.value))
     query, key, value = (x.swapaxes(0, 1) for x in of_heads)  # (heads, T, width)
     scores = rotate(query, frequencies) @ rotate(key, frequencies).swapaxes(1, 2) / np.sqrt(query.shape[2])
-    weights = np.exp(scores - scores.max(axis=2, keepdims=True))  # the maximum cancels; it prevents overflow
+    weights = np.exp(scores - scores.max(axis=2, keepdims=True))  # the maximum cancels, and prevents overflow
     weights /= weights.sum(axis=2, keepdims=True)
     return np.concatenate(list(weights @ value), axis=1), weights
 

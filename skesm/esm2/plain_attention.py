@@ -1,9 +1,9 @@
-"""Attention of sequences laid end to end by NumPy's products; both engines' way on CPUs.
+"""Attention of sequences laid end to end by NumPy's products. Both engines use it on CPUs.
 
 Queries, keys and values are channel-major, (heads, channels, tokens): the halves that the rotary embedding mixes are
 contiguous, and a head of a sequence is a view that BLAS reads without a copy. Some heads and some queries of a sequence
-are worked on at a time, in as few calls as can be: each lets go of Python's lock, which threads then wait for. What is
-computed for a sequence is a function of that sequence alone.
+are worked on at a time, in as few calls as can be: each lets go of Python's lock, which threads then wait for. The
+results for a sequence are a function of that sequence alone.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Do = Callable[[Iterable[Callable[[], object]]], None]
 #: Takes a sequence's place, some heads, and their weights, (heads, keys, queries), which are then overwritten.
 Read = Callable[[int, slice, FloatArray], None]
 Exponential = Callable[[FloatArray], None]
-#: Cosines and sines of the rotary embedding, (2, 1, h/2, rows), for queries and keys; queries' carry `score_scale`.
+#: Cosines and sines of the rotary embedding, (2, 1, h/2, rows), for queries and keys. The queries' carry `score_scale`.
 Rotary = tuple[FloatArray, FloatArray]
 
 _SCORES = 1 << 18  # held at a time: in the second-level cache
-# Most multiplications of a small product, see `has_small_products`; and the least columns worth cutting to for it
+# Most multiplications of a small product, see `has_small_products`, and the least columns worth cutting to for it
 _SMALL_PRODUCT, _COLUMNS = 10**6, 32
 # A query's sum of exp2(scores) in this range has neither overflowed nor lost a score that counts
 _SUM_MIN, _SUM_MAX = 2.0**-60, 2.0**100
@@ -36,12 +36,12 @@ _SCORE_MIN = np.float32(-120)  # exp2 of less is slow, and nothing beside the la
 
 
 def score_scale(width: int) -> float:
-    """What to multiply queries of heads of this width by, so that exp2 of scores gives the softmax."""
+    """Factor of queries of heads of this width, so that exp2 of scores gives the softmax."""
     return math.log2(math.e) / math.sqrt(width)
 
 
 def do_in_turn(tasks: Iterable[Callable[[], object]]) -> None:
-    """What a thread that has no help does."""
+    """The work of a thread that has no help."""
     for task in tasks:
         task()
 
@@ -72,7 +72,7 @@ def mix(
     do: Do = do_in_turn,
     read: Read | None = None,
 ) -> FloatArray:
-    """What each token takes of its own sequence's values, from the products of one layer.
+    """The weighted mean of its own sequence's values for each token, from the products of one layer.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def attend(
     do: Do = do_in_turn,
     read: Read | None = None,
 ) -> None:
-    """What each token takes of its own sequence's values.
+    """The weighted mean of its own sequence's values for each token.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def _tasks(
     work: Workspace,
     exponential: Exponential,
 ) -> Iterator[Callable[[], None]]:
-    """What one sequence's queries take of its values, before the division by the weights' sums."""
+    """The weighted sums of one sequence's values for its queries, before the division by the weights' sums."""
     n_heads, width, length = query.shape
     columns = _columns(length, width + 1) if has_small_products() else length
     step = max(1, min(n_heads, _SCORES // (length * columns)))

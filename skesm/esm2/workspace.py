@@ -17,7 +17,7 @@ class Workspace(threading.local):
         self._arrays: dict[str, FloatArray] = {}
 
     def get(self, name: str, *shape: int) -> FloatArray:
-        """An array of this shape; what the thread held under that name is lost."""
+        """An array of this shape. The thread's earlier array of that name is lost."""
         size = math.prod(shape)
         array = self._arrays.get(name)
         if array is None or array.size < size:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr
 from sklearn.utils._param_validation import StrOptions
 
+from skesm._typing import Constraints, Memory, ModelName
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _WholeSequenceTransformer
@@ -107,7 +107,7 @@ class ESM2AttentionSummarizer(_WholeSequenceTransformer):
     ['attention_entropy_l6_h0', 'attention_entropy_l6_h5', 'attention_received_max_l6']
     """
 
-    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
+    _parameter_constraints: Constraints = {  # noqa: RUF012  # scikit-learn's convention
         **_WholeSequenceTransformer._parameter_constraints,
         "layers": [Integral, "array-like"],
         "statistics": [StrOptions(set(STATISTICS)), "array-like"],
@@ -115,12 +115,12 @@ class ESM2AttentionSummarizer(_WholeSequenceTransformer):
 
     def __init__(
         self,
-        model: Any = "esm2_t6_8M_UR50D",
+        model: ModelName = "esm2_t6_8M_UR50D",
         *,
         layers: int | Sequence[int] = -1,
         statistics: str | Sequence[str] = ATTENTION_STATISTICS,
         backend: str | Backend = "local",
-        memory: Any = None,
+        memory: Memory = None,
         long_sequences: str = "error",
         max_length: int | None = 1022,
         unknown_residues: str = "error",

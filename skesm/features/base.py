@@ -5,39 +5,41 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any, Self
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skesm._progress import AUTO
+from skesm._typing import Column, Constraints, Memory, ModelName
 from skesm.backends.base import Backend, Model
 from skesm.backends.costs import RunInfo, TransformPlan, add_plans
 from skesm.backends.resolve import resolve_backend
 from skesm.cache import note_memory, resolve_location, warn_if_elsewhere
 from skesm.esm2.spec import ModelSpec
 from skesm.features.common.links import LinkedEstimator
+from skesm.features.common.transformer import SequenceTransformer
 from skesm.features.parameters import as_tuple, complete_docstring
 from skesm.features.recipe import Recipe
 from skesm.fetch.records import estimate
 from skesm.fetch.run import Run, last_runs
 from skesm.fetch.windows import count_long
 from skesm.outputs.spec import OutputSpec, parse_outputs
-from skesm.outputs.types import FloatArray, Windows
+from skesm.outputs.types import Windows
 from skesm.sequences.clean import LONG_SEQUENCES, clean_sequences
 
 
 class _ESM2Estimator(LinkedEstimator, BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is untyped
     """An estimator of sequences: its parameters, their validation, and its last costs."""
 
-    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
+    _long_sequences: ClassVar[tuple[str, ...]] = LONG_SEQUENCES
+    _parameter_constraints: Constraints = {  # noqa: RUF012  # scikit-learn's convention
         "model": [str, HasMethods("__fspath__")],
         "backend": [StrOptions({"local", "numpy", "torch", "biolm"}), Backend],
         "memory": [None, str, HasMethods("__fspath__"), HasMethods("cache")],
-        "long_sequences": [StrOptions(set(LONG_SEQUENCES))],
+        "long_sequences": [StrOptions(set(_long_sequences))],
         "window_overlap": [Interval(Integral, 0, None, closed="left"), None],
         "max_length": [Interval(Integral, 1, None, closed="left"), None],
         "unknown_residues": [StrOptions({"error", "X"})],
@@ -49,10 +51,10 @@ class _ESM2Estimator(LinkedEstimator, BaseEstimator, ABC):  # type: ignore[misc]
 
     def __init__(
         self,
-        model: Any = "esm2_t6_8M_UR50D",
+        model: ModelName = "esm2_t6_8M_UR50D",
         *,
         backend: str | Backend = "local",
-        memory: Any = None,
+        memory: Memory = None,
         long_sequences: str = "error",
         max_length: int | None = 1022,
         window_overlap: int | None = None,
@@ -74,7 +76,7 @@ class _ESM2Estimator(LinkedEstimator, BaseEstimator, ABC):  # type: ignore[misc]
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
         complete_docstring(cls)
 
@@ -102,16 +104,16 @@ class _ESM2Estimator(LinkedEstimator, BaseEstimator, ABC):  # type: ignore[misc]
         warn_if_elsewhere(self)
         return model, spec
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return note_memory(super().__getstate__())
 
-    def _clean(self, X: Any) -> list[str]:
+    def _clean(self, X: Column) -> list[str]:
         return clean_sequences(
             X,
             long_sequences=self.long_sequences,
             max_length=self.max_length,
             unknown_residues=self.unknown_residues,
-            choices=self._parameter_constraints["long_sequences"][0].options,
+            choices=self._long_sequences,
         )
 
     def _windows(self) -> Windows | None:
@@ -131,18 +133,8 @@ class _ESM2Estimator(LinkedEstimator, BaseEstimator, ABC):  # type: ignore[misc]
     def _prefetched(self, spec: ModelSpec) -> tuple[OutputSpec, ...]:
         return parse_outputs(as_tuple(self.prefetch), spec.n_layers)
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.requires_fit = False
-        tags.input_tags.string = True
-        tags.input_tags.two_d_array = False
-        return tags
-
-
-class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc]  # scikit-learn is untyped
+class _ESM2Transformer(SequenceTransformer, _ESM2Estimator):
     """A transformer of sequences. A child names its columns in `_recipe`, and says how to make them."""
 
     @abstractmethod
@@ -156,90 +148,15 @@ class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc] 
     def _check(self, spec: ModelSpec) -> None:
         self._recipe(spec)
 
-    def _learn(self, sequences: Sequence[str]) -> None:
-        """Learn from clean sequences. Most transformers learn nothing."""
-
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Check the parameters and X. No model is loaded. Most estimators learn nothing here.
-
-        Parameters
-        ----------
-        X : list, tuple, array, Series, or one-column DataFrame of str
-            n sequences.
-        y : ignored
-
-        Returns
-        -------
-        self : object
-
-        Raises
-        ------
-        InvalidSequenceError
-            If X is not a column of sequences. The message lists the first rows that are not.
-        """
+    def _fit(self, X: Column) -> None:
         self._prepare()
         self._learn(self._clean(X))
-        return self
 
-    def fit_transform(self, X: Any, y: Any = None) -> FloatArray:
-        """Do the same as ``fit`` and ``transform``, but check X only once.
-
-        Parameters
-        ----------
-        X : list, tuple, array, Series, or one-column DataFrame of str
-            n sequences.
-        y : ignored
-
-        Returns
-        -------
-        features : ndarray of shape (n, n_features), float32
-        """
-        return self._transform(X, learn=True)
-
-    def transform(self, X: Any) -> FloatArray:
-        """Compute the features of sequences, in the order of the rows of X.
-
-        Parameters
-        ----------
-        X : list, tuple, array, Series, or one-column DataFrame of str
-            n sequences. White space at the ends is removed. Lower case becomes upper case.
-
-        Returns
-        -------
-        features : ndarray of shape (n, n_features), float32
-            A DataFrame after ``set_output(transform="pandas")`` or ``"polars"``.
-
-        Raises
-        ------
-        InvalidSequenceError
-            If X is not a column of sequences. The message lists the first rows that are not. Nothing was computed.
-        NotFittedError
-            If the estimator learns something in ``fit``, and ``fit`` was not called.
-        CheckpointNotFoundError
-            If the model is not on this machine and cannot be fetched.
-        PartialResultError
-            If the backend failed on some rows, after all others were finished. Its `results` are the features, with NaN
-            in the failed rows. ``on_error="nan"`` warns instead.
-        BackendError
-            If the backend fails or answers wrongly. With `memory`, finished sequences are stored.
-        """
-        return self._transform(X)
-
-    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        """Return the names of the columns of ``transform``. No weights are loaded.
-
-        Parameters
-        ----------
-        input_features : ignored
-
-        Returns
-        -------
-        names : ndarray of shape (n_features,), object
-        """
+    def _names(self) -> Sequence[str]:
         _, spec = self._prepare()
-        return np.asarray(self._recipe(spec).columns, dtype=object)
+        return self._recipe(spec).columns
 
-    def plan(self, X: Any) -> TransformPlan:
+    def plan(self, X: Column) -> TransformPlan:
         """Estimate the cost of ``transform(X)`` without computing anything or sending a sequence.
 
         Parameters
@@ -271,12 +188,12 @@ class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc] 
 
     def _transform(
         self,
-        X: Any,
+        X: Column,
         *,
         learn: bool = False,
-        dtype: type[np.floating[Any]] = np.float32,
+        dtype: type[np.floating] = np.float32,
         one_column: bool = False,
-    ) -> NDArray[Any]:
+    ) -> np.ndarray:
         model, spec = self._prepare()
         if not learn:
             check_is_fitted(self)
@@ -291,16 +208,12 @@ class _ESM2Transformer(TransformerMixin, _ESM2Estimator):  # type: ignore[misc] 
         run.finish(features, sequences)
         return features
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []
-        return tags
-
 
 class _WholeSequenceTransformer(_ESM2Transformer):
     """A transformer of values of pairs of residues. It cuts no sequence into windows: they do not hold every pair."""
 
-    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
+    _long_sequences: ClassVar[tuple[str, ...]] = ("error", "truncate")
+    _parameter_constraints: Constraints = {  # noqa: RUF012  # scikit-learn's convention
         **{name: kinds for name, kinds in _ESM2Transformer._parameter_constraints.items() if name != "window_overlap"},
-        "long_sequences": [StrOptions({"error", "truncate"})],
+        "long_sequences": [StrOptions(set(_long_sequences))],
     }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any, cast
+from typing import cast
 
 from sklearn.utils._param_validation import validate_parameter_constraints
 
+from skesm._typing import Column, Constraints, Memory, ModelName
 from skesm.backends.base import Backend
 from skesm.backends.costs import TransformPlan
 from skesm.esm2.spec import ModelSpec
@@ -22,12 +23,12 @@ from skesm.sequences.variants import distinct_rows
 
 
 def compute_outputs(
-    X: Any,
+    X: Column,
     outputs: str | Sequence[str],
-    model: Any = "esm2_t6_8M_UR50D",
+    model: ModelName = "esm2_t6_8M_UR50D",
     *,
     backend: str | Backend = "local",
-    memory: Any = None,
+    memory: Memory = None,
     long_sequences: str = "error",
     max_length: int | None = 1022,
     window_overlap: int | None = None,
@@ -115,7 +116,6 @@ def compute_outputs(
     [{'attentions@6': (6, 12, 12), 'residues@3': (10, 192)}, {'attentions@6': (6, 9, 9), 'residues@3': (7, 192)}]
     """
     reader = OutputReader(
-        outputs,
         model,
         backend=backend,
         memory=memory,
@@ -127,50 +127,28 @@ def compute_outputs(
         n_jobs=n_jobs,
         verbose=verbose,
     )
+    reader.outputs = outputs
     return reader.compute(X)
 
 
 class OutputReader(_ESM2Estimator):
-    """`compute_outputs` as an estimator: its parameters say how to fetch outputs."""
+    """`compute_outputs` as an estimator. `outputs` is set after the other parameters."""
 
-    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
+    _parameter_constraints: Constraints = {  # noqa: RUF012  # scikit-learn's convention
         **_ESM2Estimator._parameter_constraints,
         "outputs": [str, "array-like"],
     }
 
-    def __init__(
-        self,
-        outputs: str | Sequence[str],
-        model: Any,
-        *,
-        backend: str | Backend,
-        memory: Any,
-        long_sequences: str,
-        max_length: int | None,
-        window_overlap: int | None,
-        unknown_residues: str,
-        on_error: str,
-        n_jobs: int | None,
-        verbose: bool | int | str,
-    ) -> None:
-        super().__init__(
-            model,
-            backend=backend,
-            memory=memory,
-            long_sequences=long_sequences,
-            max_length=max_length,
-            window_overlap=window_overlap,
-            unknown_residues=unknown_residues,
-            on_error=on_error,
-            n_jobs=n_jobs,
-            verbose=verbose,
-        )
-        self.outputs = outputs
+    outputs: str | Sequence[str] = ()
+
+    @classmethod
+    def _get_param_names(cls) -> list[str]:
+        return sorted({*super()._get_param_names(), "outputs"} - {"prefetch"})
 
     def _validate_params(self) -> None:
         validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), "compute_outputs")
 
-    def compute(self, X: Any) -> list[dict[str, FloatArray]]:
+    def compute(self, X: Column) -> list[dict[str, FloatArray]]:
         """Outputs of each row."""
         model, spec = self._prepare()
         outputs = self._asked(spec)
@@ -183,8 +161,8 @@ class OutputReader(_ESM2Estimator):
         run.finish(records, sequences)
         return cast("list[dict[str, FloatArray]]", records)
 
-    def plan(self, X: Any) -> TransformPlan:
-        """Find what ``compute(X)`` would cost; computes nothing and sends no sequence."""
+    def plan(self, X: Column) -> TransformPlan:
+        """Estimate the cost of ``compute(X)``. Nothing is computed, and no sequence is sent."""
         model, spec = self._prepare()
         request = Request(self._clean(X), self._asked(spec))
         return estimate(request, model=model, memory=self.memory, windows=self._windows())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import StrOptions
 
+from skesm._typing import Constraints, Memory, ModelName
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _WholeSequenceTransformer
@@ -83,18 +83,18 @@ class ESM2ContactSummarizer(_WholeSequenceTransformer):
     ['density_short', 'density_medium', 'density_long', 'contact_order']
     """
 
-    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
+    _parameter_constraints: Constraints = {  # noqa: RUF012  # scikit-learn's convention
         **_WholeSequenceTransformer._parameter_constraints,
         "statistics": [StrOptions(set(STATISTICS)), "array-like"],
     }
 
     def __init__(
         self,
-        model: Any = "esm2_t6_8M_UR50D",
+        model: ModelName = "esm2_t6_8M_UR50D",
         *,
         statistics: str | Sequence[str] = ("density_short", "density_medium", "density_long", "contact_order"),
         backend: str | Backend = "local",
-        memory: Any = None,
+        memory: Memory = None,
         long_sequences: str = "error",
         max_length: int | None = 1022,
         unknown_residues: str = "error",

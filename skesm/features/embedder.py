@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
+from skesm._typing import Constraints, Memory, ModelName
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _ESM2Transformer
@@ -106,7 +106,7 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
     ['mutated_l6_0', 'reference_l6_191']
     """
 
-    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
+    _parameter_constraints: Constraints = {  # noqa: RUF012  # scikit-learn's convention
         **_ESM2Transformer._parameter_constraints,
         "layers": [Integral, "array-like"],
         "pooling": [StrOptions({*POOLINGS, MUTATED}), "array-like"],
@@ -115,13 +115,13 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
 
     def __init__(
         self,
-        model: Any = "esm2_t6_8M_UR50D",
+        model: ModelName = "esm2_t6_8M_UR50D",
         *,
         layers: int | Sequence[int] = -1,
         pooling: str | Sequence[str] = "mean",
         reference: str | None = None,
         backend: str | Backend = "local",
-        memory: Any = None,
+        memory: Memory = None,
         long_sequences: str = "error",
         max_length: int | None = 1022,
         window_overlap: int | None = None,

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import StrOptions
 
+from skesm._typing import Constraints, Memory, ModelName
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _ESM2Transformer
-from skesm.features.common.summaries import MASKED, STATISTICS, Predictions, Statistic, custom_statistic
+from skesm.features.common.summaries import (
+    MASKED,
+    STATISTICS,
+    CustomStatistic,
+    Predictions,
+    Statistic,
+    custom_statistic,
+)
 from skesm.features.parameters import as_tuple
 from skesm.features.recipe import Recipe
 from skesm.outputs.spec import Record
@@ -103,18 +110,18 @@ class ESM2LogitSummarizer(_ESM2Transformer):
     (1, 2)
     """
 
-    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
+    _parameter_constraints: Constraints = {  # noqa: RUF012  # scikit-learn's convention
         **_ESM2Transformer._parameter_constraints,
         "statistics": [StrOptions(set(STATISTICS)), callable, "array-like"],
     }
 
     def __init__(
         self,
-        model: Any = "esm2_t6_8M_UR50D",
+        model: ModelName = "esm2_t6_8M_UR50D",
         *,
-        statistics: str | Callable[..., Any] | Sequence[str | Callable[..., Any]] = ("mean", "sum"),
+        statistics: str | CustomStatistic | Sequence[str | CustomStatistic] = ("mean", "sum"),
         backend: str | Backend = "local",
-        memory: Any = None,
+        memory: Memory = None,
         long_sequences: str = "error",
         max_length: int | None = 1022,
         window_overlap: int | None = None,

@@ -75,7 +75,7 @@ def complete_docstring(cls: type) -> None:
     cls.__doc__ = doc
 
 
-def as_tuple(value: Any) -> tuple[Any, ...]:
+def as_tuple(value: object) -> tuple[Any, ...]:
     """Return one or several values as a tuple.
 
     Examples
@@ -90,7 +90,7 @@ def as_tuple(value: Any) -> tuple[Any, ...]:
     return (value,)
 
 
-def several_of(parameter: str, value: Any, known: Collection[str]) -> tuple[str, ...]:
+def several_of(parameter: str, value: object, known: Collection[str]) -> tuple[str, ...]:
     """Check one or several of the known names, and return them in the order given.
 
     Examples
@@ -98,14 +98,15 @@ def several_of(parameter: str, value: Any, known: Collection[str]) -> tuple[str,
     >>> several_of("pooling", "mean", ("mean", "max"))
     ('mean',)
     """
-    chosen = as_tuple(value)
-    if not chosen or not all(isinstance(name, str) and name in known for name in chosen):
+    given = as_tuple(value)
+    chosen = tuple(name for name in given if isinstance(name, str) and name in known)
+    if not chosen or len(chosen) < len(given):
         raise ValueError(f"{parameter} must be one or several of {', '.join(known)}, got {value!r}")
     refuse_repeats(parameter, value, chosen)
     return chosen
 
 
-def several_layers(value: Any, n_layers: int, *, first: int = 0) -> tuple[int, ...]:
+def several_layers(value: object, n_layers: int, *, first: int = 0) -> tuple[int, ...]:
     """Check one or several layers, and return them counted from 0, in the order given.
 
     With ``first=1`` the embedding, layer 0, is an error.
@@ -115,10 +116,11 @@ def several_layers(value: Any, n_layers: int, *, first: int = 0) -> tuple[int, .
     >>> several_layers([-1, 2], n_layers=6)
     (6, 2)
     """
-    layers = as_tuple(value)
-    if not layers or not all(isinstance(layer, Integral) and not isinstance(layer, bool) for layer in layers):
+    given = as_tuple(value)
+    layers = [int(layer) for layer in given if isinstance(layer, Integral) and not isinstance(layer, bool)]
+    if not layers or len(layers) < len(given):
         raise ValueError(f"layers must be one or several whole numbers, got {value!r}")
-    resolved = tuple(resolve_layer(int(layer), n_layers) for layer in layers)
+    resolved = tuple(resolve_layer(layer, n_layers) for layer in layers)
     if min(resolved) < first:
         raise ValueError(
             f"layers={value!r}: layer 0 is the embedding, which has no attention. Choose layers from 1 to {n_layers}"
@@ -127,7 +129,7 @@ def several_layers(value: Any, n_layers: int, *, first: int = 0) -> tuple[int, .
     return resolved
 
 
-def refuse_repeats(parameter: str, value: Any, chosen: Collection[Any]) -> None:
+def refuse_repeats(parameter: str, value: object, chosen: Collection[object]) -> None:
     """Raise ValueError if the value of a parameter chooses something twice."""
     if len(set(chosen)) < len(chosen):
         raise ValueError(f"{parameter}={value!r} names the same columns twice")

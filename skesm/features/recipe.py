@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from skesm.features.common.masked import masked_logits, masked_requests
 from skesm.features.common.summaries import MASKED
@@ -66,8 +65,8 @@ class Recipe:
                 yield _without(request, shared)
 
     def make_rows(
-        self, run: Run, sequences: Sequence[str], prefetch: Sequence[OutputSpec], dtype: type[np.floating[Any]]
-    ) -> NDArray[Any]:
+        self, run: Run, sequences: Sequence[str], prefetch: Sequence[OutputSpec], dtype: type[np.floating]
+    ) -> np.ndarray:
         """Compute the columns of clean sequences, in their order. Rows are NaN where the backend failed."""
         row = self.row
         if self.row_from_shared is not None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
 
 import numpy as np
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from skesm._typing import Constraints, Memory, ModelName
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _ESM2Transformer
@@ -89,7 +90,7 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
     10
     """
 
-    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
+    _parameter_constraints: Constraints = {  # noqa: RUF012  # scikit-learn's convention
         **_ESM2Transformer._parameter_constraints,
         "outputs": [str, "array-like"],
         "positions": ["array-like", None],
@@ -97,12 +98,12 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
 
     def __init__(
         self,
-        model: Any = "esm2_t6_8M_UR50D",
+        model: ModelName = "esm2_t6_8M_UR50D",
         *,
         outputs: str | Sequence[str] = "residues@-1",
         positions: Sequence[int] | None = None,
         backend: str | Backend = "local",
-        memory: Any = None,
+        memory: Memory = None,
         long_sequences: str = "error",
         max_length: int | None = 1022,
         window_overlap: int | None = None,
@@ -195,7 +196,7 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "length_")
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.requires_fit = True
         return tags

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import StandardScaler
 
+from skesm._typing import Memory, ModelName
 from skesm.features.embedder import ESM2Embedder
 from skesm.features.encoders.variant_encoders import PARTS, SubstitutionEncoder
 
@@ -22,9 +23,9 @@ _PENALTIES = np.logspace(-2, 8, 41)
 def variant_pipeline(
     reference: str,
     *,
-    model: Any = "esm2_t6_8M_UR50D",
+    model: ModelName = "esm2_t6_8M_UR50D",
     backend: str | Backend = "local",
-    memory: Any = None,
+    memory: Memory = None,
     n_jobs: int | None = None,
 ) -> Pipeline:
     """Make a pipeline that predicts measured values of a protein's variants.
@@ -37,7 +38,7 @@ def variant_pipeline(
     - ``scaler``: a `StandardScaler`,
     - ``regressor``: ridge regression. Leave-one-out chooses its penalty.
 
-    The parts were chosen on three data sets by a rule that docs/variants.md tells, with what each part adds.
+    The parts were chosen on three data sets by a rule that docs/variants.md tells, with the gain of each part.
 
     Parameters
     ----------
@@ -46,11 +47,11 @@ def variant_pipeline(
     model : str or path-like, default="esm2_t6_8M_UR50D"
         The checkpoint, see `ESM2Embedder`.
     backend : {"local", "numpy", "torch", "biolm"} or Backend, default="local"
-        Where the model runs; see `skesm.backends`.
+        Where the model runs, see `skesm.backends`.
     memory : None, str, path-like or joblib.Memory, default=None
         Folder of the record store. With it, no sequence goes through the model twice.
     n_jobs : int or None, default=None
-        CPU threads that compute; changes no value.
+        CPU threads that compute. They change no value.
 
     Returns
     -------

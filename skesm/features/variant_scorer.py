@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import StrOptions
 
+from skesm._typing import Column, Constraints, Memory, ModelName
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _ESM2Transformer
@@ -113,23 +115,24 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Transformer):  # ty
     2
     """
 
-    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
+    # The score of a part is not the score of the sequence.
+    _long_sequences: ClassVar[tuple[str, ...]] = ("error", "window", OPTIMAL)
+
+    _parameter_constraints: Constraints = {  # noqa: RUF012  # scikit-learn's convention
         **_ESM2Transformer._parameter_constraints,
         "strategy": [StrOptions(set(STRATEGIES))],
         "reference": [str, None],
-        "long_sequences": [
-            StrOptions({"error", "window", OPTIMAL})
-        ],  # the score of a part is not the score of the sequence
+        "long_sequences": [StrOptions(set(_long_sequences))],
     }
 
     def __init__(
         self,
-        model: Any = "esm2_t6_8M_UR50D",
+        model: ModelName = "esm2_t6_8M_UR50D",
         *,
         strategy: str = "masked_marginal",
         reference: str | None = None,
         backend: str | Backend = "local",
-        memory: Any = None,
+        memory: Memory = None,
         long_sequences: str = "error",
         max_length: int | None = 1022,
         window_overlap: int | None = None,
@@ -155,7 +158,7 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Transformer):  # ty
         self.strategy = strategy
         self.reference = reference
 
-    def predict(self, X: Any) -> NDArray[np.float64]:
+    def predict(self, X: Column) -> NDArray[np.float64]:
         """Scores of sequences, in the order of the rows of X.
 
         Parameters
@@ -238,7 +241,7 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Transformer):  # ty
         shared = masked_request(reference, positions)
         return replace(recipe, shared=shared, row_from_shared=beside, known={reference: 0.0})
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = False
         return tags

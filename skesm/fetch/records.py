@@ -9,9 +9,10 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from skesm._progress import Progress
+from skesm._typing import Memory
 from skesm.backends.base import Model
 from skesm.backends.costs import RunInfo, TransformPlan, add_costs, add_plans
 from skesm.cache import RecordStore, resolve_location
@@ -47,7 +48,7 @@ def fetch(
     reduce: Callable[[str, Record], T],
     *,
     model: Model,
-    memory: Any = None,
+    memory: Memory = None,
     windows: Windows | None = None,
     n_jobs: int | None = None,
     verbose: bool | int | str = False,
@@ -100,14 +101,14 @@ def keep(sequence: str, record: Record) -> Record:
     return record
 
 
-def estimate(request: Request, *, model: Model, memory: Any = None, windows: Windows | None = None) -> TransformPlan:
+def estimate(request: Request, *, model: Model, memory: Memory = None, windows: Windows | None = None) -> TransformPlan:
     """Estimate the cost of `fetch` with the same arguments, without computing or sending a sequence."""
     plans = [_estimate_part(part, memory) for part in split(request, model, windows)]
     return add_plans(len(request.sequences), plans, windowed=count_long(request.sequences, windows))
 
 
 def _fetch_part(
-    part: Part, reduce: Callable[[str, Record], T], *, memory: Any, n_jobs: int | None, verbose: bool | int | str
+    part: Part, reduce: Callable[[str, Record], T], *, memory: Memory, n_jobs: int | None, verbose: bool | int | str
 ) -> Answer[T]:
     distinct = Distinct(part.request)
     computation = Computation(distinct, part.model, n_jobs)
@@ -139,7 +140,7 @@ def _fetch_part(
     return answer
 
 
-def _estimate_part(part: Part, memory: Any) -> TransformPlan:
+def _estimate_part(part: Part, memory: Memory) -> TransformPlan:
     distinct, outputs, model = Distinct(part.request), part.request.outputs, part.model
     missing = distinct.sequences
     location = resolve_location(memory)

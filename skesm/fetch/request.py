@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from skesm._messages import first_and_more
 from skesm.exceptions import BackendError, PartialResultError
@@ -74,7 +74,7 @@ class Distinct:
         }
 
 
-def partial_result(causes: Mapping[int, BackendError], n_rows: int, results: Any) -> PartialResultError:
+def partial_result(causes: Mapping[int, BackendError], n_rows: int, results: object) -> PartialResultError:
     """Make the error that names the failed rows of X, and carries the finished ones."""
     ordered = dict(sorted(causes.items()))
     shown = first_and_more((f"row {row}: {cause}" for row, cause in ordered.items()), "; ")

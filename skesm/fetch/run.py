@@ -5,8 +5,9 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Sequence, Sized
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
+from skesm._typing import Memory
 from skesm.backends.base import Model
 from skesm.backends.costs import RunInfo, add_costs
 from skesm.exceptions import BackendError, PartialResultError, PartialResultWarning
@@ -19,13 +20,22 @@ from skesm.outputs.types import Windows
 T = TypeVar("T")
 
 # Not attributes of the estimators: transform does not change an estimator, so threads may share it.
-last_runs: weakref.WeakKeyDictionary[Any, RunInfo] = weakref.WeakKeyDictionary()
+last_runs: weakref.WeakKeyDictionary[object, RunInfo] = weakref.WeakKeyDictionary()
+
+
+class Fetches(Protocol):
+    """The parameters of an estimator that decide how its records are fetched."""
+
+    memory: Memory
+    on_error: str
+    n_jobs: int | None
+    verbose: bool | int | str
 
 
 class Run:
     """One call of an estimator: its requests, their total cost, and the rows that failed."""
 
-    def __init__(self, estimator: Any, model: Model, windows: Windows | None = None) -> None:
+    def __init__(self, estimator: Fetches, model: Model, windows: Windows | None = None) -> None:
         self.spec = model.spec
         self._estimator = estimator
         self._model = model

@@ -8,7 +8,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import GroupKFold
 
+from skesm._typing import Column
 from skesm.model_selection._distances import edit_distances
 from skesm.model_selection._mutations import read_sequences
 from skesm.model_selection._splitters import Fold, SequenceSplitter, check_folds
@@ -23,7 +23,7 @@ from skesm.model_selection._splitters import Fold, SequenceSplitter, check_folds
 _METHODS = ("exact", "mmseqs2")
 
 
-def identity_clusters(X: Any, identity: float, *, method: str = "exact") -> NDArray[np.intp]:
+def identity_clusters(X: Column, identity: float, *, method: str = "exact") -> NDArray[np.intp]:
     """Cluster of each sequence.
 
     Parameters
@@ -97,7 +97,7 @@ class IdentityClusterKFold(SequenceSplitter):
         self.identity = identity
         self.method = method
 
-    def _folds(self, sequences: list[str], y: Any) -> Iterator[Fold]:
+    def _folds(self, sequences: list[str], y: object) -> Iterator[Fold]:
         clusters = identity_clusters(sequences, self.identity, method=self.method)
         check_folds(self.n_splits, int(clusters.max()) + 1, f"clusters at identity {self.identity}")
         yield from GroupKFold(self.n_splits).split(sequences, groups=clusters)

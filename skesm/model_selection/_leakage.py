@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import check_cv
 
+from skesm._typing import Column
 from skesm.exceptions import InvalidSequenceError
 from skesm.model_selection._distances import edit_distances
 from skesm.model_selection._mutations import mutated_positions, read_sequences
@@ -68,7 +68,12 @@ class LeakageReport:
 
 
 def leakage(
-    X: Any, y: ArrayLike | None = None, *, cv: Any = 5, groups: ArrayLike | None = None, reference: str | None = None
+    X: Column,
+    y: ArrayLike | None = None,
+    *,
+    cv: object = 5,
+    groups: ArrayLike | None = None,
+    reference: str | None = None,
 ) -> list[LeakageReport]:
     """Measure what each fold's training set gives away about its test set.
 
@@ -119,7 +124,7 @@ def measure_folds(
     return [_report(number, sequences, mutated, *fold) for number, fold in enumerate(folds)]
 
 
-def distance_to_training(X: Any, training: Any) -> NDArray[np.intp]:
+def distance_to_training(X: Column, training: Column) -> NDArray[np.intp]:
     """Edit distance of each sequence to the nearest training sequence.
 
     A model's error usually grows with this distance. Use it to say for which sequences a prediction can be trusted

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skesm._typing import Column
 from skesm.sequences.alphabet import MASK_SYMBOL
 from skesm.sequences.clean import clean_reference, clean_sequences
 from skesm.sequences.variants import check_lengths, differences, learn_reference
@@ -15,7 +15,7 @@ from skesm.sequences.variants import check_lengths, differences, learn_reference
 _REMEDY = "Remove these rows, or split by sequence identity (IdentityClusterKFold)"
 
 
-def read_sequences(X: Any) -> list[str]:
+def read_sequences(X: Column) -> list[str]:
     """Clean sequences of any length; masks, and letters that a model may not know, count as any residue."""
     return [s.replace(MASK_SYMBOL, "X") for s in clean_sequences(X, max_length=None, unknown_residues="X")]
 

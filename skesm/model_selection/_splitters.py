@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import BaseCrossValidator, GroupKFold
 from sklearn.utils import check_random_state
 
+from skesm._typing import Column
 from skesm.model_selection._mutations import mutated_positions, read_sequences
 
 Rows = NDArray[np.intp]
@@ -18,13 +19,16 @@ Fold = tuple[Rows, Rows]
 
 _SCHEMES = ("random", "modulo", "contiguous")
 
+#: The parameter `random_state` of scikit-learn.
+RandomState: TypeAlias = int | np.random.RandomState | None
+
 
 class SequenceSplitter(BaseCrossValidator):  # type: ignore[misc]  # scikit-learn is untyped
     """A splitter that looks at the sequences. A child says which rows are trained on, and which are tested."""
 
     n_splits: int = 1
 
-    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[Fold]:
+    def split(self, X: Column, y: object = None, groups: object = None) -> Iterator[Fold]:
         """Rows of the training set and of the test set, fold by fold.
 
         Parameters
@@ -51,7 +55,7 @@ class SequenceSplitter(BaseCrossValidator):  # type: ignore[misc]  # scikit-lear
                 raise ValueError(f"{type(self).__name__}: a {empty} set has no rows; use fewer folds or another split")
             yield train, test
 
-    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+    def get_n_splits(self, X: Column = None, y: object = None, groups: object = None) -> int:
         """Number of folds.
 
         Parameters
@@ -65,7 +69,7 @@ class SequenceSplitter(BaseCrossValidator):  # type: ignore[misc]  # scikit-lear
         return self.n_splits
 
     @abstractmethod
-    def _folds(self, sequences: list[str], y: Any) -> Iterator[Fold]:
+    def _folds(self, sequences: list[str], y: object) -> Iterator[Fold]:
         """Rows of each fold's training and test set."""
 
 
@@ -90,11 +94,11 @@ class DistinctSequenceKFold(SequenceSplitter):
     [[1], [0, 2]]
     """
 
-    def __init__(self, n_splits: int = 5, *, random_state: Any = None) -> None:
+    def __init__(self, n_splits: int = 5, *, random_state: RandomState = None) -> None:
         self.n_splits = n_splits
         self.random_state = random_state
 
-    def _folds(self, sequences: list[str], y: Any) -> Iterator[Fold]:
+    def _folds(self, sequences: list[str], y: object) -> Iterator[Fold]:
         distinct, groups = np.unique(sequences, return_inverse=True)
         check_folds(self.n_splits, len(distinct), "distinct sequences")
         folds = GroupKFold(self.n_splits, shuffle=True, random_state=self.random_state)
@@ -138,14 +142,19 @@ class PositionKFold(SequenceSplitter):
     """
 
     def __init__(
-        self, n_splits: int = 5, *, reference: str | None = None, scheme: str = "random", random_state: Any = None
+        self,
+        n_splits: int = 5,
+        *,
+        reference: str | None = None,
+        scheme: str = "random",
+        random_state: RandomState = None,
     ) -> None:
         self.n_splits = n_splits
         self.reference = reference
         self.scheme = scheme
         self.random_state = random_state
 
-    def _folds(self, sequences: list[str], y: Any) -> Iterator[Fold]:
+    def _folds(self, sequences: list[str], y: object) -> Iterator[Fold]:
         if self.scheme not in _SCHEMES:
             raise ValueError(f"scheme must be one of {', '.join(_SCHEMES)}, got {self.scheme!r}")
         mutated = mutated_positions(sequences, self.reference)
@@ -192,7 +201,7 @@ class MutationCountSplit(SequenceSplitter):
         self.max_train = max_train
         self.reference = reference
 
-    def _folds(self, sequences: list[str], y: Any) -> Iterator[Fold]:
+    def _folds(self, sequences: list[str], y: object) -> Iterator[Fold]:
         counts = np.array([len(row) for row in mutated_positions(sequences, self.reference)])
         yield np.flatnonzero(counts <= self.max_train), np.flatnonzero(counts > self.max_train)
 
@@ -220,7 +229,7 @@ class LowToHighSplit(SequenceSplitter):
         self.threshold = threshold
         self.quantile = quantile
 
-    def _folds(self, sequences: list[str], y: Any) -> Iterator[Fold]:
+    def _folds(self, sequences: list[str], y: object) -> Iterator[Fold]:
         if y is None:
             raise ValueError("LowToHighSplit needs y, the measured values")
         values = np.asarray(y, dtype=np.float64)

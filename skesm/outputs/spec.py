@@ -113,7 +113,7 @@ class Namespace:
     fingerprint : str
         Digest of the weights (local), or origin, slug and dialect (remote).
     numerics : str
-        ``"fp32"``, ``"bf16"`` …; engines of equal numerics agree within 1e-5 and share records.
+        ``"fp32"``, ``"bf16"`` … Engines of equal numerics agree within 1e-5 and share records.
     """
 
     model: str

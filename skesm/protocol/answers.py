@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from skesm._typing import Document
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import InvalidAnswerError
 from skesm.outputs.kinds import CONTACT_HEAD, KINDS
@@ -37,7 +37,7 @@ _SHARED_BY_CHANCE, _SHARED_PAIRS = 20, 400
 
 def decode_answer(
     dialect: str,
-    body: Any,
+    body: object,
     lengths: Sequence[int],
     outputs: Sequence[OutputSpec],
     spec: ModelSpec,
@@ -112,7 +112,7 @@ def _check_different(sequences: Sequence[str], records: Sequence[Record | Invali
                 raise InvalidAnswerError(f"results {other} and {place}: {output} is the same for different sequences")
 
 
-def _check_place(result: Mapping[str, Any], place: int, where: str) -> None:
+def _check_place(result: Mapping[str, object], place: int, where: str) -> None:
     for key in sorted(_NUMBERS, reverse=True):
         value = result.get(key)
         if isinstance(value, str) and value.isdecimal():
@@ -122,7 +122,7 @@ def _check_place(result: Mapping[str, Any], place: int, where: str) -> None:
 
 
 def _decode_result(
-    result: Mapping[str, Any], outputs: Sequence[OutputSpec], length: int, spec: ModelSpec, where: str
+    result: Mapping[str, object], outputs: Sequence[OutputSpec], length: int, spec: ModelSpec, where: str
 ) -> dict[OutputSpec, FloatArray]:
     record: dict[OutputSpec, FloatArray] = {}
     stacks: dict[str, FloatArray] = {}  # all layers of a kind, read once
@@ -145,7 +145,7 @@ def _decode_result(
 
 
 def _decode_output(
-    result: Mapping[str, Any], output: OutputSpec, length: int, spec: ModelSpec, where: str
+    result: Mapping[str, object], output: OutputSpec, length: int, spec: ModelSpec, where: str
 ) -> FloatArray:
     kind = KINDS[output.kind]
     columns = COLUMNS.get(output.kind)
@@ -160,7 +160,7 @@ def _decode_output(
     return array if carrier is output or kind.derive is None else kind.derive(array, "", "")
 
 
-def _value(result: Mapping[str, Any], output: OutputSpec, where: str) -> Any:
+def _value(result: Mapping[str, object], output: OutputSpec, where: str) -> object:
     value = next((result[key] for key in _KEYS[output.kind] if result.get(key) is not None), None)
     if output.layer is None or value is None:
         return value
@@ -175,7 +175,7 @@ def _value(result: Mapping[str, Any], output: OutputSpec, where: str) -> Any:
     return entries[0].get("embedding", entries[0].get("embeddings")) if entries else None
 
 
-def _holds_numbers(value: Any, n_axes: int) -> bool:
+def _holds_numbers(value: object, n_axes: int) -> bool:
     """Whether nested lists hold JSON's numbers and nulls only: NumPy would read ``"1.5"`` and ``true`` as numbers."""
     if isinstance(value, np.ndarray):
         return value.dtype.kind in "fiu"
@@ -188,7 +188,7 @@ def _holds_numbers(value: Any, n_axes: int) -> bool:
     return n_axes <= 1 or all(_holds_numbers(row, n_axes - 1) for row in value if type(row) is list)
 
 
-def _float32(value: Any, shape: tuple[int, ...], where: str) -> FloatArray:
+def _float32(value: object, shape: tuple[int, ...], where: str) -> FloatArray:
     if not _holds_numbers(value, len(shape)):
         raise InvalidAnswerError(f"{where} is not an array of numbers")
     try:
@@ -202,7 +202,7 @@ def _float32(value: Any, shape: tuple[int, ...], where: str) -> FloatArray:
         return wide.astype(np.float32)
 
 
-def encode_answer(dialect: str, records: Sequence[Record], start: int = 0) -> dict[str, Any]:
+def encode_answer(dialect: str, records: Sequence[Record], start: int = 0) -> Document:
     """Body of the answer with `records`, for a server. It is the inverse of `decode_answer`.
 
     Parameters
@@ -233,8 +233,8 @@ def encode_answer(dialect: str, records: Sequence[Record], start: int = 0) -> di
     return {speaks.results: results}
 
 
-def _encode_result(speaks: Dialect, place: int, record: Record) -> dict[str, Any]:
-    result: dict[str, Any] = {}
+def _encode_result(speaks: Dialect, place: int, record: Record) -> Document:
+    result: Document = {}
     if speaks.number is not None:
         key, number = speaks.number
         result[key] = number(place)

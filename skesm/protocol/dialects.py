@@ -19,7 +19,7 @@ All but v1 also have ``predict``. It gives logits for sequences with ``<mask>``,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 
@@ -216,46 +216,31 @@ _V2 = Dialect(
     ends=("/api/v2",),
     slugs={"esm2-3b": "esm2-3B"},  # the documentation of v2 writes this one with a capital
 )
-_V3 = Dialect(
+#: v3 takes the requests of v2. Its answers list the layers, and number the results.
+_V3 = replace(
+    _V2,
     name="v3",
     path="/api/v3/{slug}/{action}/",
-    actions=_HOSTED_ACTIONS,
     schema="/api/v3/schema/{slug}/{action}/",
-    items="items",
-    item=("sequence",),
-    results="results",
     layers_by_name=False,
     layer_keys={"mean": "embeddings", "per_residue": "per_token_embeddings", "bos": "bos_embeddings"},
-    always=(),
     number=("sequence_index", int),
     names_columns=True,
-    includes=_INCLUDES,
-    aliases=_ALIASES,
-    choice=True,
-    errors=HOSTED_ERRORS,
-    remedies=_REMEDIES,
     ends=("/api/v3",),
+    slugs={},
 )
-_HUB = Dialect(
+#: The hub answers as v3 does, under another path, with a further action and errors of its own.
+_HUB = replace(
+    _V3,
     name="hub",
     path="/api/v1/{slug}/{action}",  # with a slash at the end, the hub redirects
     actions={**_HOSTED_ACTIONS, LOG_PROB: "log_prob"},
     schema="/openapi.json",
-    items="items",
-    item=("sequence",),
-    results="results",
-    layers_by_name=False,
     layer_keys={"mean": "embeddings", "per_residue": "residue_embeddings", "bos": "bos_embeddings"},
     always=(
         *("embeddings", "bos_embeddings", "residue_embeddings", "contacts", "logits", "vocab_tokens", "attentions"),
     ),
-    number=("sequence_index", int),
-    names_columns=True,
-    includes=_INCLUDES,
-    aliases=_ALIASES,
-    choice=True,
     errors=HUB_ERRORS,
-    remedies=_REMEDIES,
     ends=("/api/v1",),
 )
 

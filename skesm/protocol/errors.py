@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from skesm.protocol.dialects import DIALECTS
 from skesm.protocol.wire import at
@@ -38,12 +37,12 @@ class Refusal:
     reason: str = ""
 
 
-def carries_error(body: Any) -> bool:
+def carries_error(body: object) -> bool:
     """Whether a body with status 200 is an error."""
     return bool(at(body, "error")) or (isinstance(body, Mapping) and "detail" in body and not _RESULTS & body.keys())
 
 
-def decode_error(body: Any) -> Refusal:
+def decode_error(body: object) -> Refusal:
     """Read an error's body, hosted (``error``, ``detail``, ``description``) or hub (pydantic's list).
 
     Examples
@@ -54,8 +53,8 @@ def decode_error(body: Any) -> Refusal:
     >>> decode_error({"detail": [too_long]}).max_items
     4
     """
-    said = next((body[key] for key in ("error", "detail", "description", "message") if at(body, key)), None)
-    entries: list[tuple[tuple[str, ...], str, Any]] = []
+    said = next((each for key in ("error", "detail", "description", "message") if (each := at(body, key))), None)
+    entries: list[tuple[tuple[str, ...], str, object]] = []
     if isinstance(said, list):
         for entry in said:
             if isinstance(entry, Mapping) and isinstance(entry.get("loc"), list):
@@ -68,11 +67,11 @@ def decode_error(body: Any) -> Refusal:
             entries.append((tuple(str(key).split("__")), text, int(limit[1]) if limit else None))
     items: dict[int, str] = {}
     oversize, max_items = False, None
-    for loc, text, limit in entries:
+    for loc, text, most in entries:
         if loc[0] not in _ITEMS:
             continue
         if len(loc) == 1:
-            oversize, max_items = True, limit if isinstance(limit, int) and limit > 0 else None
+            oversize, max_items = True, most if isinstance(most, int) and most > 0 else None
         elif loc[1].isdecimal():
             items[int(loc[1])] = text
     reason = said if isinstance(said, str) else "; ".join(f"{'.'.join(loc)}: {text}" for loc, text, _ in entries)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+
+from skesm._typing import JsonObject
 
 _NOT_JSON = "the body is not JSON"
 
@@ -31,7 +32,7 @@ class Problem:
     kind: str
     place: tuple[str | int, ...]
     message: str
-    context: Mapping[str, Any] = field(default_factory=dict)
+    context: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,15 @@ class Errors:
     status: int
     scheme: str = "Token"
 
-    def whole(self, status: int, reason: str, code: str = "") -> dict[str, Any]:
+    def whole(self, status: int, reason: str, code: str = "") -> JsonObject:
         """Body of an error that concerns the request as a whole."""
         raise NotImplementedError
 
-    def listed(self, problems: Sequence[Problem]) -> dict[str, Any]:
+    def listed(self, problems: Sequence[Problem]) -> JsonObject:
         """Body of an error that names places in the request's body."""
         raise NotImplementedError
 
-    def not_json(self) -> dict[str, Any]:
+    def not_json(self) -> JsonObject:
         """Body of an error for a request that cannot be parsed."""
         return self.whole(self.status, _NOT_JSON)
 
@@ -75,11 +76,11 @@ class HostedErrors(Errors):
     {'error': {'items__1__sequence': ['String should have at least 1 character']}}
     """
 
-    def whole(self, status: int, reason: str, code: str = "") -> dict[str, Any]:
+    def whole(self, status: int, reason: str, code: str = "") -> JsonObject:
         """Body of an error that concerns the request as a whole."""
         return {"error": reason}
 
-    def listed(self, problems: Sequence[Problem]) -> dict[str, Any]:
+    def listed(self, problems: Sequence[Problem]) -> JsonObject:
         """Body of an error that names places in the request's body."""
         error: dict[str, list[str]] = {}
         for problem in problems:
@@ -97,21 +98,21 @@ class HubErrors(Errors):
     ['body', 'items', 1, 'sequence']
     """
 
-    def whole(self, status: int, reason: str, code: str = "") -> dict[str, Any]:
+    def whole(self, status: int, reason: str, code: str = "") -> JsonObject:
         """Body of an error that concerns the request as a whole."""
         return {"detail": reason, **({"errors": [], "status_code": status, "code": code} if code else {})}
 
-    def listed(self, problems: Sequence[Problem]) -> dict[str, Any]:
+    def listed(self, problems: Sequence[Problem]) -> JsonObject:
         """Body of an error that names places in the request's body."""
         detail = []
         for problem in problems:
-            entry: dict[str, Any] = {"type": problem.kind, "loc": ["body", *problem.place], "msg": problem.message}
+            entry: JsonObject = {"type": problem.kind, "loc": ["body", *problem.place], "msg": problem.message}
             if problem.context:
                 entry["ctx"] = dict(problem.context)
             detail.append(entry)
         return {"detail": detail}
 
-    def not_json(self) -> dict[str, Any]:
+    def not_json(self) -> JsonObject:
         """Body of an error for a request that cannot be parsed."""
         return self.listed([Problem("json_invalid", (), "JSON decode error")])
 
@@ -126,11 +127,11 @@ class OpenAIErrors(Errors):
     'input: Field required'
     """
 
-    def whole(self, status: int, reason: str, code: str = "") -> dict[str, Any]:
+    def whole(self, status: int, reason: str, code: str = "") -> JsonObject:
         """Body of an error that concerns the request as a whole."""
         return self._body(status, reason, code, None)
 
-    def listed(self, problems: Sequence[Problem]) -> dict[str, Any]:
+    def listed(self, problems: Sequence[Problem]) -> JsonObject:
         """Body of an error that names the first place in the request's body."""
         first = problems[0]
         place = ".".join(map(str, first.place)) or None
@@ -138,7 +139,7 @@ class OpenAIErrors(Errors):
         return self._body(self.status, reason, first.kind, place)
 
     @staticmethod
-    def _body(status: int, reason: str, code: str, place: str | None) -> dict[str, Any]:
+    def _body(status: int, reason: str, code: str, place: str | None) -> JsonObject:
         kind = "invalid_request_error" if status < 500 and status != 429 else "server_error"
         return {"error": {"message": reason, "type": kind, "param": place, "code": code or None}}
 

@@ -6,8 +6,8 @@ None of these functions sends anything. The differences of the dialects are in `
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
+from skesm._typing import JsonObject
 from skesm.esm2.spec import ALIASES, ModelSpec
 from skesm.outputs.kinds import KINDS
 from skesm.outputs.spec import OutputSpec
@@ -105,7 +105,7 @@ def mask_refusal(dialect: str, outputs: Iterable[OutputSpec]) -> str | None:
 
 def request_body(
     dialect: str, sequences: Sequence[str], outputs: Iterable[OutputSpec], action: str = ENCODE
-) -> dict[str, Any]:
+) -> JsonObject:
     """Body of the one request that answers `outputs` for `sequences`.
 
     Examples
@@ -120,14 +120,14 @@ def request_body(
     speaks = DIALECTS[dialect]
     items = []
     for sequence in sequences:
-        item: Any = sequence
+        item: object = sequence
         for key in reversed(speaks.item):
             item = {key: item}
         items.append(item)
     if not speaks.choice or action != ENCODE:
         return {speaks.items: items}
     layers = sorted(_representation_layers(outputs))
-    params: dict[str, Any] = {"repr_layers": layers} if layers else {}
+    params: JsonObject = {"repr_layers": layers} if layers else {}
     params["include"] = sorted({speaks.includes[kind] for kind in _carriers(dialect, outputs)})
     return {"params": params, speaks.items: items}
 
@@ -208,7 +208,7 @@ def needs_equal_lengths(outputs: Iterable[OutputSpec]) -> bool:
     return any(output.kind in NEED_EQUAL_LENGTHS for output in outputs)
 
 
-def at(value: Any, *keys: str) -> Any:
+def at(value: object, *keys: str) -> object:
     """Value under nested keys of parsed JSON. None if a key is missing."""
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None

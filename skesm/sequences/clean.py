@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from skesm._messages import MOST_SHOWN, first_and_more
+from skesm._typing import Column
 from skesm.exceptions import InvalidSequenceError, SuspiciousSequenceWarning, TruncationWarning
 from skesm.sequences.alphabet import AMBIGUOUS, AMINO_ACIDS, MASK_SYMBOL, count_residues, split_residues
 
@@ -48,7 +49,7 @@ KEPT_WHOLE = ("window", "optimal")
 
 
 def clean_sequences(
-    X: Any,  # scikit-learn's name
+    X: Column,  # scikit-learn's name
     *,
     long_sequences: str = "error",
     max_length: int | None = 1022,
@@ -152,7 +153,7 @@ def problem_of(text: str) -> str:
 
 
 def find_problems(
-    rows: Sequence[Any], *, max_length: int | None = None, unknown_residues: str = "error"
+    rows: Sequence[object], *, max_length: int | None = None, unknown_residues: str = "error"
 ) -> dict[int, str]:
     """Find rows that `clean_sequences` would refuse, each with its problem. Readers of files then name lines.
 
@@ -203,7 +204,7 @@ def refuse_rows(problems: dict[int, str], n_rows: int, name: str) -> None:
         )
 
 
-def column_of(X: Any, name: str = "X") -> list[Any]:
+def column_of(X: Column, name: str = "X") -> list[object]:
     """The rows of X as a list, whatever holds them."""
     if isinstance(X, os.PathLike) or (isinstance(X, str) and _is_file_name(X)):
         raise InvalidSequenceError(
@@ -227,17 +228,17 @@ def column_of(X: Any, name: str = "X") -> list[Any]:
         array = array[:, 0]
     if array.ndim != 1:
         raise _not_a_column(array.shape, name)
-    rows: list[Any] = array.tolist()
+    rows: list[object] = array.tolist()
     return rows
 
 
-def _arrow_column(X: Any, name: str) -> list[Any]:
+def _arrow_column(X: Any, name: str) -> list[object]:
     """Rows of a pyarrow Array, ChunkedArray, or Table of one column, dictionary-encoded or not."""
     if hasattr(X, "num_columns"):
         if X.num_columns != 1:
             raise _not_a_column((X.num_rows, X.num_columns), name)
         X = X.column(0)
-    rows: list[Any] = X.to_pylist()
+    rows: list[object] = X.to_pylist()
     return rows
 
 
@@ -252,7 +253,7 @@ def _is_file_name(text: str) -> bool:
     return bool(_FILE_NAME.fullmatch(text.strip())) and "\n" not in text
 
 
-def _missing_texts(rows: Sequence[Any]) -> set[int]:
+def _missing_texts(rows: Sequence[object]) -> set[int]:
     """Rows of text that stands for a missing value, by the rule that `clean_sequences` documents."""
     words = {
         number: row.strip()
@@ -304,7 +305,7 @@ _MISSING = (
 )
 
 
-def _clean(row: Any, unknown_residues: str) -> tuple[str, str]:
+def _clean(row: object, unknown_residues: str) -> tuple[str, str]:
     """(clean sequence, "") or ("", problem and remedy)."""
     if not isinstance(row, str):
         return "", f": {_describe(row)}"
@@ -362,7 +363,7 @@ def _explain(character: str, *, last: bool) -> str:
     return f"{character!r} is not an amino acid. Remove it or correct the row"
 
 
-def _describe(row: Any) -> str:
+def _describe(row: object) -> str:
     if row is np.ma.masked:
         return "a masked value. Remove the row"
     if row is None or type(row).__name__ in ("NAType", "NaTType"):

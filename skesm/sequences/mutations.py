@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
-from typing import Any, overload
+from typing import overload
 
 from skesm.exceptions import InvalidSequenceError
 from skesm.sequences.alphabet import AMBIGUOUS, AMINO_ACIDS, split_residues
@@ -93,7 +93,7 @@ def apply_mutations(reference: str, mutations: str | Iterable[str], offset: int 
     return sequences[0] if isinstance(mutations, str) else sequences
 
 
-def read_mutations(reference: str, rows: Sequence[Any], offset: int = 1) -> tuple[list[str], dict[int, str], str]:
+def read_mutations(reference: str, rows: Sequence[object], offset: int = 1) -> tuple[list[str], dict[int, str], str]:
     """Apply the mutations of rows as far as they can be used. Readers of files then name lines.
 
     Returns
@@ -140,7 +140,7 @@ def name_mutations(sequence: str, reference: str, offset: int = 1) -> str:
     return ":".join(f"{old}{place}{new}" for place, (old, new) in enumerate(pairs, offset) if old != new) or "WT"
 
 
-def _parse(row: Any) -> tuple[list[_Mutation], str]:
+def _parse(row: object) -> tuple[list[_Mutation], str]:
     """(the mutations of a row, "") or ([], problem)."""
     if row is None or type(row).__name__ in ("NAType", "NaTType") or (isinstance(row, Real) and row != row):
         return [], ": a missing value. Write 'WT' for the reference itself, or remove the row"

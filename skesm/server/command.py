@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from skesm.backends.local import LocalBackend
 from skesm.esm2.spec import DEMO_MODEL
@@ -17,7 +16,9 @@ from skesm.server.logs import configure_logging
 from skesm.server.serve import serve
 
 
-def add_serve_parser(commands: Any, announce: Callable[[str], object]) -> None:
+def add_serve_parser(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], announce: Callable[[str], object]
+) -> None:
     """Add the command ``serve`` to the subparsers of a command line.
 
     Parameters

@@ -7,8 +7,8 @@ import os
 import re
 import socket
 from dataclasses import dataclass, field, replace
-from typing import Any
 
+from skesm._typing import Memory
 from skesm.backends.local import LocalBackend
 from skesm.esm2.spec import DEMO_MODEL, ModelSpec, find_registered
 from skesm.outputs.kinds import CONTACT_HEAD, KINDS
@@ -109,7 +109,7 @@ class ServerConfig:
 
     models: tuple[str, ...] = (DEMO_MODEL,)
     backend: LocalBackend = field(default_factory=LocalBackend)
-    memory: Any = None
+    memory: Memory = None
     limits: Limits = field(default_factory=Limits)
     queue_residues: int = 262_144
     queue_values: int = 50_000_000

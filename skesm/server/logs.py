@@ -6,7 +6,8 @@ import json
 import logging
 import traceback
 from datetime import UTC, datetime
-from typing import Any
+
+from skesm._typing import JsonObject
 
 #: Attribute of a log record that holds further fields of its line.
 FIELDS = "skesm_fields"
@@ -20,7 +21,7 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Render a record."""
-        line: dict[str, Any] = {
+        line: JsonObject = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -55,7 +56,7 @@ class NoFlood(logging.Filter):
         return True
 
 
-def describe(error: BaseException) -> dict[str, Any]:
+def describe(error: BaseException) -> JsonObject:
     """Type of an exception, types of its causes, and places in the code."""
     chain, causes = error, list[str]()
     while (cause := chain.__cause__ or chain.__context__) is not None and len(causes) < 5:

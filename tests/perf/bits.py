@@ -4,15 +4,21 @@
 
 compares features, scores and outputs of both engines bit for bit, with and without windows, masks and references;
 compares the keys and values of the record store; and reads the other store with this tree, which must compute nothing.
-It uses what is public in both revisions, and says "identical" or names what differs.
+It uses only names that are public in both revisions, and says "identical" or names the differences.
+
+It does so for every way in which a checkpoint can state its rotary frequencies, see `CHECKPOINTS`. The first versions
+of skesm did not read one of them and computed with other angles. Where the other revision is one of these, nothing that
+it stored may be read again, and the script checks that instead.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +30,8 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
+
+BUNDLED = "skesm-mini"  # it has no contact head
 
 WILD_TYPE = "MSKGEELFTGVVPILVELDGDVNGHKFSVSGEGEGDATYGKLTLKFICTTGKLPVPWPTL"
 VARIANTS = [
@@ -71,7 +79,8 @@ def estimators(model: str) -> Iterator[tuple[str, Any, list[str]]]:
         for strategy in ("wt_marginal", "masked_marginal", "mutant_marginal", "pll_ratio"):
             scorer = skesm.ESM2VariantScorer(model, strategy=strategy, reference=WILD_TYPE, **options)
             yield f"{strategy}{suffix}", scorer, SCORABLE
-    yield "contacts", skesm.ESM2ContactSummarizer(model, statistics=("density_short", "contact_order")), SEQUENCES
+    if model != BUNDLED:
+        yield "contacts", skesm.ESM2ContactSummarizer(model, statistics=("density_short", "contact_order")), SEQUENCES
     attention = skesm.ESM2AttentionSummarizer(model, layers=(1, -1), statistics=("entropy", "distance", "received_max"))
     yield "attention", attention, SEQUENCES
 
@@ -92,8 +101,9 @@ def digests(model: str, engine: str, memory: str | None) -> dict[str, Any]:
         if hasattr(estimator, "get_feature_names_out"):
             found[f"{name}, columns"] = digest(estimator.get_feature_names_out().astype(str))
     options: dict[str, Any]
+    headless = ("contacts", "contact_profile") if model == BUNDLED else ()
     for suffix, outputs, options in (
-        ("", (*OUTPUTS, *ATTENTION), {}),
+        ("", [name for name in (*OUTPUTS, *ATTENTION) if name not in headless], {}),
         (" in windows", [name for name in OUTPUTS if name not in PAIRWISE], WINDOWS),
     ):
         records = skesm.compute_outputs(SEQUENCES, outputs, model, backend=engine, memory=memory, n_jobs=1, **options)
@@ -103,12 +113,21 @@ def digests(model: str, engine: str, memory: str | None) -> dict[str, Any]:
 
 
 def stored(memory: str, file: Path) -> dict[str, str]:
-    """Digest of each value of a store, by its key."""
+    """Digest of each value of a store, by its output and sequence. The order in which they were stored may differ."""
     import skesm.cache
 
     skesm.cache.export(memory, file)
+    found = {}
     with np.load(file) as arrays:
-        return {f"stored {name}": digest(arrays[name]) for name in arrays.files}
+        for output in {name.rpartition("/")[0] for name in arrays.files}:
+            fields = ("sequence", "length", "values", "offsets", "shapes")
+            held = {field: arrays[f"{output}/{field}"] for field in fields if f"{output}/{field}" in arrays}
+            for row, (sequence, length) in enumerate(zip(held["sequence"], held["length"], strict=True)):
+                begin, end = held["offsets"][row : row + 2] if "offsets" in held else (row, row + 1)
+                value = held["values"][begin:end]
+                value = value.reshape(held["shapes"][row]) if "shapes" in held else value
+                found[f"stored {output} of {sequence}, {length} residues"] = digest(value)
+    return found
 
 
 def computed_again(model: str, engine: str, memory: str) -> dict[str, int]:
@@ -119,6 +138,40 @@ def computed_again(model: str, engine: str, memory: str) -> dict[str, int]:
         use(estimator, sequences)
         found[name] = estimator.cache_info().computed
     return found
+
+
+#: Names under which checkpoints hold their rotary frequencies, from transformers before and after version 5.
+OF_LAYER = "esm.encoder.layer.{}.attention.self.rotary_embeddings.inv_freq"
+FOR_ALL = OF_LAYER.format("*")
+
+#: How the checkpoints state their rotary frequencies.
+CHECKPOINTS = {
+    BUNDLED: "bundled, no frequencies",
+    "exact": "no frequencies",
+    "rounded": "frequencies of each layer, rounded to float16, as the published models",
+    "equal": "frequencies for all layers under a starred name, equal to exact ones",
+    "starred": "frequencies for all layers under a starred name, as transformers 5 saves and rounds them",
+}
+
+
+def make_checkpoints(folder: Path) -> None:
+    """The same random ESM-2 with rotary frequencies of every kind."""
+    from safetensors.numpy import load_file, save_file
+
+    make_checkpoint(folder / "starred")
+    weights = load_file(folder / "starred" / "model.safetensors")
+    width = 2 * len(weights.pop(FOR_ALL))
+    exact = (1.0 / 10000.0 ** (np.arange(0, width, 2) / width)).astype(np.float32)
+    rounded = exact.astype(np.float16).astype(np.float32)
+    frequencies = {
+        "exact": {},
+        "rounded": {OF_LAYER.format(layer): rounded.copy() for layer in range(2)},
+        "equal": {FOR_ALL: exact},
+    }
+    for name, tensors in frequencies.items():
+        (folder / name).mkdir()
+        shutil.copy(folder / "starred" / "config.json", folder / name)
+        save_file({**weights, **tensors}, folder / name / "model.safetensors", metadata={"format": "pt"})
 
 
 def make_checkpoint(folder: Path) -> None:
@@ -144,25 +197,20 @@ def make_checkpoint(folder: Path) -> None:
 
 
 def run_here(folder: Path, tree: str, other: str | None) -> None:
-    """Write the digests of the tree that is imported."""
+    """Write the digests of the imported tree, and how many sequences it computes although `other` stored them."""
     import skesm
 
     assert Path(skesm.__file__).is_relative_to(tree), f"{skesm.__file__} is not in {tree}"
     warnings.simplefilter("ignore")
-    model = str(folder / "model")
-    found: dict[str, Any] = {}
-    for engine in ("numpy", "torch"):
-        memory = str(folder / f"store {Path(tree).name} {engine}")
-        for name, value in digests(model, engine, None).items():
-            found[f"{engine} {name}"] = value
-        for name, value in digests(model, engine, memory).items():
-            found[f"{engine} with memory {name}"] = value
-        file = folder / f"{Path(tree).name} {engine}.npz"
-        found.update((f"{engine} {name}", value) for name, value in stored(memory, file).items())
-        if other is not None:
-            again = computed_again(model, engine, str(folder / f"store {other} {engine}"))
-            assert not any(again.values()), f"the store of the other revision is not read: {again}"
-    (folder / f"{Path(tree).name}.json").write_text(json.dumps(found), encoding="utf-8")
+    for checkpoint, engine in itertools.product(CHECKPOINTS, ("numpy", "torch")):
+        model = str(folder / checkpoint) if (folder / checkpoint).is_dir() else checkpoint
+        stem = f"{Path(tree).name} {checkpoint} {engine}"
+        memory = str(folder / f"{stem} store")
+        found = digests(model, engine, None)
+        found.update((f"with memory {name}", value) for name, value in digests(model, engine, memory).items())
+        found.update(stored(memory, folder / f"{stem}.npz"))
+        again = computed_again(model, engine, str(folder / f"{other} {checkpoint} {engine} store")) if other else {}
+        (folder / f"{stem}.json").write_text(json.dumps({"digests": found, "again": again}), encoding="utf-8")
 
 
 def compare(revision: str) -> int:
@@ -172,21 +220,41 @@ def compare(revision: str) -> int:
         old = folder / "old"
         subprocess.run(["git", "worktree", "add", "--detach", "--quiet", old, revision], cwd=ROOT, check=True)
         try:
-            make_checkpoint(folder / "model")
+            make_checkpoints(folder)
             for tree, other in ((old, None), (ROOT, "old")):
                 command = [sys.executable, __file__, "--here", name, "--tree", str(tree)]
                 command += ["--other", other] if other else []
                 subprocess.run(command, cwd=tree, env={**os.environ, "PYTHONPATH": str(tree)}, check=True)
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", old], cwd=ROOT, check=True)
-        before, after = (json.loads((folder / f"{tree.name}.json").read_text()) for tree in (old, ROOT))
-    # an estimator may have learnt to name its columns; what is stored must be the same on both sides
-    common = before.keys() | {key for key in after if " stored " in key}
+        reads_stars = subprocess.run(["git", "grep", "-q", "mark_of_frequencies", revision], cwd=ROOT).returncode == 0
+        verdicts = [
+            check(folder, checkpoint, engine, same=reads_stars or checkpoint != "starred")
+            for checkpoint, engine in itertools.product(CHECKPOINTS, ("numpy", "torch"))
+        ]
+    return 0 if all(verdicts) else 1
+
+
+def check(folder: Path, checkpoint: str, engine: str, *, same: bool) -> bool:
+    """Print how the trees compare for a checkpoint. `same` is False where the old one computed with wrong angles."""
+    old, new = (json.loads((folder / f"{tree} {checkpoint} {engine}.json").read_text()) for tree in ("old", ROOT.name))
+    before, after, again = old["digests"], new["digests"], new["again"]
+    # an estimator may have learnt to name its columns; the stores must hold the same on both sides
+    common = before.keys() | {key for key in after if key.startswith("stored ")}
     changed = sorted(key for key in common if before.get(key) != after.get(key))
-    print(f"{len(before)} digests of {revision}: " + ("identical" if not changed else f"{len(changed)} differ"))
+    computed = sorted(name for name, count in again.items() if count)
+    print(f"{checkpoint} ({CHECKPOINTS[checkpoint]}), {engine}: ", end="")
+    if not same:
+        afresh = again["embedder"] == len(set(SEQUENCES))
+        print(f"wrong angles before, {len(changed)} of {len(before)} digests differ; ", end="")
+        print("nothing is read from the old store, as it must be" if afresh else "THE OLD STORE IS READ")
+        return afresh
+    print(f"{len(before)} digests, ", end="")
+    print("identical" if not changed else f"{len(changed)} differ", end="; ")
+    print("the old store is read" if not computed else f"not read from the old store: {', '.join(computed)}")
     for key in changed[:40]:
         print(" ", key, before.get(key), after.get(key))
-    return 1 if changed else 0
+    return not changed and not computed
 
 
 def main() -> int:

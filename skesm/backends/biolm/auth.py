@@ -17,7 +17,7 @@ import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import NoReturn, Protocol
 from urllib.parse import urlsplit
 
 from skesm.exceptions import AuthenticationError
@@ -51,8 +51,8 @@ class Exchange(Protocol):
     """Posts JSON or a form to a path of the service, with extra headers. Gives status and parsed body."""
 
     def __call__(
-        self, url: str, headers: Mapping[str, str], *, json: Any = None, form: Mapping[str, str] | None = None
-    ) -> tuple[int, Any]:
+        self, url: str, headers: Mapping[str, str], *, json: object = None, form: Mapping[str, str] | None = None
+    ) -> tuple[int, object]:
         """Post."""
 
 
@@ -240,7 +240,7 @@ class Auth:
         self._keep(access, refresh if isinstance(refresh, str) else None)
 
 
-def _read_files(base_url: str, home: Path) -> dict[str, Any]:
+def _read_files(base_url: str, home: Path) -> dict[str, str | None]:
     for folder in (".biolm", ".biolmai"):
         path = home / folder / "credentials"
         try:

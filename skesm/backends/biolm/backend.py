@@ -9,12 +9,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skesm._messages import first_and_more
+from skesm._typing import Constraints
 from skesm.backends.base import Backend, Batch, RequestPlan
 from skesm.backends.biolm.auth import HOSTED_ORIGIN, Auth, origin_of
 from skesm.backends.biolm.failures import TransportFailure
@@ -83,7 +84,7 @@ class BioLMBackend(Backend):
     'https://biolm.ai esm2-650m v3'
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+    _parameter_constraints: ClassVar[Constraints] = {
         "base_url": [str, None],
         "dialect": [StrOptions({"auto", *DIALECTS})],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import zlib
-from typing import Any
 
 from skesm.backends.biolm.failures import TransportFailure
 
@@ -51,7 +50,7 @@ class Decoder:
         return bytes(parts)
 
 
-def parse(content: bytes, status: int) -> Any:
+def parse(content: bytes, status: int) -> object:
     """Parsed JSON. None for an error that is not JSON.
 
     Raises

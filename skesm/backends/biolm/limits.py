@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from skesm.protocol.wire import at
 
@@ -19,7 +18,7 @@ class Limits:
     requests_per_second: float | None = None
 
 
-def read_limits(document: Any, path: str) -> Limits:
+def read_limits(document: object, path: str) -> Limits:
     """Limits in a hosted schema, or in an OpenAPI document that describes `path`.
 
     Examples
@@ -41,7 +40,7 @@ def read_limits(document: Any, path: str) -> Limits:
     )
 
 
-def _resolve(schema: Any, document: Any) -> Any:
+def _resolve(schema: object, document: object) -> object:
     """The schema itself, or the one of the same document that it refers to."""
     reference = at(schema, "$ref")
     if not isinstance(reference, str) or not reference.startswith("#/"):
@@ -49,11 +48,11 @@ def _resolve(schema: Any, document: Any) -> Any:
     return at(document, *reference[2:].split("/"))
 
 
-def _positive(value: Any) -> int | None:
+def _positive(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
-def _rate(value: Any) -> float | None:
+def _rate(value: object) -> float | None:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*/\s*(second|sec|s|minute|min|m|hour|h)", str(value).strip())
     if found is None or float(found[1]) <= 0:
         return None

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from types import TracebackType
-from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -44,7 +43,7 @@ class Reply:
     """
 
     status: int
-    body: Any
+    body: object
     retry_after: float | None = None
     location: str | None = None
     too_large: bool = False
@@ -156,7 +155,7 @@ class Connection:
         """Read a public document, without credentials."""
         return self._exchange("GET", self._base_url + path, {}, bound=_MAX_DOCUMENT)
 
-    def post(self, path: str, body: Any, bound: int) -> Reply:
+    def post(self, path: str, body: object, bound: int) -> Reply:
         """Post `body`. Credentials are refreshed once if they are refused. An answer that is not ready is polled for.
 
         Parameters
@@ -198,7 +197,7 @@ class Connection:
             "the service refused fresh credentials (status 401): check the rights of this account"
         )
 
-    def _send(self, path: str, body: Any, headers: Mapping[str, str], bound: int) -> Reply:
+    def _send(self, path: str, body: object, headers: Mapping[str, str], bound: int) -> Reply:
         """Post, and follow redirects that keep a POST a POST. A 303 is returned with an absolute address."""
         url = self._base_url + path
         seen: set[str] = set()
@@ -259,8 +258,8 @@ class Connection:
         raise TransportFailure("the answer was not ready in time", slow=True)
 
     def _plain_post(
-        self, url: str, headers: Mapping[str, str], *, json: Any = None, form: Mapping[str, str] | None = None
-    ) -> tuple[int, Any]:
+        self, url: str, headers: Mapping[str, str], *, json: object = None, form: Mapping[str, str] | None = None
+    ) -> tuple[int, object]:
         """Exchange with the login service, with retries."""
         if origin_of(url) != self._origin:
             raise AuthenticationError("the credential file names a token_url of another service: log in again")
@@ -285,7 +284,7 @@ class Connection:
         url: str,
         headers: Mapping[str, str],
         *,
-        json_body: Any = None,
+        json_body: object = None,
         form: Mapping[str, str] | None = None,
         bound: int = _MAX_ERROR_BODY,
     ) -> Reply:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from skesm._typing import Document
 from skesm.cache._database import open_for_reading
 from skesm.cache._files import FORMAT_FILE, MANIFEST_FILE, RECORD_FILE, check_format, find_location
 from skesm.cache._records import Codec, read_block
@@ -169,7 +169,7 @@ def reading(folder: Path) -> Iterator[tuple[sqlite3.Connection, Codec]]:
         raise StoreError(f"{folder / RECORD_FILE} cannot be read: {error}") from error
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def _manifest(folder: Path) -> Document:
     try:
         found = json.loads((folder / MANIFEST_FILE).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -182,7 +182,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 def _describe(folder: Path) -> NamespaceInfo:
     manifest = _manifest(folder)
-    facts: dict[str, Any] = {
+    facts: Document = {
         "models": tuple(map(str, manifest.get("models", ()))),
         "fingerprint": manifest.get("fingerprint", ""),
         "numerics": manifest.get("numerics", ""),

@@ -7,7 +7,6 @@ import re
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -52,7 +51,7 @@ def export(location: str | os.PathLike[str], path: str | os.PathLike[str], *, mo
     -----
     A ``.npz`` file holds, for each output such as ``mean@6``: ``mean@6/sequence`` (digests), ``mean@6/length``
     (residues) and ``mean@6/values``, one row for each sequence. Values per residue are laid end to end along the first
-    axis; those of row i are ``values[offsets[i]:offsets[i + 1]]`` with ``logits/offsets``. Values per pair of residues,
+    axis. Those of row i are ``values[offsets[i]:offsets[i + 1]]`` with ``logits/offsets``. Values per pair of residues,
     such as ``contacts``, are flat: those of row i are ``values[offsets[i]:offsets[i + 1]].reshape(shapes[i])``.
 
     A Parquet file has one row for each value: sequence, length, output, shape, values (flat, row by row).
@@ -79,7 +78,7 @@ def _write_npz(path: Path, values: Iterator[Value]) -> int:
     columns: dict[str, list[Value]] = {}
     for value in values:
         columns.setdefault(value.output, []).append(value)
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    arrays: dict[str, np.ndarray] = {}
     for output, column in columns.items():
         found = [value.array for value in column if value.array is not None]
         arrays[f"{output}/sequence"] = np.array([value.sequence for value in column])

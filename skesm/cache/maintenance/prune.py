@@ -86,7 +86,7 @@ def prune(
     Other processes may use the store meanwhile. They compute missing values again. An interrupted call leaves a sound
     store, from which less was removed. Values lie in blocks of up to 64 KB, and a block goes as a whole, once none of
     its values was used recently. The files become smaller where the disk has room for a second copy of the smaller
-    file and no other process is reading; otherwise the space inside them is used again by the next values.
+    file and no other process is reading. Otherwise the space inside them is used again by the next values.
     Damaged files that were set aside are removed too, by their age, and first of all for `max_size`.
 
     Examples

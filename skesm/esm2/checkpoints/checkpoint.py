@@ -6,7 +6,7 @@ A model is named by
 - a folder in transformers' format (``config.json`` and ``model.safetensors``, or its shards and index),
 - a Hub repository id (``"facebook/esm2_t6_8M_UR50D"``).
 
-Hub names may end in ``@revision`` (a branch, tag or commit). What the Hub's cache on this machine holds is used
+Hub names may end in ``@revision`` (a branch, tag or commit). Files in the Hub's cache on this machine are used
 without asking the network: weights do not change under a user who did not ask for it. Only safetensors are read:
 pickles are converted first, by `skesm.esm2.conversion.convert`, and those of the Hub at their first use.
 """
@@ -57,7 +57,7 @@ class Checkpoint:
 
 
 def find_spec(model: str | os.PathLike[str]) -> ModelSpec:
-    """Shape of a model; reads at most its ``config.json``.
+    """Shape of a model. Reads at most its ``config.json``.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def locate(model: str | os.PathLike[str], *, download: bool = True) -> Checkpoin
 
 
 def open_weights(checkpoint: Checkpoint) -> WeightsFiles:
-    """The tensors of a checkpoint; of shards, those that their index names.
+    """The tensors of a checkpoint. Of shards, those that their index names.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Files of a repository on the Hugging Face Hub: from the Hub's cache on this machine, else fetched.
 
 Some repositories hold weights as torch's pickles only. Those are fetched, converted once to safetensors, and kept in
-``HF_ASSETS_CACHE``, the folder that the Hub's client sets apart for what others make of its files.
+``HF_ASSETS_CACHE``, the folder that the Hub's client sets apart for files that others make of its own.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from urllib.request import getproxies
 
 from skesm.esm2.conversion.convert import convert
 from skesm.esm2.conversion.pickled import import_safe_torch
-from skesm.esm2.conversion.sources import ADAPTER_CONFIG, PICKLED, PICKLED_INDEX, adapter_advice, read_index
+from skesm.esm2.conversion.sources import ADAPTER_CONFIG, PICKLED, PICKLED_ENDINGS, PICKLED_INDEX, adapter_advice
 from skesm.esm2.spec import DEMO_MODEL
+from skesm.esm2.weights.config import read_index
 from skesm.esm2.weights.digests import differs, told_by_hub
 from skesm.exceptions import CheckpointError, CheckpointNotFoundError
 
@@ -55,7 +56,7 @@ class Repository:
     download: bool = True
 
     def config(self) -> Path:
-        """``config.json``; its folder is named by the commit.
+        """``config.json``. Its folder is named by the commit.
 
         Raises
         ------
@@ -129,7 +130,7 @@ class Repository:
         return Path(constants.HF_ASSETS_CACHE, "skesm", "--".join(("models", *self.name.split("/"))), name)
 
     def fetch_and_convert(self, commit: str) -> Path:
-        """Folder of the converted weights, for a repository that holds pickles only; made at the first use.
+        """Folder of the converted weights, for a repository that holds pickles only. It is made at the first use.
 
         Raises
         ------
@@ -168,7 +169,7 @@ class Repository:
         index = self.find(PICKLED_INDEX, commit)
         if index is not None or self._may_have(PICKLED, commit):
             import_safe_torch()
-            names = sorted(set(read_index(index).values())) if index else [PICKLED]
+            names = sorted(set(read_index(index, PICKLED_ENDINGS).values())) if index else [PICKLED]
             found = [self.find(name, commit) for name in names]
             if all(found):
                 return [path for path in found if path is not None]

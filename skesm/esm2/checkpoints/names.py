@@ -41,10 +41,7 @@ def explain_other_family(model: str) -> str:
     >>> explain_other_family("esm2_t6_8M_UR50D"), explain_other_family("a-lab/esmc-like")
     ('', '')
     """
-    organisation, _, name = model.partition("@")[0].rpartition("/")
-    if organisation and organisation.lower() not in _PUBLISHERS:
-        return ""
-    match = _FAMILY.match(name.lower())
+    match = _FAMILY.match(_published_name(model)[1].lower())
     return f"it is of the family {_OTHER_FAMILIES[match.group(1)]}; skesm supports ESM-2 only" if match else ""
 
 
@@ -60,8 +57,8 @@ def suggest_name(model: str) -> str:
     >>> suggest_name("ESM2-8M-UR50D"), suggest_name("protein")
     ("did you mean 'esm2_t6_8M_UR50D'?", '')
     """
-    organisation, _, name = model.partition("@")[0].rpartition("/")
-    if organisation and organisation.lower() not in _PUBLISHERS:
+    organisation, name = _published_name(model)
+    if not name:
         return ""
     full_names = organisation or "_t" in name.lower()
     known = {_key(each): each for each in REGISTRY if not organisation or REGISTRY[each].repository is not None}
@@ -73,6 +70,12 @@ def suggest_name(model: str) -> str:
     if not close:
         return ""
     return f"did you mean {REGISTRY[known[close[0]]].repository if organisation else known[close[0]]!r}?"
+
+
+def _published_name(model: str) -> tuple[str, str]:
+    """Organisation and name, without the revision. Both are empty for repositories of other organisations."""
+    organisation, _, name = model.partition("@")[0].rpartition("/")
+    return ("", "") if organisation and organisation.lower() not in _PUBLISHERS else (organisation, name)
 
 
 def _key(name: str) -> str:

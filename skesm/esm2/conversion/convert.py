@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skesm._messages import first_and_more
 from skesm.esm2.conversion import fair_esm
@@ -25,15 +25,18 @@ from skesm.esm2.spec import ModelSpec
 from skesm.esm2.weights.config import read_spec, spec_from_config
 from skesm.esm2.weights.digests import RECORD, write_record
 from skesm.esm2.weights.files import WeightsFiles
-from skesm.esm2.weights.parameters import read_parameters
+from skesm.esm2.weights.parameters import Parameters, read_parameters
 from skesm.esm2.weights.writer import can_write, write_tensors
 from skesm.exceptions import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CONFIG = "config.json"
 _EMBEDDING = "embeddings.word_embeddings.weight"
 _HEAD = "lm_head.dense.weight"
 
-#: What wrappers (DataParallel, torch.compile, Lightning, a module of one's own) put before every name.
+#: Prefixes that wrappers (DataParallel, torch.compile, Lightning, your own module) put before every name.
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 
 #: Where trainers put the weights among other things.
@@ -56,7 +59,7 @@ class Conversion:
     Attributes
     ----------
     folder : Path
-        The new folder; give it as the model.
+        The new folder. Give it as the model.
     files : tuple of Path
         Its safetensors files.
     naming : {"transformers", "fair-esm"}
@@ -245,7 +248,7 @@ def _write_shards(pickles: Pickles, index: Mapping[str, str], target: Path) -> t
     return files, names
 
 
-def _state_of(path: Path, content: Any) -> Mapping[str, Any]:
+def _state_of(path: Path, content: object) -> Mapping[str, Tensor]:
     """The tensors in a file's content, each of which can be written."""
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a model's state_dict")
@@ -261,9 +264,7 @@ def _state_of(path: Path, content: Any) -> Mapping[str, Any]:
     return state
 
 
-def _write_config(
-    path: Path, content: Mapping[str, Any], names: _Names, tensors: Mapping[str, Any], target: Path
-) -> None:
+def _write_config(path: Path, content: object, names: _Names, tensors: Mapping[str, Tensor], target: Path) -> None:
     """Make config.json of a fair-esm file's arguments, or see that there is one."""
     arguments = fair_esm.arguments_of(content) if names.naming == "fair-esm" else None
     there = target / _CONFIG
@@ -287,7 +288,7 @@ def _no_config(path: Path) -> CheckpointError:
     )
 
 
-def _check(spec: ModelSpec, files: list[Path]) -> Any:
+def _check(spec: ModelSpec, files: list[Path]) -> Parameters:
     """Read the new files as a model does, every block: whatever is missing or of another shape is named."""
     parameters = read_parameters(spec, WeightsFiles(files))
     for _ in parameters.blocks:

@@ -6,7 +6,6 @@ import argparse
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from skesm.esm2.spec import VOCABULARY_SIZE
 from skesm.esm2.tokenizer import VOCABULARY
@@ -79,8 +78,10 @@ def to_transformers(name: str) -> str | None:
     return f"{prefix}{new}.{kind}" if new and kind in ("weight", "bias") else None
 
 
-def arguments_of(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def arguments_of(content: object) -> Mapping[str, object] | None:
     """The model's arguments in a checkpoint of fair-esm. None if there are none."""
+    if not isinstance(content, Mapping):
+        return None
     cfg = content.get("cfg")
     arguments = cfg.get("model") if isinstance(cfg, Mapping) else content.get("args")
     if isinstance(arguments, argparse.Namespace):
@@ -88,7 +89,7 @@ def arguments_of(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return arguments if isinstance(arguments, Mapping) else None
 
 
-def config_from(path: Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def config_from(path: Path, arguments: Mapping[str, object]) -> dict[str, object]:
     """The ``config.json`` of transformers from the arguments of fair-esm's ESM-2.
 
     Raises

@@ -11,7 +11,6 @@ import re
 import zipfile
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from skesm._optional import import_optional
 from skesm.exceptions import CheckpointError, MissingDependencyError
@@ -41,8 +40,8 @@ def import_safe_torch() -> ModuleType:
     return torch
 
 
-def read_pickled(path: Path) -> Any:
-    """Content of a file that ``torch.save`` wrote; of its present format, tensors stay in the file until they are used.
+def read_pickled(path: Path) -> object:
+    """Content of a file that ``torch.save`` wrote. In its present format, tensors stay in the file until they are used.
 
     Raises
     ------
@@ -70,7 +69,7 @@ def read_pickled(path: Path) -> Any:
 
 
 def _objects_in(torch: ModuleType, path: Path) -> str:
-    """The classes and functions that a pickle asks for and that are not allowed; "" if they cannot be told."""
+    """The classes and functions that a pickle asks for and that are not allowed. "" if they are not known."""
     try:
         with torch.serialization.safe_globals(_ALLOWED):
             return ", ".join(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from skesm.esm2.weights.config import read_index
 from skesm.exceptions import CheckpointError, CheckpointNotFoundError
 
 PICKLED = "pytorch_model.bin"
@@ -16,9 +16,9 @@ PICKLED_INDEX = "pytorch_model.bin.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
 
 #: Endings of files that are pickles.
-ENDINGS = (".bin", ".pt", ".pth", ".ckpt")
+PICKLED_ENDINGS = (".bin", ".pt", ".pth", ".ckpt")
 
-#: What trainers write beside a model: no weights.
+#: Names of files without weights that trainers write beside a model.
 _OF_TRAINING = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
 
 _CONTACTS = "-contact-regression"
@@ -49,7 +49,7 @@ class Pickles:
 
 def is_pickle(path: Path) -> bool:
     """Whether a file's ending is that of a pickle."""
-    return path.suffix.lower() in ENDINGS
+    return path.suffix.lower() in PICKLED_ENDINGS
 
 
 def pickles_in(folder: Path) -> list[Path]:
@@ -110,35 +110,15 @@ def find_pickles(source: Path) -> Pickles:
         raise CheckpointError(
             f"{source} holds several files that may be the model: {names}. Give one of them as the source"
             if found
-            else f"{source} holds no file that can be converted ({', '.join(ENDINGS)})"
+            else f"{source} holds no file that can be converted ({', '.join(PICKLED_ENDINGS)})"
         )
     return find_pickles(found[0])
 
 
 def _shards(index: Path) -> Pickles:
-    weight_map = read_index(index)
+    weight_map = read_index(index, PICKLED_ENDINGS)
     files = tuple(index.parent / name for name in sorted(set(weight_map.values())))
     missing = [path.name for path in files if not path.is_file()]
     if missing:
         raise CheckpointNotFoundError(f"{index} names files that are not there: {', '.join(missing)}")
     return Pickles(files, weight_map)
-
-
-def read_index(index: Path) -> Mapping[str, str]:
-    """File name of each tensor, in an index of pickled shards; the files stand beside it.
-
-    Raises
-    ------
-    CheckpointError
-    """
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{index} is not valid JSON") from error
-    weight_map = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index} holds no 'weight_map'")
-    for name in weight_map.values():
-        if not isinstance(name, str) or Path(name).name != name or not is_pickle(Path(name)):
-            raise CheckpointError(f"{index} names a file that is not a .bin file beside it: {name!r}")
-    return weight_map

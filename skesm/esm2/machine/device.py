@@ -12,7 +12,7 @@ def resolve_device(name: str) -> str:
     Parameters
     ----------
     name : str
-        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; ``"auto"`` is CUDA or MPS if there is one, else the CPU.
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. ``"auto"`` is CUDA or MPS if there is one, else the CPU.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What the processor can do, as far as it tells."""
+"""The features of the processor, as far as it tells."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 def has_bfloat16() -> bool | None:
-    """Whether this processor has instructions for products of bfloat16; None where the system does not tell.
+    """Whether this processor has instructions for products of bfloat16. None where the system does not tell.
 
     Without them, products in bfloat16 take several times as long as those in float32.
 
@@ -43,7 +43,7 @@ def _listed_by_linux() -> bool | None:
 
 
 def _told_by_macos() -> bool | None:
-    """No Mac with an Intel processor has them; of Apple's own, those from M2."""
+    """No Mac with an Intel processor has them. Of Apple's own, those from M2 have them."""
     value, size = ctypes.c_int(0), ctypes.c_size_t(ctypes.sizeof(ctypes.c_int))
     try:
         system = ctypes.CDLL(None)
@@ -56,7 +56,7 @@ def _told_by_macos() -> bool | None:
 
 
 def _told_by_torch() -> bool | None:
-    """Windows does not list them; torch, if it has been imported, asks the processor itself."""
+    """Windows does not list them. torch, if it has been imported, asks the processor itself."""
     cpu = getattr(sys.modules.get("torch"), "cpu", None)
     answers = [getattr(cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
     known = [bool(answer()) for answer in answers if callable(answer)]

@@ -13,16 +13,25 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
 T = TypeVar("T")
 
 
+class _Blas(Protocol):
+    """A BLAS library in this process, as threadpoolctl controls it."""
+
+    @property
+    def num_threads(self) -> int: ...
+
+    def set_num_threads(self, num_threads: int, /) -> object: ...
+
+
 @cache
-def _libraries() -> Sequence[Any]:
-    libraries: Sequence[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
+def _libraries() -> Sequence[_Blas]:
+    libraries: Sequence[_Blas] = ThreadpoolController().select(user_api="blas").lib_controllers
     return libraries
 
 
@@ -102,7 +111,7 @@ def has_small_products() -> bool:
 
 
 class _OneTorchThread:
-    """Keeps torch on one thread in each thread that starts to use it; the first holder sets this, the last lifts it.
+    """Keeps torch on one thread in each thread that starts to use it. The first holder sets this, the last lifts it.
 
     torch's number of threads is one value for the process, taken by each thread at its first use, and kept. The worker
     threads of a run are new and take 1. It is set from a passing thread: set by the holder, it would slow the

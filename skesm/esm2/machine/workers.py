@@ -6,7 +6,10 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import cache
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @cache
@@ -24,9 +27,9 @@ def threads_start() -> bool:
 class InlineExecutor(Executor):
     """Does each task at once, in the thread that submits it."""
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run the task, and return its finished future."""
-        future: Future[Any] = Future()
+        future: Future[T] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
         except Exception as error:
@@ -37,7 +40,7 @@ class InlineExecutor(Executor):
 def worker_pool(
     n_workers: int, name: str = "", *, initializer: Callable[..., None] | None = None, initargs: tuple[Any, ...] = ()
 ) -> Executor:
-    """A pool of threads; where none can start, an executor that works inline, with the same results."""
+    """A pool of threads. Where none can start, an executor that works inline, with the same results."""
     if threads_start():
         return ThreadPoolExecutor(n_workers, name, initializer=initializer, initargs=initargs)
     return InlineExecutor()  # the initializer is for threads that end with the pool: the caller's goes on

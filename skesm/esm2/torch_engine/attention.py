@@ -1,6 +1,6 @@
 """Attention of sequences laid end to end in torch: by NumPy on CPUs, elsewhere in the fastest way that the device has.
 
-Sequences are sorted by length; `Shapes` are (count, tokens of one) of each run of equal lengths.
+Sequences are sorted by length. `Shapes` are (count, tokens of one) of each run of equal lengths.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from skesm.outputs.types import FloatArray
 Shapes = Sequence[tuple[int, int]]
 #: Takes a sequence's place, some heads, and their weights, (heads, keys, queries), float32.
 Read = Callable[[int, slice, Tensor | FloatArray], None]
-#: A layer's projection to queries, keys and values, (3 d, d), and its input, (tokens, d), to what each token takes of
+#: A layer's projection to queries, keys and values, (3 d, d), and its input, (tokens, d), to each token's mean of
 #: the values, of the input's shape and type. `Read` gets the weights, if they are wanted. The number is the layer's.
 Mix = Callable[[PlainLinear, Tensor, Read | None, int], Tensor]
-#: Query and key, float32, and value, of the products' type, (tokens, heads, h), to what each token takes of the values,
+#: Query and key, float32, and value, of the products' type, (tokens, heads, h), to each token's mean of the values,
 #: (tokens, heads × h), of their type.
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -83,7 +83,7 @@ class AttentionOnCpu:
         The projection's weight, and a layer's input, to their product, channel-major: `PlainLinear.channels`.
     """
 
-    #: What `AttentionReader` is to use for the weights.
+    #: The functions that `AttentionReader` uses for the weights.
     library, put, fetch = np, staticmethod(np.asarray), staticmethod(np.asarray)
     #: From the weight, in the products' type, and the bias, float32.
     projection = staticmethod(PlainLinear.of)
@@ -98,7 +98,7 @@ class AttentionOnCpu:
         return block
 
     def of(self, shapes: Shapes) -> Mix:
-        """What mixes the layers of a pack."""
+        """The function that mixes the tokens in the layers of a pack."""
         spans = lay_out(length for count, length in shapes for _ in range(count))
         tables = [rotary_tables(frequencies, spans, spans[-1].stop) for frequencies in self._frequencies]
 
@@ -118,9 +118,9 @@ class AttentionOnDevice:
     Parameters
     ----------
     inverse_frequencies : Tensor of shape (n_layers, h/2)
-        Of the rotary embedding; it is on the device.
+        Of the rotary embedding. It is on the device.
     attend : callable
-        Gives what attends in a pack of some shapes on a device.
+        Returns the attention function for a pack of some shapes on a device.
     put : callable
         An ndarray to a tensor on the device.
     """
@@ -148,7 +148,7 @@ class AttentionOnDevice:
     def order(self, block: Block) -> Block:
         """The block with queries' and keys' channels that rotate together side by side: a complex number.
 
-        Scores are sums over the channels of a head, and stay what they are.
+        Scores are sums over the channels of a head, and stay the same.
         """
         halves = np.arange(len(block.query.bias)).reshape(-1, 2, self._frequencies.shape[1])
         order = halves.swapaxes(1, 2).ravel()
@@ -156,7 +156,7 @@ class AttentionOnDevice:
         return block._replace(query=query, key=key)
 
     def of(self, shapes: Shapes) -> Mix:
-        """What mixes the layers of a pack."""
+        """The function that mixes the tokens in the layers of a pack."""
         positions = np.concatenate([np.tile(np.arange(length, dtype=np.float32), count) for count, length in shapes])
         angles = [self.put(positions)[:, None, None, None] * frequencies for frequencies in self._frequencies]
         tables = [torch.complex(angle.cos(), angle.sin()) for angle in angles]  # (tokens, 1, 1, h/2)

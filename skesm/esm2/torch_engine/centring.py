@@ -1,7 +1,7 @@
 """Biases that leave less to round, without a change of the function: for products in low precision.
 
 A few channels of a trained ESM-2 hold nearly the same value for every residue of every protein, dozens of times larger
-than all others. Numbers of eight bits are then spent on a constant, and what tells two variants apart is drowned.
+than all others. Numbers of eight bits are then spent on a constant, and the differences between two variants are lost.
 So a constant c is taken from the input h of each product W h + a, and given back behind it: W (h - c) + (a + W c), the
 same for any c. It costs no step of computation, since biases that are there already take it in.
 """
@@ -40,13 +40,13 @@ def centre(
     Parameters
     ----------
     blocks : sequence of PlacedBlock
-        Holding torch tensors, rounded; they are not changed.
+        They hold torch tensors, rounded, which are not changed.
     exact : iterable of Block
         The same in float32, as arrays: the products with constants are taken from these.
     x : Tensor of shape (n_tokens, d)
         The residual stream at its start, of a sequence over which means are taken. It is overwritten.
     norm, attention, feed_forward : callable
-        The engine's LayerNorm, and what adds a block's two halves to the residual stream.
+        The engine's LayerNorm, and the functions that add a block's two halves to the residual stream.
 
     Returns
     -------

@@ -3,11 +3,11 @@
 `skesm.esm2.plain` has the same computation to read.
 
 Sequences are laid end to end along the token axis, sorted by length, and nothing is padded. Linear layers run over all
-of them at once. Attention is NumPy's on CPUs; elsewhere it is one call for each run of equal lengths or, where the
-device can, for all. Features agree with those of the NumPy engine within 1e-5 of the layer's scale in float32; they may
+of them at once. Attention is NumPy's on CPUs. Elsewhere it is one call for each run of equal lengths or, where the
+device can, for all. Features agree with those of the NumPy engine within 1e-5 of the layer's scale in float32. They may
 differ in the last bits with what else is in the pack, as torch's products do.
 
-In bfloat16 the weights and the inputs of products are rounded, less what all tokens share
+In bfloat16 the weights and the inputs of products are rounded, less the part that all tokens share
 (`skesm.esm2.torch_engine.centring`). The residual stream and the biases added to it, LayerNorms, rotary angles and
 poolings stay float32.
 """
@@ -57,8 +57,8 @@ class TorchEngine:
     ----------
     spec : ModelSpec
     parameters : Parameters
-        Copied once, to the device or into the layout that is fastest on this processor (`torch_engine.linear`);
-        where there is none, the engine computes in float32 on the CPU from these arrays themselves, but for the weights
+        Copied once, to the device or into the layout that is fastest on this processor (`torch_engine.linear`).
+        Where there is none, the engine computes in float32 on the CPU from these arrays themselves, but for the weights
         of queries, keys and values, which are put together.
     device : str, default="cpu"
         As `resolve_device` gives it.
@@ -143,8 +143,8 @@ class TorchEngine:
     def _refuse_rounded_products(self) -> None:
         """Raise if this process lets torch round the inputs of float32 products to TF32 or bfloat16.
 
-        `torch.set_float32_matmul_precision` and its newer and older spellings do, for a whole process. A trial asks
-        what happens, not which spelling was used: 1 + 2⁻¹² is exact in float32 and needs more digits than TF32 has.
+        `torch.set_float32_matmul_precision` and its newer and older spellings do, for a whole process. A trial shows
+        the effect, whichever spelling was used: 1 + 2⁻¹² is exact in float32 and needs more digits than TF32 has.
         """
         if self._dtype != torch.float32:
             return
@@ -168,7 +168,7 @@ class TorchEngine:
 
     @contextmanager
     def hold(self, n_threads: int) -> Iterator[int]:
-        """Keep torch, and NumPy's BLAS, on one CPU thread for each pack; gives the packs to run at once.
+        """Keep torch, and NumPy's BLAS, on one CPU thread for each pack. Yields the number of packs to run at once.
 
         Two on CUDA: the kernels of one are queued while the results of the other are fetched.
         """
@@ -241,7 +241,7 @@ class TorchEngine:
         outputs: Sequence[OutputSpec],
         reader: AttentionReader,
     ) -> list[tuple[OutputSpec, list[Tensor]]]:
-        """For each output one float32 tensor a run of equal lengths, (count, …); `shapes` holds (count, tokens)."""
+        """For each output one float32 tensor a run of equal lengths, (count, …). `shapes` holds (count, tokens)."""
         n_layers = self.spec.n_layers
         needs_head = any(output.kind in HEAD_KINDS for output in outputs)
         last = max(n_layers if output.layer is None else output.layer for output in outputs)
@@ -315,7 +315,7 @@ class TorchEngine:
             host.copy_(flat, non_blocking=True)
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record(torch.cuda.current_stream(self._device))
-            done.synchronize()  # this pack only, not what other threads have queued since
+            done.synchronize()  # this pack only, not the work that other threads have queued since
         else:
             host = flat.cpu()
         parts = np.split(host.numpy(), np.cumsum([tensor.numel() for tensor in tensors])[:-1])
@@ -323,7 +323,7 @@ class TorchEngine:
 
 
 def _add(x: Tensor, h: Tensor, linear: Linear) -> None:
-    """Add a product to the residual stream x; large biases would be lost in products that are rounded."""
+    """Add a product to the residual stream x. Large biases would be lost in products that are rounded."""
     if h.dtype == linear.bias.dtype:
         x += linear(h)
     else:
@@ -332,7 +332,7 @@ def _add(x: Tensor, h: Tensor, linear: Linear) -> None:
 
 
 def _reduce(run: Tensor, kind: str) -> Tensor:
-    """One output of a run of equal lengths, in memory of its own: what follows overwrites the residual stream."""
+    """One output of a run of equal lengths, in memory of its own: later layers overwrite the residual stream."""
     residues = run[:, 1:-1]
     if kind == "mean":
         return residues.mean(dim=1)
@@ -348,7 +348,7 @@ def _reduce(run: Tensor, kind: str) -> Tensor:
 class _Shared:
     """Hands an array's memory to torch, which has no read-only tensors and warns of them, as if it were writable.
 
-    Nothing writes to weights; memory-mapped ones are protected by the operating system.
+    Nothing writes to weights. Memory-mapped ones are protected by the operating system.
     """
 
     def __init__(self, array: FloatArray) -> None:

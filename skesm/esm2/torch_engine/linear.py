@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-#: Rows that the layout is chosen for; others are as right, and about as fast.
+#: Rows that the layout is chosen for. Others are as right, and about as fast.
 LAYOUT_ROWS = 512
 # Largest difference of the two ways in a trial with values of about 1, by bits of the type
 _TRIAL_TOLERANCE = {32: 1e-5, 16: 0.03}
 
 
 class PlainLinear(NamedTuple):
-    """By torch's public functions; computes from the given tensors themselves."""
+    """By torch's public functions, from the given tensors themselves."""
 
     weight: Tensor
     bias: Tensor
@@ -75,7 +75,7 @@ class PackedLinear(NamedTuple):
 
     @staticmethod
     def channels(weight: Tensor, x: Tensor) -> Tensor:
-        """The product of W, as it was given, with xᵀ, (out, rows): here x is what is laid out, at every call."""
+        """The product of W, as it was given, with xᵀ, (out, rows): here x is laid out, at every call."""
         return _packed(weight, x, None, "none", "")
 
 

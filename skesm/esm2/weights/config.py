@@ -11,7 +11,6 @@ import math
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -48,7 +47,7 @@ _SIZES: Mapping[str, int] = {
 }
 
 
-def spec_from_config(name: str, config: Mapping[str, Any], repository: str | None = None) -> ModelSpec:
+def spec_from_config(name: str, config: Mapping[str, object], repository: str | None = None) -> ModelSpec:
     """Spec of a checkpoint in transformers' format, from its ``config.json``.
 
     Raises
@@ -86,7 +85,7 @@ def spec_from_config(name: str, config: Mapping[str, Any], repository: str | Non
 class _Fields:
     """Checked values of a configuration."""
 
-    def __init__(self, name: str, config: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, config: Mapping[str, object]) -> None:
         self._name = name
         self._config = config
 
@@ -114,7 +113,7 @@ class _Fields:
     def positive(self, field: str, default: float) -> float:
         """A number that is positive, and finite, in float32 too."""
         value = self._config.get(field, default)
-        if type(value) not in (int, float) or not _is_positive(value):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not _is_positive(value):
             raise self.wrong(field, "a positive number")
         return float(value)
 
@@ -149,7 +148,7 @@ def read_spec(name: str, path: Path) -> ModelSpec:
     return spec_from_config(name, read_json(path))
 
 
-def read_json(path: Path) -> Mapping[str, Any]:
+def read_json(path: Path) -> Mapping[str, object]:
     """The JSON object in a file.
 
     Raises
@@ -244,8 +243,10 @@ def _check_tokens(name: str, path: Path, tokens: object, whole: bool = False) ->
             )
 
 
-def read_index(path: Path) -> dict[str, str]:
-    """Which shard each tensor is in, from an index of shards. They are files beside it.
+def read_index(path: Path, endings: tuple[str, ...] = (".safetensors",)) -> dict[str, str]:
+    """Read the file name of each tensor's shard from an index of shards. The shards are files beside the index.
+
+    `endings` are the endings that the names may have, in any case.
 
     Raises
     ------
@@ -255,8 +256,8 @@ def read_index(path: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{path} holds no 'weight_map'")
     for shard in weight_map.values():
-        if not isinstance(shard, str) or not shard.endswith(".safetensors") or not _is_plain(shard):
-            raise CheckpointError(f"{path} names a file that is not a safetensors file beside it: {shard!r:.100}")
+        if not isinstance(shard, str) or not shard.lower().endswith(endings) or not _is_plain(shard):
+            raise CheckpointError(f"{path} names a file that is not a {endings[0]} file beside it: {shard!r:.100}")
     return weight_map
 
 

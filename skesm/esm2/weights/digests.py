@@ -13,7 +13,7 @@ from pathlib import Path
 
 from skesm.exceptions import CheckpointError
 
-#: Name of the list in a folder; ``sha256sum -c SHA256SUMS`` reads it too.
+#: Name of the list in a folder. ``sha256sum -c SHA256SUMS`` reads it too.
 RECORD = "SHA256SUMS"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")

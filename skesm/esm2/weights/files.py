@@ -38,7 +38,7 @@ class _Mapped(NamedTuple):
 class WeightsFiles(Mapping[str, FloatArray]):
     """Tensors of one or several safetensors files by name, as float32.
 
-    float32 tensors are read-only views of the map; float16, bfloat16 and float64 are converted when they are asked for.
+    float32 tensors are read-only views of the map. float16, bfloat16 and float64 are converted when they are asked for.
 
     Parameters
     ----------

@@ -7,9 +7,10 @@ their offsets. Anything else is refused: a file that two programs read different
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, NoReturn
 
 from skesm.exceptions import CheckpointError
 
@@ -23,7 +24,7 @@ BITS: Mapping[str, int] = {
 }
 
 _LENGTH_BYTES = 8
-_HEADER_LIMIT = 100_000_000  # bytes; the limit of the reference implementation
+_HEADER_LIMIT = 100_000_000  # bytes, the limit of the reference implementation
 _INTEGER_LIMIT = 1 << 64  # integers of the reference implementation are unsigned, of 64 bits
 
 
@@ -36,7 +37,7 @@ class Entry(NamedTuple):
     end: int
 
 
-def parse_header(path: Path, data: Any) -> dict[str, Entry]:
+def parse_header(path: Path, data: bytes | mmap.mmap) -> dict[str, Entry]:
     """Entries of the tensors in a file.
 
     Parameters
@@ -65,7 +66,7 @@ def parse_header(path: Path, data: Any) -> dict[str, Entry]:
     return entries
 
 
-def _parse_json(raw: bytes) -> dict[str, Any]:
+def _parse_json(raw: bytes) -> dict[str, object]:
     header = json.loads(
         raw.decode("utf-8"),
         object_pairs_hook=_distinct,
@@ -78,9 +79,9 @@ def _parse_json(raw: bytes) -> dict[str, Any]:
     return header
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; Python alone would keep the last of equal keys."""
-    result: dict[str, Any] = {}
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object. Python alone would keep the last of equal keys."""
+    result: dict[str, object] = {}
     for name, value in pairs:
         _check_text(name)
         if name in result:
@@ -96,7 +97,7 @@ def _unsigned(digits: str) -> int:
     return number
 
 
-def _no_number(text: str) -> Any:
+def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text[:30]} is not an integer")
 
 

@@ -149,7 +149,7 @@ class _Reader:
         return parameters
 
     def _check(self, name: str, *shape: int) -> FloatArray:
-        """Check a tensor without reading it; gives an empty array in its place."""
+        """Check a tensor without reading it. Returns an empty array in its place."""
         if name not in self._weights:
             raise CheckpointError(f"{self._spec.name}: the checkpoint has no tensor {name}")
         if self._weights.shape(name) != shape:
@@ -202,7 +202,7 @@ class _Reader:
         )
 
     def _decoder_weight(self) -> FloatArray:
-        """The decoder's own weight if there is one, as transformers has it; else it is tied to the embedding."""
+        """The decoder's own weight if there is one, as transformers has it. Otherwise it is tied to the embedding."""
         name = "lm_head.decoder.weight"
         if name in self._weights:
             return self._tensor(name, VOCABULARY_SIZE, self._spec.width)

@@ -6,7 +6,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: torch's names of types, as safetensors calls them.
 DTYPES = {
@@ -18,15 +24,16 @@ DTYPES = {
 }
 
 
-def can_write(value: Any) -> bool:
+def can_write(value: object) -> bool:
     """Whether a value is a dense tensor of a type that safetensors files of models hold."""
-    return str(getattr(value, "layout", "")) == "torch.strided" and str(value.dtype) in DTYPES
+    strided = str(getattr(value, "layout", "")) == "torch.strided"
+    return strided and str(getattr(value, "dtype", "")) in DTYPES
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Any]) -> int:
-    """Write tensors, the widest types first so that all are aligned; gives the number of bytes of the tensors."""
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> int:
+    """Write tensors, the widest types first so that all are aligned. Returns the number of bytes of the tensors."""
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # without it transformers does not read the file
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}  # without it transformers does not read the file
     end = 0
     for name in names:
         tensor = tensors[name]
@@ -48,7 +55,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Any]) -> int:
     return end
 
 
-def _bytes_of(tensor: Any) -> Any:
+def _bytes_of(tensor: Tensor) -> memoryview:
     import torch
 
-    return memoryview(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+    raw: NDArray[np.uint8] = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return raw.data

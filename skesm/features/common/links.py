@@ -11,7 +11,7 @@ VARIABLE = "SKESM_DOCS"
 
 
 class LinkedEstimator:
-    """Tells scikit-learn's HTML diagram where the page of an estimator is; no link if no address is known."""
+    """Tells scikit-learn's HTML diagram where the page of an estimator is. There is no link if no address is known."""
 
     _doc_link_module = "skesm"
 

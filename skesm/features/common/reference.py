@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+
+from sklearn.utils import Tags
 
 from skesm.sequences.clean import clean_reference
 from skesm.sequences.variants import LEARNT, learn_reference
@@ -53,7 +54,7 @@ class ReferenceMixin:
         # a reference that was learnt in another way does not count
         return hasattr(self, "reference_") and self._reference_learnt_by == self._how()
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()  # type: ignore[misc]  # of the estimator that this is mixed into
         tags.requires_fit = self._learns_reference()
         return tags

@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from skesm.outputs.kinds import MASK_LOGITS
 from skesm.outputs.spec import OutputSpec
@@ -76,6 +76,10 @@ class Predictions:
         return entropies
 
 
+#: A user's function of the (L, 20) log-probabilities to one number.
+CustomStatistic: TypeAlias = Callable[[NDArray[np.float64]], ArrayLike]
+
+
 @dataclass(frozen=True)
 class Statistic:
     """One number for a sequence, or several.
@@ -94,11 +98,11 @@ class Statistic:
 
     columns: tuple[str, ...]
     output: OutputSpec
-    function: Callable[[Predictions], Any]
+    function: Callable[[Predictions], ArrayLike]
     of_residues: bool = False
 
 
-def custom_statistic(function: Callable[[NDArray[np.float64]], Any]) -> Statistic:
+def custom_statistic(function: CustomStatistic) -> Statistic:
     """Make a statistic of a user's function of the (L, 20) log-probabilities. It has the name of the function."""
     name = getattr(function, "__name__", None)
     if not isinstance(name, str):
@@ -116,29 +120,30 @@ def custom_statistic(function: Callable[[NDArray[np.float64]], Any]) -> Statisti
     return Statistic((name,), LOGITS, compute)
 
 
-def _profile(name: str, function: Callable[[Predictions], Any]) -> dict[str, Statistic]:
+def _profile(name: str, function: Callable[[Predictions], ArrayLike]) -> dict[str, Statistic]:
     return {name: Statistic(tuple(f"{name}_{a}" for a in AMINO_ACIDS), LOGITS, function)}
 
 
-def _entropy_quantile(q: int) -> Callable[[Predictions], Any]:
+def _entropy_quantile(q: int) -> Callable[[Predictions], ArrayLike]:
     return lambda s: np.quantile(s.entropies, q / 100)
 
 
-def _perplexity(predictions: Predictions) -> Any:
-    return np.exp(-predictions.own.mean())
+def _perplexity(predictions: Predictions) -> np.float64:
+    perplexity: np.float64 = np.exp(-predictions.own.mean())
+    return perplexity
 
 
 #: Functions of logits over all 33 tokens, of unmasked predictions, and of predictions for masked residues.
-_MEANS: Mapping[str, Callable[[Predictions], Any]] = {
+_MEANS: Mapping[str, Callable[[Predictions], ArrayLike]] = {
     "mean": lambda s: np.mean(s.values, dtype=np.float64),
     "sum": lambda s: np.sum(s.values, dtype=np.float64),
 }
-_OF_POSITIONS: Mapping[str, Callable[[Predictions], Any]] = {
+_OF_POSITIONS: Mapping[str, Callable[[Predictions], ArrayLike]] = {
     "entropy_mean": lambda s: s.entropies.mean(),
     "entropy_max": lambda s: s.entropies.max(),
     **{f"entropy_q{q:02d}": _entropy_quantile(q) for q in _QUANTILES},
 }
-_OF_RESIDUES: Mapping[str, Callable[[Predictions], Any]] = {
+_OF_RESIDUES: Mapping[str, Callable[[Predictions], ArrayLike]] = {
     "log_likelihood": lambda s: s.own.sum(),
     "log_likelihood_mean": lambda s: s.own.mean(),
     "unmasked_perplexity": _perplexity,
@@ -147,7 +152,7 @@ _OF_RESIDUES: Mapping[str, Callable[[Predictions], Any]] = {
     "margin_mean": lambda s: s.margins.mean(),
     "margin_min": lambda s: s.margins.min(),
 }
-_OF_MASKED: Mapping[str, Callable[[Predictions], Any]] = {
+_OF_MASKED: Mapping[str, Callable[[Predictions], ArrayLike]] = {
     "pseudo_log_likelihood": lambda s: s.own.sum(),
     "pseudo_log_likelihood_mean": lambda s: s.own.mean(),
     "pseudo_perplexity": _perplexity,

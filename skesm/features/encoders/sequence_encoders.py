@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from skesm._typing import Column, Constraints
 from skesm.exceptions import InvalidSequenceError
+from skesm.features.common.transformer import SequenceTransformer
 from skesm.outputs.types import FloatArray
 from skesm.sequences.alphabet import ALPHABETICAL, AMINO_ACIDS, count_residues
 from skesm.sequences.clean import clean_sequences
 from skesm.sequences.variants import own_columns
 
 N_AMINO_ACIDS = len(ALPHABETICAL)
-#: Alphabetical number of each column of ``logits``; the last entry is for everything that is no amino acid.
+#: Alphabetical number of each column of ``logits``. The last entry is for everything that is no amino acid.
 _ALPHABETICAL_OF = np.array([*(ALPHABETICAL.index(a) for a in AMINO_ACIDS), N_AMINO_ACIDS], dtype=np.intp)
 
 
 def alphabetical_columns(sequence: str) -> NDArray[np.intp]:
-    """Alphabetical number of each residue of a clean sequence; 20 for what is none of the 20 amino acids.
+    """Alphabetical number of each residue of a clean sequence. 20 for letters that are none of the 20 amino acids.
 
     Examples
     --------
@@ -35,112 +37,38 @@ def alphabetical_columns(sequence: str) -> NDArray[np.intp]:
     return _ALPHABETICAL_OF[own_columns(sequence)]
 
 
-class SequenceEncoder(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn is untyped
-    """A transformer that needs no protein model. A child says in `_encode` what its columns hold."""
+class SequenceEncoder(SequenceTransformer, BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
+    """A transformer that needs no protein model. A child computes its columns in `_encode`."""
 
-    _parameter_constraints: dict[str, list[Any]] = {}  # noqa: RUF012  # scikit-learn's convention
+    _parameter_constraints: Constraints = {}  # noqa: RUF012  # scikit-learn's convention
 
     @abstractmethod
     def _encode(self, sequences: list[str]) -> FloatArray:
-        """Columns of clean sequences."""
+        """Compute the columns of clean sequences."""
 
     @abstractmethod
-    def _names(self) -> list[str]:
-        """Names of the columns."""
+    def _labels(self) -> list[str]:
+        """Names of the columns of a fitted encoder."""
 
-    def _learn(self, sequences: Sequence[str]) -> None:
-        """Learn from clean sequences; a child may learn nothing."""
-
-    def _clean(self, X: Any) -> list[str]:
+    def _clean(self, X: Column) -> list[str]:
         self._validate_params()
         return clean_sequences(X, max_length=None, unknown_residues="X")
 
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Check the parameters and X, and learn the columns where they depend on X.
-
-        Parameters
-        ----------
-        X : list, tuple, array, Series, or one-column DataFrame of str
-            n sequences.
-        y : ignored
-
-        Returns
-        -------
-        self : object
-
-        Raises
-        ------
-        InvalidSequenceError
-            If X is not a column of sequences; the message lists the first rows that are not.
-        """
+    def _fit(self, X: Column) -> None:
         self._learn(self._clean(X))
-        return self
 
-    def fit_transform(self, X: Any, y: Any = None) -> FloatArray:
-        """The same as ``fit`` and ``transform``; X is checked once.
-
-        Parameters
-        ----------
-        X : list, tuple, array, Series, or one-column DataFrame of str
-            n sequences.
-        y : ignored
-
-        Returns
-        -------
-        features : ndarray of shape (n, n_features), float32
-        """
+    def _transform(self, X: Column, *, learn: bool = False) -> FloatArray:
+        if not learn:
+            self._validate_params()
+            check_is_fitted(self)
         sequences = self._clean(X)
-        self._learn(sequences)
+        if learn:
+            self._learn(sequences)
         return self._encode(sequences)
 
-    def transform(self, X: Any) -> FloatArray:
-        """Columns of sequences, in the order of the rows of X.
-
-        Parameters
-        ----------
-        X : list, tuple, array, Series, or one-column DataFrame of str
-            n sequences. White space at the ends is removed, lower case is raised.
-
-        Returns
-        -------
-        features : ndarray of shape (n, n_features), float32
-            A DataFrame after ``set_output(transform="pandas")`` or ``"polars"``.
-
-        Raises
-        ------
-        InvalidSequenceError
-            If X is not a column of sequences, or rows do not fit the columns; the message lists the first rows.
-        NotFittedError
-            If what ``fit`` learns is needed, and it was not called.
-        """
-        self._validate_params()
+    def _names(self) -> list[str]:
         check_is_fitted(self)
-        return self._encode(self._clean(X))
-
-    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        """Names of the columns that ``transform`` gives.
-
-        Parameters
-        ----------
-        input_features : ignored
-
-        Returns
-        -------
-        names : ndarray of shape (n_features,), object
-        """
-        check_is_fitted(self)
-        return np.asarray(self._names(), dtype=object)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.requires_fit = False
-        tags.input_tags.string = True
-        tags.input_tags.two_d_array = False
-        tags.transformer_tags.preserves_dtype = []
-        return tags
+        return self._labels()
 
 
 class AminoAcidComposition(SequenceEncoder):
@@ -163,7 +91,7 @@ class AminoAcidComposition(SequenceEncoder):
             counts[row] /= count_residues(sequence)
         return counts
 
-    def _names(self) -> list[str]:
+    def _labels(self) -> list[str]:
         return [f"fraction_{a}" for a in ALPHABETICAL]
 
 
@@ -182,7 +110,7 @@ class OneHotSequence(SequenceEncoder):
     Attributes
     ----------
     length_ : int
-        The length that ``fit`` learnt; only if none is given.
+        The length that ``fit`` learnt. Only if none is given.
 
     See Also
     --------
@@ -196,7 +124,7 @@ class OneHotSequence(SequenceEncoder):
     ((2, 60), [3.0, 2.0])
     """
 
-    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
+    _parameter_constraints: Constraints = {  # noqa: RUF012  # scikit-learn's convention
         "length": [Interval(Integral, 1, None, closed="left"), None],
     }
 
@@ -227,13 +155,13 @@ class OneHotSequence(SequenceEncoder):
             one_hot[row, np.arange(lengths[row]), alphabetical_columns(sequence)] = 1.0
         return one_hot[:, :, :N_AMINO_ACIDS].reshape(len(sequences), -1)
 
-    def _names(self) -> list[str]:
+    def _labels(self) -> list[str]:
         return [f"{position}{a}" for position in range(1, self._known_length() + 1) for a in ALPHABETICAL]
 
     def __sklearn_is_fitted__(self) -> bool:
         return self.length is not None or hasattr(self, "length_")
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.requires_fit = self.length is None
         return tags

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils import Tags
 
+from skesm._typing import Constraints
 from skesm.features.common.reference import ReferenceMixin
 from skesm.features.encoders.sequence_encoders import N_AMINO_ACIDS, SequenceEncoder, alphabetical_columns
 from skesm.features.encoders.substitution_scales import BLOSUM62, PROPERTIES
@@ -33,7 +34,7 @@ class _VariantEncoder(ReferenceMixin, SequenceEncoder):
     def __init__(self, reference: str | None = None) -> None:
         self.reference = reference
 
-    _parameter_constraints: dict[str, list[Any]] = {"reference": [str, None]}  # noqa: RUF012
+    _parameter_constraints: Constraints = {"reference": [str, None]}  # noqa: RUF012
 
     def _parts(self) -> tuple[str, ...]:
         return (POSITION,)
@@ -50,7 +51,7 @@ class _VariantEncoder(ReferenceMixin, SequenceEncoder):
         reference, parts = self._known_reference(), self._parts()
         check_lengths(sequences, reference, _REMEDY)
         old = alphabetical_columns(reference)
-        blocks = {part: np.zeros((len(sequences), len(self._labels(part))), dtype=np.float32) for part in parts}
+        blocks = {part: np.zeros((len(sequences), len(self._labels_of(part))), dtype=np.float32) for part in parts}
         for row, sequence in enumerate(sequences):
             at = differences(sequence, reference)
             for part, block in blocks.items():
@@ -60,7 +61,7 @@ class _VariantEncoder(ReferenceMixin, SequenceEncoder):
     def _fill(
         self, part: str, row: FloatArray, at: NDArray[np.intp], old: NDArray[np.intp], new: NDArray[np.intp]
     ) -> None:
-        """One part of a row: positions that differ, and the amino acids there, 20 for what is none."""
+        """One part of a row: positions that differ, and the amino acids there (20 for other letters)."""
         if part == POSITION:
             known = np.isin(at + 1, self.positions_)
             row[np.searchsorted(self.positions_, at[known] + 1)] = 1
@@ -75,20 +76,20 @@ class _VariantEncoder(ReferenceMixin, SequenceEncoder):
             else:
                 row[:] = [float((scale[new] - scale[old]).sum()) for scale in PROPERTIES.values()]
 
-    def _labels(self, part: str) -> list[str]:
+    def _labels_of(self, part: str) -> list[str]:
         if part == POSITION:
             return [f"position_{position}" for position in self.positions_]
         if part in (WILD_TYPE, NEW):
             return [f"{part}_{a}" for a in ALPHABETICAL]
         return [part] if part == "blosum62" else [f"{name}_change" for name in PROPERTIES]
 
-    def _names(self) -> list[str]:
-        return [label for part in self._parts() for label in self._labels(part)]
+    def _labels(self) -> list[str]:
+        return [label for part in self._parts() for label in self._labels_of(part)]
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "positions_") and bool(super().__sklearn_is_fitted__())
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         tags = super(ReferenceMixin, self).__sklearn_tags__()  # positions are learnt, whatever the reference is
         tags.requires_fit = True
         return tags
@@ -103,15 +104,15 @@ class PositionEncoder(_VariantEncoder):
     Parameters
     ----------
     reference : str or None, default=None
-        The wild type; or None, for which ``fit`` learns the consensus of its rows, ``"most_common"``, for which it
-        takes their most common sequence, or ``"first"``, for which it takes the first.
+        The wild type. With None, ``fit`` learns the consensus of its rows. With ``"most_common"`` it takes their most
+        common sequence, and with ``"first"`` the first.
 
     Attributes
     ----------
     positions_ : ndarray of int
         Positions that are mutated in the fitted rows, counted from 1.
     reference_ : str
-        The reference that ``fit`` learnt; only if none is given.
+        The reference that ``fit`` learnt. Only if none is given.
 
     See Also
     --------
@@ -138,8 +139,8 @@ class SubstitutionEncoder(_VariantEncoder):
     Parameters
     ----------
     reference : str or None, default=None
-        The wild type; or None, for which ``fit`` learns the consensus of its rows, ``"most_common"``, for which it
-        takes their most common sequence, or ``"first"``, for which it takes the first.
+        The wild type. With None, ``fit`` learns the consensus of its rows. With ``"most_common"`` it takes their most
+        common sequence, and with ``"first"`` the first.
     parts : str or sequence of str, default=("position", "wild_type", "new")
         Blocks of columns, in this order:
 
@@ -154,7 +155,7 @@ class SubstitutionEncoder(_VariantEncoder):
     positions_ : ndarray of int
         Positions that are mutated in the fitted rows, counted from 1.
     reference_ : str
-        The reference that ``fit`` learnt; only if none is given.
+        The reference that ``fit`` learnt. Only if none is given.
 
     Notes
     -----
@@ -181,7 +182,7 @@ class SubstitutionEncoder(_VariantEncoder):
     array([[ -3. ,  -2.2, -82.5,  -1. ]], dtype=float32)
     """
 
-    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012  # scikit-learn's convention
+    _parameter_constraints: Constraints = {  # noqa: RUF012  # scikit-learn's convention
         **_VariantEncoder._parameter_constraints,
         "parts": [str, "array-like"],
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import orjson
@@ -24,12 +23,12 @@ _GZIP_WINDOW = 31  # zlib's way to ask for a gzip header
 GZIP_MINIMUM = 1024
 
 
-def to_json(value: Any) -> bytes:
+def to_json(value: object) -> bytes:
     """JSON. Arrays of float32 have the shortest digits that give the same float32."""
     return orjson.dumps(value, default=_as_list, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _as_list(value: Any) -> Any:
+def _as_list(value: object) -> object:
     if isinstance(value, np.ndarray):  # an array that is not contiguous
         return value.tolist()
     raise TypeError(f"no JSON for a {type(value).__name__}")
@@ -65,7 +64,7 @@ def compressed_if(compress: bool, body: bytes) -> tuple[bytes, bool]:
     return (zlib.compress(body, _GZIP_LEVEL, _GZIP_WINDOW) if compress else body), compress
 
 
-def _result(speaks: Dialect, ask: Ask, place: int, record: Record) -> Mapping[str, Any]:
+def _result(speaks: Dialect, ask: Ask, place: int, record: Record) -> Mapping[str, object]:
     if ask.action == ENCODE:
         wanted = {output: record[output] for output in ask.outputs}
         (results,) = encode_answer(speaks.name, [wanted], start=place).values()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from skesm._typing import Document
 from skesm.esm2.spec import ModelSpec
 from skesm.outputs.spec import OutputSpec, Record
+from skesm.outputs.types import FloatArray
 from skesm.protocol.dialects import ENCODE
 from skesm.protocol.shapes import OPENAI_ERRORS, Problem
 from skesm.server.api.answers import compressed_if, to_json
@@ -39,7 +40,7 @@ class EmbeddingsBody:
     """
 
     model: str
-    document: Mapping[str, Any]
+    document: Document
 
     @property
     def base64(self) -> bool:
@@ -86,8 +87,10 @@ def read_embeddings_ask(body: EmbeddingsBody, spec: ModelSpec, limits: Limits) -
     """
     problems: list[Problem] = []
     given = body.document["input"]
-    sequences = [given] if isinstance(given, str) else list_of(given, ("input",), MAX_INPUTS, problems)
-    for i, sequence in enumerate(sequences):
+    sequences = []
+    for i, sequence in enumerate(
+        [given] if isinstance(given, str) else list_of(given, ("input",), MAX_INPUTS, problems)
+    ):
         place = ("input",) if isinstance(given, str) else ("input", i)
         if not isinstance(sequence, str):
             # Some clients send token numbers of another model.
@@ -95,6 +98,8 @@ def read_embeddings_ask(body: EmbeddingsBody, spec: ModelSpec, limits: Limits) -
         elif (problem := sequence_problem(sequence, ENCODE, limits)) is not None:
             kind, message, context = problem
             problems.append(Problem(kind, place, message, context))
+        else:
+            sequences.append(sequence)
     wanted = body.document.get("dimensions", spec.width)
     if wanted != spec.width or isinstance(wanted, bool):
         message = f"{spec.name} has vectors of {spec.width} numbers: leave dimensions out"
@@ -119,5 +124,5 @@ def encode_embeddings(
     return compressed_if(compress, to_json({"object": "list", "data": data, "model": body.model, "usage": usage}))
 
 
-def _vector(values: Any, *, as_base64: bool) -> Any:
+def _vector(values: FloatArray, *, as_base64: bool) -> str | FloatArray:
     return base64.b64encode(np.asarray(values, "<f4").tobytes()).decode() if as_base64 else values

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from skesm.protocol.shapes import Errors, Problem
 
@@ -21,7 +20,7 @@ class Refusal(Exception):
         Further headers of the answer.
     """
 
-    def __init__(self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, status: int, body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> None:
         super().__init__(f"status {status}")
         self.status = status
         self.body = body

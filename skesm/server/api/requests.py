@@ -9,8 +9,8 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from skesm._typing import Document
 from skesm.esm2.spec import ModelSpec
 from skesm.outputs.kinds import KINDS
 from skesm.outputs.spec import OutputSpec, resolve_layer
@@ -74,7 +74,7 @@ def includes(speaks: Dialect, model: ServedModel) -> tuple[str, ...]:
     return tuple(name for name, kind in speaks.kinds.items() if model.answers(kind))
 
 
-def read_json(content: bytes, errors: Errors) -> Any:
+def read_json(content: bytes, errors: Errors) -> object:
     """Parse a body, or refuse the request."""
     try:
         return json.loads(content)
@@ -135,8 +135,8 @@ def ask_for(
 
 
 def object_of(
-    value: Any, place: Place, required: Collection[str], optional: Collection[str], problems: list[Problem]
-) -> Mapping[str, Any]:
+    value: object, place: Place, required: Collection[str], optional: Collection[str], problems: list[Problem]
+) -> Document:
     """Return the object, or an empty one if it is none. Note fields that are missing and fields that are unknown."""
     if not isinstance(value, dict):
         problems.append(Problem("dict_type", place, "Input should be a valid dictionary"))
@@ -151,7 +151,7 @@ def object_of(
     return value
 
 
-def list_of(value: Any, place: Place, at_most: int, problems: list[Problem]) -> list[Any]:
+def list_of(value: object, place: Place, at_most: int, problems: list[Problem]) -> list[object]:
     """Return the list, or an empty one if it is none, is empty, or is too long."""
     if not isinstance(value, list):
         problems.append(Problem("list_type", place, "Input should be a valid list"))
@@ -166,11 +166,11 @@ def list_of(value: Any, place: Place, at_most: int, problems: list[Problem]) -> 
     return []
 
 
-def _bounds(name: str, bound: int, actual: int) -> Mapping[str, Any]:
+def _bounds(name: str, bound: int, actual: int) -> Mapping[str, object]:
     return {"field_type": "List", name: bound, "actual_length": actual}
 
 
-def _sequence(speaks: Dialect, action: str, item: Any, place: Place, limits: Limits, problems: list[Problem]) -> str:
+def _sequence(speaks: Dialect, action: str, item: object, place: Place, limits: Limits, problems: list[Problem]) -> str:
     for key in speaks.item:
         before = len(problems)
         item = object_of(item, place, (key,), (), problems).get(key)
@@ -189,7 +189,7 @@ def _sequence(speaks: Dialect, action: str, item: Any, place: Place, limits: Lim
     return item
 
 
-def sequence_problem(sequence: str, action: str, limits: Limits) -> tuple[str, str, Mapping[str, Any]] | None:
+def sequence_problem(sequence: str, action: str, limits: Limits) -> tuple[str, str, Mapping[str, object]] | None:
     """Kind, message and numbers of the fault of a sequence. None if it can be computed."""
     masked = action == PREDICT
     if not sequence:
@@ -214,7 +214,7 @@ def sequence_problem(sequence: str, action: str, limits: Limits) -> tuple[str, s
 
 
 def _outputs(
-    speaks: Dialect, action: str, params: Any, model: ServedModel, problems: list[Problem]
+    speaks: Dialect, action: str, params: object, model: ServedModel, problems: list[Problem]
 ) -> tuple[OutputSpec, ...]:
     """Outputs of one answer, in a fixed order."""
     if action != ENCODE:
@@ -229,7 +229,7 @@ def _outputs(
     return tuple(sorted(answered_outputs(model.spec, kinds, layers), key=str))
 
 
-def _layers(choices: Mapping[str, Any], spec: ModelSpec, problems: list[Problem]) -> set[int]:
+def _layers(choices: Mapping[str, object], spec: ModelSpec, problems: list[Problem]) -> set[int]:
     layers: set[int] = set()
     place = ("params", "repr_layers")
     for i, layer in enumerate(list_of(choices.get(place[1], [*DEFAULT_LAYERS]), place, MAX_CHOICES, problems)):
@@ -245,7 +245,7 @@ def _layers(choices: Mapping[str, Any], spec: ModelSpec, problems: list[Problem]
     return layers
 
 
-def _kinds(speaks: Dialect, choices: Mapping[str, Any], model: ServedModel, problems: list[Problem]) -> set[str]:
+def _kinds(speaks: Dialect, choices: Mapping[str, object], model: ServedModel, problems: list[Problem]) -> set[str]:
     kinds: set[str] = set()
     place = ("params", "include")
     for i, name in enumerate(list_of(choices.get(place[1], [*DEFAULT_INCLUDE]), place, MAX_CHOICES, problems)):

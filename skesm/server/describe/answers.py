@@ -4,40 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from skesm._typing import Document
 from skesm.esm2.spec import find_registered
 from skesm.outputs.kinds import CONTACT_HEAD, KINDS
 from skesm.outputs.spec import OutputSpec
 from skesm.protocol.dialects import COLUMNS, DIALECTS, ENCODE, LOG_PROB, PREDICT, STACKED, Dialect
 from skesm.sequences.alphabet import AMINO_ACIDS
-from skesm.server.describe.requests import Json, object_schema
+from skesm.server.describe.requests import object_schema
 
-_TEXT: Json = {"type": "string"}
-_WHOLE: Json = {"type": "integer"}
+_TEXT: Document = {"type": "string"}
+_WHOLE: Document = {"type": "integer"}
 
 
-def reference(component: str) -> Json:
+def reference(component: str) -> Document:
     """Reference to one of `COMPONENTS`."""
     return {"$ref": f"#/components/schemas/{component}"}
 
 
-def _array(items: Json) -> Json:
+def _array(items: Document) -> Document:
     return {"type": "array", "items": items}
 
 
-def _by_layer(values: Json) -> Json:
+def _by_layer(values: Document) -> Document:
     return {"type": "object", "additionalProperties": values, "description": "Values by the number of their layer."}
 
 
-def _or_null(properties: Mapping[str, Json]) -> dict[str, Json]:
+def _or_null(properties: Mapping[str, Document]) -> dict[str, Document]:
     return {name: {"anyOf": [schema, {"type": "null"}]} for name, schema in properties.items()}
 
 
-def _results(result: str) -> Json:
+def _results(result: str) -> Document:
     return object_schema({"results": _array(reference(result))})
 
 
 _VECTOR, _MATRIX = reference("Vector"), reference("Matrix")
-_VOCABULARY: Json = {**_array({"type": "string", "enum": list(AMINO_ACIDS)}), "description": "Columns of logits."}
+_VOCABULARY: Document = {**_array({"type": "string", "enum": list(AMINO_ACIDS)}), "description": "Columns of logits."}
 _INDEX = {**_WHOLE, "description": "Place in the request, from 0."}
 _PREDICTION = {"logits": _MATRIX, "sequence_tokens": _array(_TEXT), "vocab_tokens": _VOCABULARY}
 _EMBEDDING = {
@@ -60,7 +61,7 @@ _HOSTED_ERROR = {
     "anyOf": [_TEXT, {"type": "object", "additionalProperties": _array(_TEXT)}],
     "description": "A message, or messages by the place in the body.",
 }
-_TEXT_OR_NULL: Json = {"type": ["string", "null"]}
+_TEXT_OR_NULL: Document = {"type": ["string", "null"]}
 _OPENAI_ERROR = {"message": _TEXT, "type": _TEXT, "param": _TEXT_OR_NULL, "code": _TEXT_OR_NULL}
 
 _ANSWERS = {PREDICT: "PredictAnswer", LOG_PROB: "LogProbAnswer"}
@@ -76,7 +77,7 @@ def _prefix(speaks: Dialect) -> str:
     return f"{speaks.name.capitalize()}{'Encode' if speaks.choice else ''}"
 
 
-def _encode_answers() -> Iterator[tuple[str, Json]]:
+def _encode_answers() -> Iterator[tuple[str, Document]]:
     """Schemas of the results and answers of `encode`, by dialect."""
     for speaks in DIALECTS.values():
         yield f"{_prefix(speaks)}Result", _encode_result(speaks)
@@ -86,12 +87,12 @@ def _encode_answers() -> Iterator[tuple[str, Json]]:
         )
 
 
-def _encode_result(speaks: Dialect) -> Json:
-    number: dict[str, Json] = {}
+def _encode_result(speaks: Dialect) -> Document:
+    number: dict[str, Document] = {}
     if speaks.number is not None:
         key, type_ = speaks.number
         number[key] = _TEXT if type_ is str else _INDEX
-    values: dict[str, Json] = {}
+    values: dict[str, Document] = {}
     for kind in speaks.includes:
         # A dialect that always has all keys puts null where nothing was asked, or where the model has no such head.
         or_null = speaks.always and (speaks.choice or KINDS[kind].head == CONTACT_HEAD)
@@ -102,7 +103,7 @@ def _encode_result(speaks: Dialect) -> Json:
     return object_schema({**number, **values}, required=(*number, *speaks.always))
 
 
-def _value(speaks: Dialect, kind: str) -> Json:
+def _value(speaks: Dialect, kind: str) -> Document:
     """Value of one kind of output."""
     first = KINDS[kind].first_layer
     assert _SHAPES_OF is not None
@@ -114,7 +115,7 @@ def _value(speaks: Dialect, kind: str) -> Json:
     return _array(reference("LayerVector" if axes == 1 else "LayerMatrix"))
 
 
-COMPONENTS: Mapping[str, Json] = {
+COMPONENTS: Mapping[str, Document] = {
     "Vector": _array({"type": "number"}),
     "Matrix": _array(_array({"type": "number"})),
     "LayerVector": object_schema({"layer": _WHOLE, "embedding": _VECTOR}),

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from skesm._typing import Document
 from skesm.protocol.dialects import DIALECTS, Dialect
 from skesm.protocol.shapes import HOSTED_ERRORS, OPENAI_ERRORS, Errors
 from skesm.protocol.wire import schema_path
 from skesm.server.api.embeddings import EMBEDDINGS_PATH
 from skesm.server.config import Limits, ServedModel
 from skesm.server.describe.answers import COMPONENTS, answer_name, reference
-from skesm.server.describe.requests import Json, embeddings_schema, object_schema, post_paths, request_schema
+from skesm.server.describe.requests import embeddings_schema, object_schema, post_paths, request_schema
 from skesm.server.gatekeeper import LOGIN_PATH, REFRESH_PATH
 
-_RETRY_AFTER: Json = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait."}}
+_RETRY_AFTER: Document = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait."}}
 #: Refusals of every path that takes a body: status → (why, further headers).
-_REFUSALS: Mapping[str, tuple[str, Json]] = {
+_REFUSALS: Mapping[str, tuple[str, Document]] = {
     "400": ("The request is not valid.", {}),
     "404": ("There is no such model or path.", {}),
     "408": ("The body did not arrive in time.", {}),
@@ -28,7 +29,7 @@ _REFUSALS: Mapping[str, tuple[str, Json]] = {
 }
 # A login is refused in two shapes: its own, and the one of the hosted service.
 _LOGIN_ERRORS = replace(HOSTED_ERRORS, schema="AuthError")
-_SCHEMES: Json = {
+_SCHEMES: Document = {
     "token": {"type": "apiKey", "in": "header", "name": "Authorization", "description": "The word Token, and a token."},
     "bearer": {"type": "http", "scheme": "bearer", "description": "Access of a login. For embeddings, also a token."},
     "access": {"type": "apiKey", "in": "cookie", "name": "access", "description": "Access of a login."},
@@ -37,7 +38,7 @@ _SCHEMES: Json = {
 
 def openapi(
     models: Sequence[ServedModel], limits: Limits, version: str, *, protected: bool = False, users: bool = False
-) -> Json:
+) -> Document:
     """OpenAPI document of all models and dialects.
 
     Parameters
@@ -67,8 +68,8 @@ def openapi(
     body = embeddings_schema(models, limits)
     summary = "Mean of the last layer, in OpenAI's shape"
     paths[EMBEDDINGS_PATH] = {"post": _operation("embeddings", summary, answers, body)}
-    components: Json = {"schemas": COMPONENTS}
-    document: Json = {
+    components: Document = {"schemas": COMPONENTS}
+    document: Document = {
         "openapi": "3.1.0",
         "info": {"title": "skesm", "version": version},
         "paths": paths,
@@ -80,9 +81,9 @@ def openapi(
     return document
 
 
-def _public_paths(models: Sequence[ServedModel]) -> Json:
+def _public_paths(models: Sequence[ServedModel]) -> Document:
     """Paths that need no credentials."""
-    paths: Json = {}
+    paths: Document = {}
     refusing: tuple[str, ...]
     for path, name, summary, component, refusing in (
         ("/", "health", "Health, and the names of the models", "Health", ("500",)),
@@ -115,8 +116,8 @@ def schema_paths() -> Iterator[tuple[Dialect, str]]:
             yield speaks, path
 
 
-def _login_paths() -> Json:
-    paths: Json = {}
+def _login_paths() -> Document:
+    paths: Document = {}
     user = object_schema({"username": {"type": "string"}, "password": {"type": "string"}})
     user["additionalProperties"] = True
     for path, name, summary, component, body in (
@@ -129,14 +130,14 @@ def _login_paths() -> Json:
     return paths
 
 
-def _operation(name: str, summary: str, responses: Json, body: Json | None = None) -> Json:
+def _operation(name: str, summary: str, responses: Document, body: Document | None = None) -> Document:
     operation = {"operationId": "".join(c if c.isalnum() else "_" for c in name), "summary": summary}
-    taken: Json = {} if body is None else {"requestBody": {"required": True, "content": _json(body)}}
+    taken: Document = {} if body is None else {"requestBody": {"required": True, "content": _json(body)}}
     refused = {"403": _answer("The header Host names another server.", "HostError")}
     return {**operation, **taken, "responses": {**responses, **refused}}
 
 
-def _responses(errors: Errors, component: str, *, protected: bool) -> Json:
+def _responses(errors: Errors, component: str, *, protected: bool) -> Document:
     results = "The results, in the order of the request."
     responses = {"200": _answer(results, component), **_refusals(errors, _REFUSALS)}
     responses.setdefault(str(errors.status), _answer(_REFUSALS["400"][0], errors.schema))
@@ -145,18 +146,18 @@ def _responses(errors: Errors, component: str, *, protected: bool) -> Json:
     return responses
 
 
-def _refusals(errors: Errors, statuses: Iterable[str]) -> Json:
+def _refusals(errors: Errors, statuses: Iterable[str]) -> Document:
     return {status: _answer(_REFUSALS[status][0], errors.schema, _REFUSALS[status][1]) for status in statuses}
 
 
-def _answer(description: str, component: str, headers: Json | None = None) -> Json:
+def _answer(description: str, component: str, headers: Document | None = None) -> Document:
     further = {"headers": headers} if headers else {}
     return {"description": description, **further, "content": _json(reference(component))}
 
 
-def _parameter(name: str, values: Iterable[str]) -> Json:
+def _parameter(name: str, values: Iterable[str]) -> Document:
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": list(values)}}
 
 
-def _json(schema: Json) -> Json:
+def _json(schema: Document) -> Document:
     return {"application/json": {"schema": schema}}

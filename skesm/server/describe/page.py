@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from html import escape
-from typing import Any
 
-from skesm.server.describe.requests import Json
+from skesm._typing import Document
 
 #: The page can load nothing and run nothing.
 PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
@@ -20,7 +19,7 @@ code { font-family: ui-monospace, monospace; } td { padding: 0 1rem .25rem 0; ve
 """
 
 
-def docs_page(document: Mapping[str, Any]) -> str:
+def docs_page(document: Document) -> str:
     """HTML of an OpenAPI document.
 
     Examples
@@ -43,7 +42,7 @@ def docs_page(document: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _operation(method: str, path: str, operation: Json) -> Iterator[str]:
+def _operation(method: str, path: str, operation: Document) -> Iterator[str]:
     yield f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(operation['summary'])}"
     if "requestBody" in operation:
         body = operation["requestBody"]["content"]["application/json"]["schema"]
@@ -57,5 +56,5 @@ def _operation(method: str, path: str, operation: Json) -> Iterator[str]:
     yield "</table></details>"
 
 
-def _schema(schema: Json) -> str:
+def _schema(schema: Document) -> str:
     return f"<pre>{escape(json.dumps(schema, indent=1))}</pre>"

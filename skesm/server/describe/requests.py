@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
+from skesm._typing import Document
 from skesm.protocol.dialects import DIALECTS, ENCODE, PREDICT, Dialect
 from skesm.protocol.wire import ACCEPTED_RESIDUES, action_path, model_slug
 from skesm.sequences.alphabet import MASK_SYMBOL
@@ -12,10 +12,8 @@ from skesm.server.api.embeddings import FORMATS, MAX_INPUTS
 from skesm.server.api.requests import DEFAULT_INCLUDE, DEFAULT_LAYERS, MAX_CHOICES, MISSING_TEXTS, includes
 from skesm.server.config import Limits, ServedModel
 
-Json = dict[str, Any]
 
-
-def request_schema(speaks: Dialect, action: str, model: ServedModel, limits: Limits) -> Json:
+def request_schema(speaks: Dialect, action: str, model: ServedModel, limits: Limits) -> Document:
     """JSON Schema of a request's body.
 
     Examples
@@ -30,7 +28,7 @@ def request_schema(speaks: Dialect, action: str, model: ServedModel, limits: Lim
     item = sequence_schema(action, limits)
     for key in reversed(speaks.item):
         item = object_schema({key: item})
-    items: Json = {"type": "array", "minItems": 1, "maxItems": limits.max_items, "items": item}
+    items: Document = {"type": "array", "minItems": 1, "maxItems": limits.max_items, "items": item}
     if not speaks.choice:
         return object_schema({speaks.items: items})
     choices = _choices(speaks, model) if action == ENCODE else {}
@@ -38,7 +36,7 @@ def request_schema(speaks: Dialect, action: str, model: ServedModel, limits: Lim
     return object_schema({"params": params, speaks.items: items}, required=(speaks.items,))
 
 
-def _choices(speaks: Dialect, model: ServedModel) -> Json:
+def _choices(speaks: Dialect, model: ServedModel) -> Document:
     n_layers = model.spec.n_layers
     return {
         "repr_layers": {
@@ -59,7 +57,7 @@ def _choices(speaks: Dialect, model: ServedModel) -> Json:
     }
 
 
-def sequence_schema(action: str, limits: Limits) -> Json:
+def sequence_schema(action: str, limits: Limits) -> Document:
     """JSON Schema of one sequence. It accepts the same sequences as the server."""
     letters = "".join(sorted(ACCEPTED_RESIDUES - {"-"}))
     if action == PREDICT:
@@ -77,13 +75,15 @@ def sequence_schema(action: str, limits: Limits) -> Json:
     }
 
 
-def embeddings_schema(models: Iterable[ServedModel], limits: Limits) -> Json:
+def embeddings_schema(models: Iterable[ServedModel], limits: Limits) -> Document:
     """JSON Schema of the body of a request for embeddings in OpenAI's shape."""
     sequence = sequence_schema(ENCODE, limits)
-    inputs: Json = {"anyOf": [sequence, {"type": "array", "minItems": 1, "maxItems": MAX_INPUTS, "items": sequence}]}
+    inputs: Document = {
+        "anyOf": [sequence, {"type": "array", "minItems": 1, "maxItems": MAX_INPUTS, "items": sequence}]
+    }
     schemas = []
     for model in models:
-        properties: Json = {
+        properties: Document = {
             "model": {"type": "string", "enum": sorted(model.names), "description": "Case does not matter."},
             "input": inputs,
             "encoding_format": {"type": "string", "enum": list(FORMATS), "default": "float"},
@@ -102,7 +102,7 @@ def post_paths(models: Iterable[ServedModel]) -> Iterator[tuple[Dialect, str, Se
                 yield speaks, action, model, action_path(speaks.name, model_slug(model.spec, speaks.name), action)
 
 
-def object_schema(properties: Mapping[str, Any], required: Iterable[str] | None = None) -> Json:
+def object_schema(properties: Mapping[str, object], required: Iterable[str] | None = None) -> Document:
     """Schema of an object without further fields. By default all fields are required."""
     return {
         "type": "object",

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -20,6 +19,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 import skesm
+from skesm._typing import Document, JsonObject
 from skesm.esm2.machine.threads import default_workers
 from skesm.fetch.records import fetch, keep
 from skesm.fetch.request import Request as Wanted
@@ -34,7 +34,7 @@ from skesm.server.api.requests import Ask, read_ask
 from skesm.server.config import ServedModel, ServerConfig
 from skesm.server.describe.openapi import openapi, schema_paths
 from skesm.server.describe.page import PAGE_HEADERS, docs_page
-from skesm.server.describe.requests import Json, request_schema
+from skesm.server.describe.requests import request_schema
 from skesm.server.http.bodies import JSON, read_body, unless_client_leaves
 from skesm.server.http.front import Front
 from skesm.server.http.guard import Guard
@@ -153,7 +153,7 @@ class Application:
         """Describe every path."""
         return json_response(200, self._document())
 
-    async def schema(self, speaks: Dialect, request: Request, told: dict[str, Any]) -> Response:
+    async def schema(self, speaks: Dialect, request: Request, told: JsonObject) -> Response:
         """Describe the body of one action."""
         model = self._model(request.path_params["model"], speaks.errors)
         asked = request.path_params["action"]
@@ -162,7 +162,7 @@ class Application:
             raise refusal(speaks.errors, 404, "there is no such action")
         return json_response(200, request_schema(speaks, action, model, self._config.limits))
 
-    async def ask(self, speaks: Dialect, action: str, request: Request, told: dict[str, Any]) -> Response:
+    async def ask(self, speaks: Dialect, action: str, request: Request, told: JsonObject) -> Response:
         """Answer a request to a model."""
         self._check_credentials(request, speaks.errors)
         model = self._model(request.path_params["model"], speaks.errors)
@@ -171,7 +171,7 @@ class Application:
         ask = read_ask(speaks, action, content, model, limits)
         return await self._answer(request, model, ask, told, partial(encode_body, speaks))
 
-    async def embed(self, request: Request, told: dict[str, Any]) -> Response:
+    async def embed(self, request: Request, told: JsonObject) -> Response:
         """Answer a request for embeddings in the shape of OpenAI's API."""
         self._check_credentials(request, OPENAI_ERRORS)
         content = await read_body(request, OPENAI_ERRORS, self._config.limits.max_body)
@@ -184,13 +184,13 @@ class Application:
 
     def _compute(self, model: str, sequences: Sequence[str], outputs: Sequence[OutputSpec], threads: int) -> Computed:
         config = self._config
-        options = {"model": config.backend.model(model), "memory": config.memory, "n_jobs": threads}
-        answer = fetch(Wanted(sequences, outputs), keep, **options)
+        wanted, bound = Wanted(sequences, outputs), config.backend.model(model)
+        answer = fetch(wanted, keep, model=bound, memory=config.memory, n_jobs=threads)
         # No record is None, because failures are raised. The batcher counts the records again.
         records = [record for record in answer.values if record is not None]
         return Computed(records, answer.info.hits)
 
-    def _document(self) -> Json:
+    def _document(self) -> Document:
         keeper = self._config.gatekeeper
         credentials = {"protected": keeper.required, "users": keeper.has_users}
         return openapi(self._served, self._config.limits, skesm.__version__, **credentials)
@@ -203,7 +203,7 @@ class Application:
             raise refusal(errors, 401, "credentials are missing, wrong or too old", **scheme)
 
     async def _answer(
-        self, request: Request, model: ServedModel, ask: Ask, told: dict[str, Any], encode: _Encode
+        self, request: Request, model: ServedModel, ask: Ask, told: JsonObject, encode: _Encode
     ) -> Response:
         """Compute the answer, unless the client leaves."""
         told |= {"model": model.spec.name, "sequences": len(ask.sequences), "residues": ask.residues}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -163,7 +163,7 @@ def _not_compressed(errors: Errors) -> Refusal:
     return refusal(errors, 400, "the body is incomplete, or is not compressed as Content-Encoding says")
 
 
-async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
+async def unless_client_leaves(request: Request, work: Coroutine[object, None, _T]) -> _T:
     """Do some work for a client, and give it up when the client closes its connection.
 
     Parameters

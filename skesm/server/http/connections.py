@@ -8,7 +8,6 @@ import socket
 import struct
 import time
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -158,7 +157,7 @@ class Server(uvicorn.Server):
         self._grace = grace
         self._end = 0.0
 
-    async def startup(self, sockets: Any = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen. The backlog of asyncio is also the number that it accepts at once, so it must be small."""
         await super().startup(sockets)
         for listener in sockets or []:

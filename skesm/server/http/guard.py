@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from skesm._typing import JsonObject
 from skesm.protocol.shapes import Errors
 from skesm.server.api.refusals import Refusal, refusal
 from skesm.server.http.responses import Endpoint, json_response
@@ -17,7 +17,7 @@ from skesm.server.logs import FIELDS, describe
 from skesm.server.work.metrics import Metrics
 
 #: Gets a request and the fields of its log line, which it may extend.
-Handler = Callable[[Request, dict[str, Any]], Awaitable[Response]]
+Handler = Callable[[Request, JsonObject], Awaitable[Response]]
 
 _logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Guard:
 
         async def guarded(request: Request) -> Response:
             begun = time.perf_counter()
-            told: dict[str, Any] = {"dialect": dialect, "action": action, "request_id": request.state.request_id}
+            told: JsonObject = {"dialect": dialect, "action": action, "request_id": request.state.request_id}
             self._active += 1
             try:
                 response = await self._answer(request, told, errors, handler)
@@ -76,7 +76,7 @@ class Guard:
 
         return guarded
 
-    async def _answer(self, request: Request, told: dict[str, Any], errors: Errors, handler: Handler) -> Response:
+    async def _answer(self, request: Request, told: JsonObject, errors: Errors, handler: Handler) -> Response:
         try:
             if self.draining:
                 soon = {"Retry-After": "1", "Connection": "close"}
@@ -85,7 +85,7 @@ class Guard:
         except Refusal as refused:
             return json_response(refused.status, refused.body, refused.headers)
         except ClientDisconnect:
-            return Response(status_code=499)  # nobody reads it; nginx uses this number in its log
+            return Response(status_code=499)  # nobody reads it. nginx uses this number in its log
         except Exception as error:
             _logger.error("a request failed", extra={FIELDS: {**told, "exception": describe(error)}})
             failed = refusal(errors, 500, "the server could not compute this", code="server.error")

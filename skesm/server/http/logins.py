@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import Any
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from skesm._typing import JsonObject
 from skesm.protocol.shapes import HOSTED_ERRORS
 from skesm.server.api.refusals import Refusal
 from skesm.server.gatekeeper import LOGIN_PATH, REFRESH_PATH, Gatekeeper
@@ -28,7 +28,7 @@ def login_handlers(gatekeeper: Gatekeeper) -> list[tuple[str, str, Handler]]:
     ]
 
 
-async def _log_in(gatekeeper: Gatekeeper, request: Request, told: dict[str, Any]) -> Response:
+async def _log_in(gatekeeper: Gatekeeper, request: Request, told: JsonObject) -> Response:
     """Exchange user and password for access and refresh."""
     if not gatekeeper.has_users:
         raise Refusal(404, {"detail": "this server has no users: send a token"})
@@ -46,7 +46,7 @@ async def _log_in(gatekeeper: Gatekeeper, request: Request, told: dict[str, Any]
     return json_response(200, dict(zip(("access", "refresh"), issued, strict=True)))
 
 
-async def _refresh(gatekeeper: Gatekeeper, request: Request, told: dict[str, Any]) -> Response:
+async def _refresh(gatekeeper: Gatekeeper, request: Request, told: JsonObject) -> Response:
     """Exchange the cookie `refresh` for a new access."""
     access = gatekeeper.refresh(request.cookies.get("refresh"))
     if access is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,7 +14,7 @@ from skesm.server.http.bodies import JSON
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def json_response(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+def json_response(status: int, body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Response:
     """Answer with JSON."""
     return Response(to_json(body), status, headers, media_type=JSON)
 
