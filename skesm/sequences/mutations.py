@@ -93,7 +93,7 @@ def apply_mutations(reference: str, mutations: str | Iterable[str], offset: int 
     return sequences[0] if isinstance(mutations, str) else sequences
 
 
-def read_mutations(reference: str, rows: Sequence[Any], offset: int = 1) -> tuple[list[str], dict[int, str], str]:
+def read_mutations(reference: str, rows: Sequence[object], offset: int = 1) -> tuple[list[str], dict[int, str], str]:
     """Apply the mutations of rows as far as they can be used. Readers of files then name lines.
 
     Returns
