@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import NamedTuple, TextIO
 
 from skesm._optional import import_optional
 from skesm.exceptions import InputFileError
@@ -51,7 +51,7 @@ class Row(NamedTuple):
     file: str
     line: int
     id: str
-    text: Any
+    text: str
     problem: str
 
 

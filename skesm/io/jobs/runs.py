@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import skesm
 from skesm._progress import AUTO, Progress
+from skesm._typing import Document, Estimator
 from skesm.exceptions import InputFileError
 from skesm.io._sources import open_source
 from skesm.io._writers import Content, check_output, needs_distinct_ids, write
@@ -29,7 +30,7 @@ _FORMAT = 1  # of what is computed: parts of another number are not used
 
 
 def transform_file(
-    estimator: Any,
+    estimator: Estimator,
     inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     *,
@@ -119,7 +120,7 @@ def transform_file(
             return _finish(output, identity, survey, run, start)
 
 
-def _finish(output: Path, identity: Mapping[str, Any], survey: Survey, run: _Run, start: float) -> FileReport:
+def _finish(output: Path, identity: Document, survey: Survey, run: _Run, start: float) -> FileReport:
     """Write the output and what stands beside it."""
     missing_file = _write_missing(output, survey, run.missing)
     if not run.rows:
@@ -155,7 +156,7 @@ def _finish(output: Path, identity: Mapping[str, Any], survey: Survey, run: _Run
 
 
 def plan_file(
-    estimator: Any,
+    estimator: Estimator,
     inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     sequence_column: str | None = None,
@@ -202,7 +203,7 @@ def plan_file(
 
 
 def transform_folder(
-    estimator: Any,
+    estimator: Estimator,
     inputs: Sequence[str | os.PathLike[str]],
     folder: str | os.PathLike[str],
     *,
@@ -298,7 +299,7 @@ class _Run:
         self.parts.save(number, part)
         return part
 
-    def _pieces(self) -> Iterator[tuple[list[str], NDArray[Any], NDArray[np.int64] | None]]:
+    def _pieces(self) -> Iterator[tuple[list[str], np.ndarray, NDArray[np.int64] | None]]:
         for number in range(self._count):
             part = self.parts.load(number)
             if part is None:
@@ -307,13 +308,13 @@ class _Run:
             if ids:
                 yield ids, values, lengths
 
-    def content(self, metadata: Mapping[str, Any], *, wide: bool) -> Content:
+    def content(self, metadata: Mapping[str, object], *, wide: bool) -> Content:
         """The table for a writer."""
         work = self._work
         return Content(self._pieces, self.rows, work.columns, self._dtype, work.ragged, metadata, self._id_width, wide)
 
 
-def _finished(output: Path, identity: Mapping[str, Any], survey: Survey) -> FileReport | None:
+def _finished(output: Path, identity: Mapping[str, object], survey: Survey) -> FileReport | None:
     """The report of an output that is complete already."""
     try:
         described = json.loads(beside(output, ".json").read_text(encoding="utf-8"))

@@ -8,17 +8,20 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skesm._typing import Estimator
 from skesm.backends.costs import RunInfo, TransformPlan
 from skesm.exceptions import InvalidSequenceError, PartialResultError, SuspiciousSequenceWarning, TruncationWarning
 from skesm.features.compute_outputs import OutputReader
 from skesm.outputs.kinds import KINDS
 from skesm.sequences.clean import find_problems
 from skesm.sequences.mutations import apply_mutations
+
+T = TypeVar("T")
 
 #: Parameters of estimators that change no value.
 _NOT_NUMBERS = frozenset({"backend", "memory", "n_jobs", "on_error", "prefetch", "verbose"})
@@ -43,7 +46,7 @@ class Computed:
     cost : RunInfo
     """
 
-    values: NDArray[Any]
+    values: np.ndarray
     lengths: NDArray[np.int64] | None
     missing: dict[int, str]
     cost: RunInfo
@@ -62,7 +65,7 @@ class Work:
         Position of the reference's first residue in the numbering of the mutations.
     """
 
-    def __init__(self, estimator: Any, *, mutations_of: str | None = None, offset: int = 1) -> None:
+    def __init__(self, estimator: Estimator, *, mutations_of: str | None = None, offset: int = 1) -> None:
         self.estimator = estimator
         self._method = "predict" if hasattr(estimator, "predict") else "transform"
         self._mutations_of = mutations_of
@@ -82,7 +85,7 @@ class Work:
             self._outputs = self._recipe.outputs
             self.columns = list(self._recipe.columns)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """All that values depend on beside the rows; no sequence is in it."""
         parameters = {
             name: _plain(name, value)
@@ -113,7 +116,7 @@ class Work:
 
     # -- rows to sequences ---------------------------------------------------------------------------------------------
 
-    def check(self, texts: Sequence[Any]) -> tuple[list[str], dict[int, str]]:
+    def check(self, texts: Sequence[str]) -> tuple[list[str], dict[int, str]]:
         """Sequences of rows, and the problems of those that cannot be used; computes nothing."""
         if self._mutations_of is not None:
             sequences, problems = self._mutate(texts)
@@ -127,13 +130,13 @@ class Work:
             problems[good[place]] = problem
         return sequences, problems
 
-    def sequences(self, texts: Sequence[Any]) -> list[str]:
+    def sequences(self, texts: Sequence[str]) -> list[str]:
         """Sequences of rows that passed the check."""
         if self._mutations_of is None:
             return list(texts)
         return apply_mutations(self._mutations_of, list(texts), self._offset)
 
-    def _mutate(self, texts: Sequence[Any]) -> tuple[list[str], dict[int, str]]:
+    def _mutate(self, texts: Sequence[str]) -> tuple[list[str], dict[int, str]]:
         reference = self._mutations_of
         assert reference is not None
         try:
@@ -145,7 +148,7 @@ class Work:
         problems = {place: _reason(self._apply, texts[place]) for place in sorted(bad)}
         return ["" if place in bad else self._apply(text) for place, text in enumerate(texts)], problems
 
-    def _apply(self, text: Any) -> str:
+    def _apply(self, text: str) -> str:
         assert self._mutations_of is not None
         return apply_mutations(self._mutations_of, [text], self._offset)[0]
 
@@ -209,7 +212,7 @@ class Work:
             return self.estimator.compute(sequences)
         return getattr(self.estimator, self._method)(sequences)
 
-    def _of_residues(self, record: dict[str, NDArray[Any]] | None) -> NDArray[Any]:
+    def _of_residues(self, record: dict[str, np.ndarray] | None) -> np.ndarray:
         if record is None:
             return np.empty((0, len(self.columns)), dtype=np.float32)
         arrays = [record[str(output)] for output in self._outputs]
@@ -224,12 +227,12 @@ class Work:
         return plan
 
 
-def as_work(estimator: Any) -> Work:
+def as_work(estimator: Estimator) -> Work:
     """An estimator's use, if it is not one already."""
     return estimator if isinstance(estimator, Work) else Work(estimator)
 
 
-def chunks(sizes: Iterator[tuple[Any, int]], most: tuple[int, int]) -> Iterator[list[Any]]:
+def chunks(sizes: Iterator[tuple[T, int]], most: tuple[int, int]) -> Iterator[list[T]]:
     """Items, each with a size, in lists of limited length and size; a larger item is alone.
 
     Examples
@@ -237,7 +240,7 @@ def chunks(sizes: Iterator[tuple[Any, int]], most: tuple[int, int]) -> Iterator[
     >>> list(chunks(iter([("a", 2), ("b", 9), ("c", 1), ("d", 1), ("e", 1)]), (2, 5)))
     [['a'], ['b'], ['c', 'd'], ['e']]
     """
-    some: list[Any] = []
+    some: list[T] = []
     room = most[1]
     for item, size in sizes:
         if some and (len(some) >= most[0] or size > room):
@@ -249,7 +252,7 @@ def chunks(sizes: Iterator[tuple[Any, int]], most: tuple[int, int]) -> Iterator[
         yield some
 
 
-def _plain(name: str, value: Any) -> Any:
+def _plain(name: str, value: object) -> object:
     """A parameter as JSON has it. A reference is confidential: its digest stands for it."""
     if name == "reference" and isinstance(value, str):
         return f"sha256:{hashlib.sha256(value.strip().upper().encode()).hexdigest()}"
@@ -258,7 +261,7 @@ def _plain(name: str, value: Any) -> Any:
     return [_plain(name, each) for each in value] if isinstance(value, list | tuple) else str(value)
 
 
-def _reason(apply: Callable[[Any], str], text: Any) -> str:
+def _reason(apply: Callable[[str], str], text: str) -> str:
     """What an error says of the only row."""
     try:
         apply(text)
