@@ -32,7 +32,7 @@ class Content:
     Attributes
     ----------
     pieces : callable
-        Gives the pieces; it may be called several times.
+        Gives the pieces. It may be called several times.
     rows : int
         Their number.
     columns : list of str

@@ -1,4 +1,4 @@
-"""What was computed of a file so far: one small file for each chunk, in a folder beside the output."""
+"""The features of a file that are computed so far: one small file for each chunk, in a folder beside the output."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Parts:
     ----------
     output : Path
     identity : mapping
-        What the values depend on. Parts of another run are not seen.
+        Everything that the values depend on. Parts of another run are not seen.
     """
 
     def __init__(self, output: Path, identity: Mapping[str, object]) -> None:
@@ -85,7 +85,7 @@ class Parts:
             lock.release()
 
     def load(self, number: int) -> Part | None:
-        """A part; None if it is not there, or damaged."""
+        """A part. None if it is not there, or damaged."""
         try:
             with np.load(self._path(number), allow_pickle=False) as file:
                 rows = json.loads(file["rows"].tobytes())

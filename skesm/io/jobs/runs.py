@@ -49,11 +49,11 @@ def transform_file(
         Computes the features, with its model, backend and `memory`. One that has ``predict`` gives those values. One
         that learns from rows must have been fitted.
     inputs : path, or sequence of path
-        FASTA, a table, or text with a sequence on each line; several are read one after the other.
+        FASTA, a table, or text with a sequence on each line. Several are read one after the other.
     output : path
         Its ending says the format: .parquet, .npz, .npy, .csv, .csv.gz or .h5.
     sequence_column, id_column : str, optional
-        Columns of a table; by default ``sequence``, and ``id`` if there is one.
+        Columns of a table. By default ``sequence``, and ``id`` if there is one.
     invalid : {"raise", "drop"}, default="raise"
         Whether rows that cannot be used are an error before anything is computed, or are left out.
     wide : bool, default=False
@@ -77,7 +77,7 @@ def transform_file(
     Notes
     -----
     Rows are read twice: every row is checked before anything is computed. Features are computed in chunks, in bounded
-    memory. What is finished stands in a folder beside the output (``<output>.parts``) until the output is complete, so
+    memory. Finished chunks stand in a folder beside the output (``<output>.parts``) until the output is complete, so
     that an interrupted call goes on where it was. ``<output>.json`` tells where the features come from, and
     ``<output>.missing.tsv`` names the rows that are missing.
 
@@ -121,7 +121,7 @@ def transform_file(
 
 
 def _finish(output: Path, identity: Document, survey: Survey, run: _Run, start: float) -> FileReport:
-    """Write the output and what stands beside it."""
+    """Write the output and the files beside it."""
     missing_file = _write_missing(output, survey, run.missing)
     if not run.rows:
         if not run.missing:
@@ -164,7 +164,7 @@ def plan_file(
     shard: Shard | None = None,
     rate: float | None = None,
 ) -> FilePlan:
-    """Find what `transform_file` would cost; computes nothing, and sends nothing.
+    """Estimate the cost of `transform_file`. Nothing is computed, and nothing is sent.
 
     Parameters
     ----------
@@ -264,7 +264,7 @@ class _Run:
         self._dtype = np.dtype(np.float32)
 
     def compute(self, rows: Iterator[Good], expected: int, progress: Progress) -> None:
-        """Compute what is not there yet."""
+        """Compute the chunks that are not there yet."""
         limits = self._work.limits()
         for number, chunk in enumerate(chunks(((row, row.residues) for row in rows), limits)):
             part = self._part(number, chunk)
@@ -339,7 +339,7 @@ def _finished(output: Path, identity: Mapping[str, object], survey: Survey) -> F
 
 
 def _write_missing(output: Path, survey: Survey, failed: list[tuple[str, str]]) -> Path | None:
-    """The list of rows that are not in the output; one of an earlier run is removed."""
+    """The list of rows that are not in the output. One of an earlier run is removed."""
     path = beside(output, ".missing.tsv")
     if not survey.problems and not failed:
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Parts of the rows for several jobs, and the manifest of what they wrote into one folder."""
+"""Parts of the rows for several jobs, and the manifest of the files that they wrote into one folder."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Shard:
 
 
 def update_manifest(folder: Path) -> Path:
-    """Write the manifest of a folder from what stands beside its parts."""
+    """Write the manifest of a folder from the files beside its parts."""
     path = folder / MANIFEST
     with FileLock(folder / ".manifest.lock"):
         parts = []

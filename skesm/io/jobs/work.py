@@ -1,4 +1,4 @@
-"""What is made of the rows of a file: an estimator, the check of rows before anything is computed, and chunks."""
+"""From rows of a file to features: an estimator, the check of rows before anything is computed, and chunks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 #: Parameters of estimators that change no value.
 _NOT_NUMBERS = frozenset({"backend", "memory", "n_jobs", "on_error", "prefetch", "verbose"})
 
-#: Sequences, residues and float values in a chunk: what an interrupted run computes again, and what is held at a time.
+#: Sequences, residues and float values in a chunk. An interrupted run computes one again, and one is held at a time.
 _MOST_ROWS = 4096
 _MOST_RESIDUES = 1 << 15
 _MOST_VALUES = 1 << 24
@@ -34,7 +34,7 @@ _MOST_VALUES = 1 << 24
 
 @dataclass(frozen=True)
 class Computed:
-    """What was made of a chunk.
+    """The features of a chunk.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class Work:
     estimator : estimator of skesm
         A transformer, or `OutputReader` for values of each residue.
     mutations_of : str, optional
-        A reference; rows are then mutations of it, and not sequences.
+        A reference. Rows are then mutations of it, and not sequences.
     offset : int, default=1
         Position of the reference's first residue in the numbering of the mutations.
     """
@@ -86,7 +86,7 @@ class Work:
             self.columns = list(self._recipe.columns)
 
     def describe(self) -> dict[str, object]:
-        """All that values depend on beside the rows; no sequence is in it."""
+        """Everything that values depend on beside the rows. No sequence is in it."""
         parameters = {
             name: _plain(name, value)
             for name, value in sorted(self.estimator.get_params(deep=False).items())
@@ -108,7 +108,7 @@ class Work:
         return self.estimator.memory is None and getattr(self.estimator, "reference", None) is not None
 
     def with_memory(self, memory: Path) -> Work:
-        """The same work with a record store; the user's estimator stays as it is."""
+        """The same work with a record store. The user's estimator stays as it is."""
         other = copy(self)
         other.estimator = copy(self.estimator)
         other.estimator.memory = memory
@@ -117,7 +117,7 @@ class Work:
     # -- rows to sequences ---------------------------------------------------------------------------------------------
 
     def check(self, texts: Sequence[str]) -> tuple[list[str], dict[int, str]]:
-        """Sequences of rows, and the problems of those that cannot be used; computes nothing."""
+        """Sequences of rows, and the problems of those that cannot be used. Nothing is computed."""
         if self._mutations_of is not None:
             sequences, problems = self._mutate(texts)
         else:
@@ -191,7 +191,7 @@ class Work:
         """Values of sequences that were checked."""
         missing: dict[int, str] = {}
         with warnings.catch_warnings():
-            # they name rows of the chunk; rows of the file are named when they are checked
+            # they name rows of the chunk. Rows of the file are named when they are checked
             warnings.simplefilter("ignore", SuspiciousSequenceWarning)
             warnings.simplefilter("ignore", TruncationWarning)
             try:
@@ -219,7 +219,7 @@ class Work:
         return np.concatenate([array.reshape(len(array), -1) for array in arrays], axis=1)
 
     def plan(self, sequences: list[str]) -> TransformPlan:
-        """Find what `compute` would cost."""
+        """Estimate the cost of `compute`."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SuspiciousSequenceWarning)
             warnings.simplefilter("ignore", TruncationWarning)
@@ -233,7 +233,7 @@ def as_work(estimator: Estimator) -> Work:
 
 
 def chunks(sizes: Iterator[tuple[T, int]], most: tuple[int, int]) -> Iterator[list[T]]:
-    """Items, each with a size, in lists of limited length and size; a larger item is alone.
+    """Items, each with a size, in lists of limited length and size. A larger item is alone.
 
     Examples
     --------
@@ -262,7 +262,7 @@ def _plain(name: str, value: object) -> object:
 
 
 def _reason(apply: Callable[[str], str], text: str) -> str:
-    """What an error says of the only row."""
+    """The reason that an error gives for the only row."""
     try:
         apply(text)
     except InvalidSequenceError as error:
