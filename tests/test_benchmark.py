@@ -40,8 +40,8 @@ from skesm.benchmark import (
     replay,
     run_benchmark,
 )
-from skesm.benchmark._computed import compute_once
 from skesm.benchmark._scores import draw_weights, ndcg, recall, resample, score_function
+from skesm.benchmark.fits.computed import compute_once
 from skesm.datasets import load_gb1_stability
 from skesm.exceptions import InvalidSequenceError
 from skesm.model_selection import DistinctSequenceKFold, LowToHighSplit, PositionKFold

@@ -26,7 +26,7 @@ class RunData:
     title: str
     target: str
     sequences: list[str]
-    y: NDArray[np.float64]
+    y: NDArray[Any]
     groups: NDArray[Any] | None
     row_numbers: NDArray[np.intp]
     places: str
@@ -61,7 +61,19 @@ class RunData:
 def load_data(config: RunConfig) -> RunData:
     """Read the data of a run."""
     data = _load_gb1(config) if config.data == BUNDLED else _read_file(config)
-    return data if config.rows is None else data.subset(config.rows, config.seeds[0])
+    data = data if config.rows is None else data.subset(config.rows, config.seeds[0])
+    return _classes(config, data) if config.classifies else data
+
+
+def _classes(config: RunConfig, data: RunData) -> RunData:
+    if config.threshold is not None:
+        return replace(data, y=data.y > config.threshold, target=f"{data.target} > {config.threshold:g}")
+    if (n_values := len(np.unique(data.y))) != 2:
+        raise ValueError(
+            f"classifiers need a target of two values, but {data.target} has {n_values}. Say from where on a row is of "
+            "the positive class: --threshold VALUE, or threshold in the settings"
+        )
+    return data
 
 
 def _load_gb1(config: RunConfig) -> RunData:
