@@ -120,7 +120,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--drop-invalid",
         action="store_const",
         const=True,
-        help="leave out rows of --data without a target or with a bad sequence, and list their lines",
+        help="leave out rows of --data without a target, with a bad sequence, or of another length than --reference",
     )
 
 

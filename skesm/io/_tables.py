@@ -193,7 +193,10 @@ def count_problems(problems: Mapping[int, str]) -> str:
     """
     kinds: dict[str, list[int]] = {}
     for line, problem in problems.items():
-        kind = "without a target" if problem.startswith(_NO_TARGET) else "with a bad sequence"
+        if "and the reference has" in problem:
+            kind = "of another length than the reference"
+        else:
+            kind = "without a target" if problem.startswith(_NO_TARGET) else "with a bad sequence"
         kinds.setdefault(kind, []).append(line)
     return ", ".join(f"{len(lines)} {kind} ({name_lines(lines, _COUNTED)})" for kind, lines in kinds.items())
 

@@ -129,8 +129,8 @@ def _write(path: Path, fits: Fits) -> None:
 def _read(path: Path) -> Fits | None:
     """None if there is no file, or one that cannot be read: then the fits are repeated."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
+            arrays = dict(content)
     except (OSError, ValueError, EOFError, BadZipFile):
         return None
     values = {name.removeprefix("score "): array for name, array in arrays.items() if name.startswith("score ")}

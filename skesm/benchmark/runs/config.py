@@ -43,7 +43,7 @@ class RunConfig:
     reference : str or None
         The wild type of a library of substitutions.
     drop_invalid : bool
-        Leave out rows without a target or with a bad sequence.
+        Leave out rows without a target, with a bad sequence, or with another length than the reference.
     rows : int or None
         Number of rows that are drawn with the first seed; None takes all.
     model, backend : str
@@ -168,7 +168,7 @@ class RunConfig:
             if name in OF_VARIANTS and reference is None:
                 left_out[name] = "no reference is given (--reference)"
             elif name in OF_VARIANTS and not aligned:
-                left_out[name] = "some sequences do not have the reference's length"
+                left_out[name] = "some sequences do not have the reference's length (--drop-invalid leaves them out)"
             elif name == GROUPS and not grouped:
                 left_out[name] = "no column of groups is named (--group-column)"
             elif name == LOW_TO_HIGH and self.classifies:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -56,12 +57,11 @@ def write_folder(run: Run, folder: Path) -> list[Path]:
         paths.append(write_whole(folder / _PARQUET, lambda path: tables[SCORES].to_parquet(path, index=False)))
     except MissingDependencyError as error:
         not_done.append(("file", _PARQUET, str(error)))
-    figures = make_figures(run)
-    for name, figure in figures.items():
-        paths.append(write_whole(folder / f"{name}.png", _png(figure)))
-    paths.append(write_whole(folder / REPORT, _text(make_report(run, figures, not_done))))
+    images = {name: _png(figure) for name, figure in make_figures(run).items()}
+    paths += [write_whole(folder / f"{name}.png", _bytes(image)) for name, image in images.items()]
+    paths.append(write_whole(folder / REPORT, _bytes(make_report(run, images, not_done).encode())))
     document = json.dumps(run.manifest, indent=2, ensure_ascii=False, allow_nan=False)
-    return [write_whole(folder / MANIFEST, _text(document + "\n")), *paths]
+    return [write_whole(folder / MANIFEST, _bytes(f"{document}\n".encode())), *paths]
 
 
 def _tables(run: Run) -> dict[str, Any]:
@@ -95,10 +95,11 @@ def _csv(table: Any) -> Callable[[Path], object]:
     return lambda path: table.to_csv(path, index=False, lineterminator="\n", na_rep="nan")
 
 
-def _png(figure: Any) -> Callable[[Path], object]:
-    # no version of matplotlib: the same bytes on every run
-    return lambda path: figure.savefig(path, metadata={"Software": None})
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})  # no version of matplotlib: always the same bytes
+    return buffer.getvalue()
 
 
-def _text(text: str) -> Callable[[Path], object]:
-    return lambda path: path.write_text(text, encoding="utf-8")
+def _bytes(content: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -46,7 +45,7 @@ _CAPTIONS = {
 }
 
 
-def make_report(run: Run, figures: Mapping[str, Any], not_done: Sequence[tuple[str, str, str]]) -> str:
+def make_report(run: Run, images: Mapping[str, bytes], not_done: Sequence[tuple[str, str, str]]) -> str:
     """The report of a run; it needs no other file and no network."""
     title = f"{run.data.title}: which features predict {run.data.target}?"
     parts = [
@@ -56,7 +55,7 @@ def make_report(run: Run, figures: Mapping[str, Any], not_done: Sequence[tuple[s
         *_scores(run),
         *_splits(run),
         "<h2>Figures</h2>",
-        *(_figure(name, figure) for name, figure in figures.items()),
+        *(_figure(name, image) for name, image in images.items()),
         *_curves(run),
         *_leakage(run),
         *_permutations(run),
@@ -120,11 +119,10 @@ def _splits(run: Run) -> Iterator[str]:
     yield "</ul>"
 
 
-def _figure(name: str, figure: Any) -> str:
+def _figure(name: str, png: bytes) -> str:
     kind = "predictions" if name.startswith("predictions") else name
-    wide = figure.get_figwidth() > 1.5 * figure.get_figheight() or name == "scan"
-    image = f'<img alt="{_text(name.replace("_", " "))}" src="data:image/png;base64,{_png(figure)}">'
-    image = f'<div class="wide">{image}</div>' if wide and name in ("scan", "scores") else image
+    image = f'<img alt="{_text(name.replace("_", " "))}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    image = f'<div class="wide">{image}</div>' if name in ("scan", "scores") else image
     return f"<figure>{image}<figcaption>{_text(_CAPTIONS[kind])}</figcaption></figure>"
 
 
@@ -188,12 +186,6 @@ def _cells(row: Iterable[Any], classes: Sequence[str]) -> Iterator[str]:
         elif text.endswith("*"):
             shown = ' class="best"'
         yield f"<td{shown}>{_text(text)}</td>"
-
-
-def _png(figure: Any) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _text(value: object) -> str:
