@@ -23,7 +23,7 @@ nav { font-size: .9rem; } nav a { margin-right: 1rem; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th.text, td.text { text-align: left; } td.long { white-space: normal; min-width: 14rem; }
 td.best { background: #e8f0fa; } caption { caption-side: top; text-align: left; padding: .3rem 0; }
-img { max-width: 100%; height: auto; } .wide img { max-width: none; height: 26rem; }
+img { max-width: 100%; height: auto; } .wide img { max-width: none; width: max(100%, 46rem); }
 figure { margin: 1.5rem 0; } figcaption { font-size: .9rem; color: #555; }
 .warning { border-left: 4px solid #c0392b; padding-left: .8rem; }
 pre { overflow-x: auto; background: #f6f6f6; padding: .8rem; font-size: .8rem; }
@@ -88,7 +88,7 @@ def _scores(run: Run) -> Iterator[str]:
         f"<h2>Scores</h2><p>Mean {_text(name)} over folds, with a 95 % interval (bootstrap over the tested rows). "
         "<b>*</b> marks every row within noise of the best of its split (corrected resampled t-test, Nadeau and Bengio "
         "2003): do not choose among them by their second decimal. A dash is a score that is not defined, because all "
-        "predictions of a fold are equal.</p>"
+        "predictions of a fold are equal. <i>columns</i> is the number of columns that the features have.</p>"
     )
     yield _table(run.comparison.table(), texts=2)
     yield "<p>The features:</p><ul>"
