@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skesm._optional import import_optional
 from skesm.benchmark.figures.curves import plot_layer_profile, plot_learning_curve
@@ -15,17 +15,15 @@ from skesm.benchmark.figures.predictions import plot_predictions
 from skesm.benchmark.figures.scan import plot_scan
 from skesm.benchmark.figures.scores import plot_scores
 from skesm.benchmark.fits.files import write_whole
+from skesm.benchmark.runs.finished import FinishedRun
 from skesm.benchmark.runs.report import make_report
 from skesm.exceptions import MissingDependencyError
-
-if TYPE_CHECKING:
-    from skesm.benchmark.runs.run import Run
 
 MANIFEST, SCORES, REPORT = "manifest.json", "scores.csv", "report.html"
 _PARQUET = "scores.parquet"
 
 
-def make_figures(run: Run) -> dict[str, Any]:
+def make_figures(run: FinishedRun) -> dict[str, Any]:
     """Figures by the names of their files, in the order of the report."""
     comparison, score = run.comparison, run.config.main_score
     names = {"target": run.data.target, "title": run.data.title}
@@ -45,7 +43,7 @@ def make_figures(run: Run) -> dict[str, Any]:
     return figures
 
 
-def write_folder(run: Run, folder: Path) -> list[Path]:
+def write_folder(run: FinishedRun, folder: Path) -> list[Path]:
     """Write tables, figures, the report, and last the manifest: a folder with a manifest is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     _remove_earlier(folder)
@@ -64,7 +62,7 @@ def write_folder(run: Run, folder: Path) -> list[Path]:
     return [write_whole(folder / MANIFEST, _bytes(f"{document}\n".encode())), *paths]
 
 
-def _tables(run: Run) -> dict[str, Any]:
+def _tables(run: FinishedRun) -> dict[str, Any]:
     comparison = run.comparison
     frame = import_optional("pandas", "benchmark").DataFrame
     tables = {

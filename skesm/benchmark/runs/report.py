@@ -6,14 +6,12 @@ import base64
 import html
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skesm._optional import import_optional
 from skesm.benchmark._scores import name_score
 from skesm.benchmark.runs import texts
-
-if TYPE_CHECKING:
-    from skesm.benchmark.runs.run import Run
+from skesm.benchmark.runs.finished import FinishedRun
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 0 auto; padding: 1rem; }
@@ -45,7 +43,7 @@ _CAPTIONS = {
 }
 
 
-def make_report(run: Run, images: Mapping[str, bytes], not_done: Sequence[tuple[str, str, str]]) -> str:
+def make_report(run: FinishedRun, images: Mapping[str, bytes], not_done: Sequence[tuple[str, str, str]]) -> str:
     """The report of a run; it needs no other file and no network."""
     title = f"{run.data.title}: which features predict {run.data.target}?"
     parts = [
@@ -68,11 +66,11 @@ def make_report(run: Run, images: Mapping[str, bytes], not_done: Sequence[tuple[
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
 
 
-def _splits_of(run: Run) -> list[str]:
+def _splits_of(run: FinishedRun) -> list[str]:
     return list(dict.fromkeys(run.comparison.scores["split"]))
 
 
-def _answers(run: Run) -> Iterator[str]:
+def _answers(run: FinishedRun) -> Iterator[str]:
     score = run.config.main_score
     yield f"<p>{_text(texts.explain_score(score))}</p><ul>"
     for split in _splits_of(run):
@@ -82,7 +80,7 @@ def _answers(run: Run) -> Iterator[str]:
     yield "</ul>"
 
 
-def _scores(run: Run) -> Iterator[str]:
+def _scores(run: FinishedRun) -> Iterator[str]:
     name = name_score(run.config.main_score)
     yield (
         f"<h2>Scores</h2><p>Mean {_text(name)} over folds, with a 95 % interval (bootstrap over the tested rows). "
@@ -104,7 +102,7 @@ def _scores(run: Run) -> Iterator[str]:
         yield "</details>"
 
 
-def _means(run: Run, score: str) -> Any:
+def _means(run: FinishedRun, score: str) -> Any:
     """Mean over folds: intervals of every score would take minutes."""
     scores = run.comparison.scores[run.comparison.scores["score"] == score]
     means = scores.groupby(["split", "features", "head"], sort=False)["value"].agg(lambda v: v.mean(skipna=False))
@@ -112,7 +110,7 @@ def _means(run: Run, score: str) -> Any:
     return wide.map(lambda value: value if isinstance(value, str) else "-" if value != value else f"{value:.3g}")
 
 
-def _splits(run: Run) -> Iterator[str]:
+def _splits(run: FinishedRun) -> Iterator[str]:
     yield "<h2>Splits</h2><ul>"
     for split in _splits_of(run):
         yield f"<li><b>{_text(split)}</b>: {_text(texts.SPLITS.get(split, ''))}</li>"
@@ -126,7 +124,7 @@ def _figure(name: str, png: bytes) -> str:
     return f"<figure>{image}<figcaption>{_text(_CAPTIONS[kind])}</figcaption></figure>"
 
 
-def _curves(run: Run) -> Iterator[str]:
+def _curves(run: FinishedRun) -> Iterator[str]:
     if run.profile is not None:
         from skesm.benchmark._curves import best_layers
 
@@ -137,7 +135,7 @@ def _curves(run: Run) -> Iterator[str]:
         yield _table(best_layers(run.profile).round(2), texts=0)
 
 
-def _leakage(run: Run) -> Iterator[str]:
+def _leakage(run: FinishedRun) -> Iterator[str]:
     columns = ["n_train", "n_test", "duplicates", "neighbours", "median_distance", "seen_positions"]
     groups = run.comparison.leakage.groupby("split", sort=False)
     table = groups[columns].mean().round(2).reset_index()
@@ -150,7 +148,7 @@ def _leakage(run: Run) -> Iterator[str]:
     yield _table(table.rename(columns=lambda name: name.replace("_", " ")), texts=1)
 
 
-def _permutations(run: Run) -> Iterator[str]:
+def _permutations(run: FinishedRun) -> Iterator[str]:
     tests = run.comparison.permutations
     if tests is None or not len(tests):
         return
@@ -161,7 +159,7 @@ def _permutations(run: Run) -> Iterator[str]:
     yield _table(tests.drop(columns=["seed", "score"]).round(4), texts=3)
 
 
-def _not_done(run: Run, not_done: Sequence[tuple[str, str, str]]) -> Iterator[str]:
+def _not_done(run: FinishedRun, not_done: Sequence[tuple[str, str, str]]) -> Iterator[str]:
     yield "<h2>What was not done</h2>"
     if not_done:
         frame = import_optional("pandas", "benchmark").DataFrame(not_done, columns=["kind", "name", "reason"])

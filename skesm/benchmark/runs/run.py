@@ -24,6 +24,7 @@ from skesm.benchmark.fits.cells import Folds, Problem
 from skesm.benchmark.fits.folds import Key, make_folds
 from skesm.benchmark.runs.config import UNSEEN, RunConfig
 from skesm.benchmark.runs.data import RunData, load_data
+from skesm.benchmark.runs.folder import make_figures, write_folder
 from skesm.benchmark.runs.hardware import peak_memory
 from skesm.benchmark.runs.manifest import make_manifest
 from skesm.exceptions import InvalidSequenceError
@@ -74,14 +75,10 @@ class Run:
         paths : list of Path
             The files.
         """
-        from skesm.benchmark.runs.folder import write_folder
-
         return write_folder(self, Path(folder))
 
     def figures(self) -> dict[str, Any]:
         """Figures by the names of their files."""
-        from skesm.benchmark.runs.folder import make_figures
-
         return make_figures(self)
 
 
