@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,9 @@ from skesm.benchmark import (
     learning_curve,
     make_heads,
 )
+from skesm.benchmark.runs.texts import what_the_model_adds
 from skesm.datasets import load_gb1_stability
-from skesm.model_selection import DistinctSequenceKFold
+from skesm.model_selection import DistinctSequenceKFold, LowToHighSplit
 
 COMPOSITION = {"composition": AminoAcidComposition()}
 FLAT = {"flat": DummyRegressor()}
@@ -142,3 +145,21 @@ class TestResume:
         for _ in range(2):
             found = compare(*problem, COMPOSITION, head, resume=tmp_path).fits_found
         assert found == 5
+
+
+def test_the_report_asks_whether_the_model_helps(problem: Problem) -> None:
+    X, y = problem
+    truth = dict(zip(X, y, strict=True))
+
+    def know(rows: Sequence[str], share: float) -> np.ndarray:
+        return np.array([[share * truth[x] + (1 - share) * (sum(map(ord, x)) % 7)] for x in rows])
+
+    features = {
+        "mutated": FunctionTransformer(partial(know, share=1.0)),
+        "one-hot": FunctionTransformer(partial(know, share=0.0)),
+    }
+    comparison = compare(X, y, features, {"ridge": Ridge()}, splits={"random": 5, "high": LowToHighSplit()})
+    assert what_the_model_adds(comparison, "random", "spearman").startswith("1.00 with it (mutated), ")
+    assert ": it helps (p = " in what_the_model_adds(comparison, "random", "spearman")
+    assert "a single fold cannot tell" in what_the_model_adds(comparison, "high", "spearman")
+    assert what_the_model_adds(compare(X, y, COMPOSITION), "random", "spearman") is None

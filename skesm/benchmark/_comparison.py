@@ -165,6 +165,29 @@ class Comparison:
             cells.setdefault(key[:3], []).append(fold)
         return cells
 
+    def compare_pairs(
+        self, split: str, one: tuple[str, str], other: tuple[str, str], score: str | None = None
+    ) -> float:
+        """Corrected resampled t-test between two pairs of features and head, see `summary`.
+
+        Parameters
+        ----------
+        split : str
+            The split.
+        one, other : tuple of (str, str)
+            Names of features and head.
+        score : str, default=None
+            One of the scores that were computed; the first by default.
+
+        Returns
+        -------
+        p : float
+            Two-sided; NaN for a single fold.
+        """
+        scores = self.scores[self.scores["score"] == (score or self.main_score)]
+        first, second = (_folds_of(scores, (split, *pair)) for pair in (one, other))
+        return _compare_folds(first, second, 1)[1]
+
     def best(self, split: str | None = None, score: str | None = None) -> tuple[str, str]:
         """Names of the features and head of the best mean score in a split, by default the first.
 

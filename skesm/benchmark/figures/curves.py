@@ -39,9 +39,17 @@ def plot_learning_curve(curve: Any, score: str = "spearman", *, title: str = "")
     pairs = curve.dropna(subset="mean").groupby(["features", "head"], sort=False)
     for number, (((features, head), rows), color) in enumerate(zip(pairs, cycle(COLORS), strict=False)):
         shift = 1 + 0.025 * (number - (pairs.ngroups - 1) / 2)  # so that bars do not hide one another
+        style = "-" if number < len(COLORS) else "--"
         label = f"{features} → {head}"
         axes.errorbar(
-            rows["n_train"] * shift, rows["mean"], yerr=rows["sd"], label=label, color=color, marker="o", capsize=2
+            rows["n_train"] * shift,
+            rows["mean"],
+            yerr=rows["sd"],
+            label=label,
+            color=color,
+            ls=style,
+            marker="o",
+            capsize=2,
         )
     axes.set_xscale("log")
     axes.set_xticks(sizes, [str(size) for size in sizes])

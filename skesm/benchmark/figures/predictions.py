@@ -59,7 +59,7 @@ def plot_predictions(
     first_seed = found[found["seed"] == found["seed"].iloc[0]]  # each row once
     measured, predicted = first_seed["measured"].to_numpy(), first_seed["predicted"].to_numpy()
     lines = [title] if title else []
-    lines.append(f"{chosen['features']} → {chosen['head']}, {split}, n = {len(measured)}")
+    lines += [f"{chosen['features']} → {chosen['head']}", f"{split}, n = {len(measured)}"]
     lines += _mean_score(comparison.main_score, scores)
 
     figure = new_figure(_INCHES, _INCHES)

@@ -22,7 +22,9 @@ th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd
 th.text, td.text { text-align: left; } td.long { white-space: normal; min-width: 14rem; }
 td.best { background: #e8f0fa; } caption { caption-side: top; text-align: left; padding: .3rem 0; }
 img { max-width: 100%; height: auto; } .wide img { max-width: none; width: max(100%, 46rem); }
-figure { margin: 1.5rem 0; } figcaption { font-size: .9rem; color: #555; }
+figure { margin: 1.5rem 0; }
+@media (min-width: 50rem) { figure.half { display: inline-block; width: 49%; } }
+figcaption { font-size: .9rem; color: #555; }
 .warning { border-left: 4px solid #c0392b; padding-left: .8rem; }
 pre { overflow-x: auto; background: #f6f6f6; padding: .8rem; font-size: .8rem; }
 """
@@ -78,6 +80,11 @@ def _answers(run: FinishedRun) -> Iterator[str]:
         bold = f"<b>{_text(name)}</b> is best: " if name else ""
         yield f"<li>On split <i>{_text(split)}</i>, {bold}{_text(text)}</li>"
     yield "</ul>"
+    found = {split: texts.what_the_model_adds(run.comparison, split, score) for split in _splits_of(run)}
+    if any(found.values()):
+        yield "<p>Does the protein language model help?</p><ul>"
+        yield from (f"<li><i>{_text(split)}</i>: {_text(text)}</li>" for split, text in found.items() if text)
+        yield "</ul>"
 
 
 def _scores(run: FinishedRun) -> Iterator[str]:
@@ -121,7 +128,8 @@ def _figure(name: str, png: bytes) -> str:
     kind = "predictions" if name.startswith("predictions") else name
     image = f'<img alt="{_text(name.replace("_", " "))}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
     image = f'<div class="wide">{image}</div>' if name in ("scan", "scores") else image
-    return f"<figure>{image}<figcaption>{_text(_CAPTIONS[kind])}</figcaption></figure>"
+    half = ' class="half"' if kind == "predictions" else ""
+    return f"<figure{half}>{image}<figcaption>{_text(_CAPTIONS[kind])}</figcaption></figure>"
 
 
 def _curves(run: FinishedRun) -> Iterator[str]:

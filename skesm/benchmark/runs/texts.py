@@ -9,6 +9,9 @@ from skesm._messages import plural
 from skesm.benchmark._comparison import Comparison
 from skesm.benchmark._scores import ERRORS, name_score
 
+#: Differences with a larger p are noise.
+NOISE = 0.05
+
 #: What each split asks, for a reader who meets it for the first time.
 SPLITS = {
     "random": "Random folds. Test variants have mutations at positions that were also mutated in training.",
@@ -43,7 +46,7 @@ _FEATURES = {
     "masked-marginal": "the model's own score of the mutation, with the position hidden",
     "mutant-marginal": "the model's own score of the mutation, in the variant",
     "random-weights": "the same model before any training: what the sequence alone gives",
-    "random-weights-mutated": "the same at the mutated positions",
+    "random-weights-mutated": "the same model before any training, at the mutated positions",
     "one-hot": "a column for each amino acid at each position",
     "augmented": "one-hot and the zero-shot score",
     "composition": "share of each amino acid, position ignored",
@@ -55,6 +58,8 @@ _FEATURES = {
 }
 
 NO_MODEL = "none"
+#: Features that come from a trained protein language model.
+_OF_MODEL = ("embeddings", "mutated", "logits", "zero-shot", "masked-marginal", "mutant-marginal", "augmented")
 
 
 def explain_score(name: str) -> str:
@@ -89,6 +94,26 @@ def best_of(comparison: Comparison, split: str, score: str) -> tuple[str, str]:
     noise = {0: "No other row is as good.", 1: "One other row is within noise of it."}
     text = noise.get(others, f"{others} other rows are within noise of it.")
     return f"{top['features']} with {top['head']}", f"{interval}. {text}"
+
+
+def what_the_model_adds(comparison: Comparison, split: str, score: str) -> str | None:
+    """The best pair with the language model beside the best without; None if the split lacks one of them."""
+    summary = comparison.summary(score).dropna(subset="mean")
+    summary = summary[(summary["split"] == split) & (summary["features"] != NO_MODEL)]
+    with_model = [bool({*_parts(name)} & {*_OF_MODEL}) for name in summary["features"]]
+    kinds = [summary[with_model], summary[[not used for used in with_model]]]
+    if any(rows.empty for rows in kinds):
+        return None
+    sign = -1 if score in ERRORS else 1
+    one, other = (rows.loc[(sign * rows["mean"]).idxmax()] for rows in kinds)
+    p = comparison.compare_pairs(split, (one["features"], one["head"]), (other["features"], other["head"]), score)
+    values = f"{one['mean']:.2f} with it ({one['features']}), {other['mean']:.2f} without ({other['features']})"
+    if p != p:  # one fold has no test
+        return f"{values}; a single fold cannot tell whether that is noise"
+    if p > NOISE:
+        return f"{values}: no difference beyond noise (p = {p:.2g})"
+    better = sign * (one["mean"] - other["mean"]) > 0
+    return f"{values}: it {'helps' if better else 'does not help, the other is better'} (p = {p:.2g})"
 
 
 def methods(config: Any, data: Any, manifest: dict[str, Any], comparison: Comparison) -> str:
