@@ -1,7 +1,7 @@
 """The command line. The only package that prints.
 
 Each command is a module. Its ``add_`` function adds a parser to the others and sets ``run`` to the function that does
-the work; it stands in `_COMMANDS`. ``run`` returns the exit status, or None for 0. A failure is raised.
+the work, and stands in `_COMMANDS`. ``run`` returns the exit status, or None for 0. A failure is raised.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, default=None
-        Arguments after the program's name; those of the process by default.
+        Arguments after the program's name. By default those of the process.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _warning_printer()  # put back by catch_warnings
             status: int = args.run(args) or 0
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest is written when Python ends
         return 0
     except (SkesmError, ValueError, OSError) as error:
         if args.traceback:

@@ -46,7 +46,7 @@ class Table:
     groups : list of str or None
         The group column, if asked for.
     ids : list of str or None
-        The id column, if asked for; the records' names for FASTA.
+        The id column, if asked for. The records' names for FASTA.
     lines : ndarray of shape (n_rows,), int
         Line of the file, from 1, on which each row ends. Row of the sheet for a spreadsheet, line of the header for
         FASTA.
@@ -111,7 +111,7 @@ def read_table(
     unknown_residues : {"error", "X"}, default="error"
         ``"X"`` accepts the letter ``J``.
     invalid : {"raise", "drop"}, default="raise"
-        What happens to rows without a finite number as target, or with a sequence that cannot be used. ``"drop"``
+        How to treat rows without a finite number as target, or with a sequence that cannot be used. ``"drop"``
         leaves them out and names them in ``dropped``.
 
     Returns
@@ -193,7 +193,10 @@ def count_problems(problems: Mapping[int, str]) -> str:
     """
     kinds: dict[str, list[int]] = {}
     for line, problem in problems.items():
-        kind = "without a target" if problem.startswith(_NO_TARGET) else "with a bad sequence"
+        if "and the reference has" in problem:
+            kind = "of another length than the reference"
+        else:
+            kind = "without a target" if problem.startswith(_NO_TARGET) else "with a bad sequence"
         kinds.setdefault(kind, []).append(line)
     return ", ".join(f"{len(lines)} {kind} ({name_lines(lines, _COUNTED)})" for kind, lines in kinds.items())
 
@@ -288,7 +291,7 @@ def _pick(numbered: Iterable[tuple[int, list[str]]], wanted: list[str], name: st
 
 
 def place_of(header: Sequence[str], column: str, name: str) -> int:
-    """Which column has a name; an error if none or several have it."""
+    """Which column has a name. It is an error if none or several have it."""
     if list(header).count(column) != 1:
         problem = "no column" if column not in header else "several columns"
         raise InputFileError(
