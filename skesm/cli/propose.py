@@ -10,10 +10,13 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skesm import __version__
 from skesm.cli.arguments import examples, positive, reference_of
+
+if TYPE_CHECKING:
+    from skesm.cli.arguments import Commands
 
 _TEXT = """
 MEASURED is a table (.csv, .tsv, .xlsx, .parquet) or FASTA file with mutations of the reference, or sequences, and a
@@ -26,7 +29,7 @@ written to OUTPUT (.csv). What was measured is not proposed again. OUTPUT.json t
 _EXAMPLE = "plate_7.csv next.csv --reference wild_type.fasta --mutations-column mutant"
 
 
-def add_propose(commands: Any) -> None:
+def add_propose(commands: Commands) -> None:
     """Add the command ``propose``."""
     parser = commands.add_parser(
         "propose",

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skesm.cli.arguments import examples
+
+if TYPE_CHECKING:
+    from skesm.cli.arguments import Commands
 
 _TEXT = """
 Fetch an assay of ProteinGym, score its variants by masked marginals without training, and put the rank correlation
@@ -16,7 +19,7 @@ biolm-tutorial. Without ASSAY, the published figures that are known here are lis
 """
 
 
-def add_reproduce(commands: Any) -> None:
+def add_reproduce(commands: Commands) -> None:
     """Add the command ``reproduce``."""
     parser = commands.add_parser(
         "reproduce",
