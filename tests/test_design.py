@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.ensemble import BaggingRegressor, RandomForestRegressor
+from sklearn.ensemble import BaggingRegressor, GradientBoostingRegressor, RandomForestRegressor
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import BayesianRidge, Ridge
 from sklearn.pipeline import make_pipeline
@@ -24,7 +24,7 @@ REFERENCE = GB1.wild_type
 
 
 def fitted(regressor=None, rows: int = 400):  # type: ignore[no-untyped-def]
-    pipeline = make_pipeline(SubstitutionEncoder(REFERENCE), regressor or Ridge())
+    pipeline = make_pipeline(SubstitutionEncoder(REFERENCE), Ridge() if regressor is None else regressor)
     return pipeline.fit(GB1.data[:rows], GB1.target[:rows])
 
 
@@ -146,6 +146,9 @@ def test_refusals() -> None:
     pipeline, candidates = fitted(), single_variants(REFERENCE)
     with pytest.raises(ValueError, match="Ridge gives no deviation"):
         propose(pipeline, candidates, 3, strategy="ucb")
+    boosted = fitted(GradientBoostingRegressor(n_estimators=2), rows=40)  # its members predict corrections
+    with pytest.raises(ValueError, match="GradientBoostingRegressor gives no deviation"):
+        propose(boosted, candidates, 3, strategy="thompson")
     with pytest.raises(ValueError, match="strategy must be one of"):
         propose(pipeline, candidates, 3, strategy="best")
     with pytest.raises(ValueError, match="give the reference, or set diversity=0"):

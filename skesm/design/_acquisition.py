@@ -8,7 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.ensemble import BaggingRegressor, ExtraTreesRegressor, RandomForestRegressor
 from sklearn.pipeline import FeatureUnion, Pipeline
+
+#: Ensembles of regressors that each predict the value. Members of boosted ensembles predict corrections.
+_ENSEMBLES = (BaggingRegressor, ExtraTreesRegressor, RandomForestRegressor)
 
 STRATEGIES = ("greedy", "ucb", "thompson")
 
@@ -18,7 +22,7 @@ _Values = NDArray[np.float64]
 def check_deviation(pipeline: Any) -> None:
     """Raise ValueError unless the regressor gives a deviation."""
     regressor = _regressor(pipeline)
-    if not (_takes_return_std(regressor) or hasattr(regressor, "estimators_")):
+    if not (_takes_return_std(regressor) or isinstance(regressor, _ENSEMBLES)):
         raise ValueError(
             f"{type(regressor).__name__} gives no deviation, which 'ucb' and 'thompson' need. Fit a "
             "GaussianProcessRegressor, BayesianRidge, ARDRegression, RandomForestRegressor or BaggingRegressor, or "

@@ -153,9 +153,7 @@ def combine_mutations(
             letters.setdefault(position, []).append(residues[position])
     wanted = tuple(sorted({sizes} if isinstance(sizes, int) else set(sizes)))
     if not wanted or wanted[0] < 1 or wanted[0] > len(letters):
-        raise ValueError(
-            f"sizes={sizes!r}: the mutations are at {len(letters)} positions, so a variant has 1 to so many"
-        )
+        raise ValueError(f"sizes={sizes!r} must lie between 1 and {len(letters)}, the number of mutated positions")
     choices = {position: "".join(dict.fromkeys(new)) for position, new in sorted(letters.items())}
     return Variants(clean, choices, wanted, offset)
 
