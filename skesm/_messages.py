@@ -33,3 +33,14 @@ def first_and_more(items: Iterable[object], separator: str, *, last: str | None 
     if len(texts) <= most:
         return shown
     return f"{shown}{separator if last is None else last}and {len(texts) - most} more"
+
+
+def plural(number: int, noun: str, nouns: str | None = None) -> str:
+    """A number and its noun, in the plural but for one.
+
+    Examples
+    --------
+    >>> plural(1, "row"), plural(1200, "row"), plural(2, "pass", "passes")
+    ('1 row', '1,200 rows', '2 passes')
+    """
+    return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"

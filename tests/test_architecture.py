@@ -30,7 +30,8 @@ LARGE: set[str] = set()
 FLOORS = (
     *("exceptions", "_messages", "_optional", "_progress", "_typing"),
     *("sequences", "outputs", "esm2", "protocol", "cache", "backends", "fetch"),
-    *("features", "__init__", "models", "io", "datasets", "model_selection", "benchmark", "design", "server", "cli"),
+    *("features", "__init__", "models", "io", "datasets", "model_selection", "benchmark", "reproduce", "design"),
+    *("server", "cli"),
     "__main__",
 )
 
@@ -61,7 +62,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "cache": {"numpy", "joblib", "filelock"},
     "fetch": {"numpy"},
     "io": {"numpy", "filelock", "pyarrow", "h5py"},
-    "datasets": {"numpy", "sklearn", "requests"},
+    "datasets": {"numpy", "sklearn", "requests", "filelock", "pyarrow"},
 }
 
 #: Packages that come with a declared one and belong to its interface.
@@ -77,6 +78,8 @@ LATER_PARTS = (
     "skesm.protocol",
     "skesm.datasets",
     "skesm.benchmark",
+    "skesm.design",
+    "skesm.reproduce",
     "skesm.cli",
     "skesm.io",
 )

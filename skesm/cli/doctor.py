@@ -1,4 +1,4 @@
-"""``skesm doctor``: what is installed and found on this machine, one line each, with the remedy for each problem."""
+"""``skesm doctor``: programs and files on this machine, one line each, with the remedy for each problem."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 
-#: Packages of the extras: what each is for.
+#: Packages of the extras, and the purpose of each.
 _EXTRAS = {
     "torch": ("torch", "GPUs and bfloat16"),
     "llvmlite": ("fast", "speed on CPUs"),
@@ -65,8 +65,8 @@ def add_doctor(commands: Commands) -> None:
     """Add the command ``doctor``."""
     parser = commands.add_parser(
         "doctor",
-        help="tell what works on this machine, and how to mend what does not",
-        description="Tell what this machine has for skesm, one line each, with the remedy for each problem. "
+        help="check this machine, and name the remedy for each problem",
+        description="Check everything that skesm needs here, one line each, with the remedy for each problem. "
         "Nothing is sent, unless you ask for --online. The exit status is 1 if there is a problem.",
         epilog=examples("doctor", "doctor --memory cache --model esm2-650m --json"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -275,7 +275,7 @@ def _memory(folder: Path | None) -> Finding:
 
 
 def _timed_pass(name: str) -> Finding:
-    """One pass beside the rate of a large product: a shape of the model against what the processor can do."""
+    """One pass beside the rate of a large product: a shape of the model against the power of the processor."""
     import numpy as np
 
     from skesm.backends import LocalBackend

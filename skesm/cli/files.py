@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skesm._typing import Options
-from skesm.cli.arguments import examples, positive, size
+from skesm.cli.arguments import examples, positive, reference_of, size
 
 if TYPE_CHECKING:
     from skesm.backends import Backend
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from skesm.io.jobs.reports import FilePlan, FileReport
     from skesm.io.jobs.work import Work
 
-_LONG = ("error", "truncate", "window")
+_LONG = ("error", "truncate", "window", "optimal")
 _STRATEGIES = ("masked_marginal", "wt_marginal", "mutant_marginal", "pll_ratio")
 
 _FORMATS = """
@@ -101,29 +101,27 @@ def _add(commands: Commands, name: str, text: str, *lines: str) -> argparse.Argu
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=_run)
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="a file of sequences; several are read in turn")
-    parser.add_argument("output", metavar="OUTPUT", help="the file to write; a folder for Parquet parts")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="a file of sequences. Several are read in turn")
+    parser.add_argument("output", metavar="OUTPUT", help="the file to write, or a folder for Parquet parts")
     rows = parser.add_argument_group("rows")
     rows.add_argument("--sequence-column", metavar="NAME", help="column of a table (default: sequence)")
     rows.add_argument("--id-column", metavar="NAME", help="column of a table (default: id, if there is one)")
     rows.add_argument("--drop-invalid", action="store_true", help="leave out rows that cannot be used, and list them")
-    rows.add_argument("--shard", metavar="I/N", help="compute one of N parts; OUTPUT is a folder that all share")
+    rows.add_argument("--shard", metavar="I/N", help="compute one of N parts. OUTPUT is a folder that all share")
     rows.add_argument("--wide", action="store_true", help="Parquet: a column for each feature")
     model = parser.add_argument_group("model")
     model.add_argument("--model", default="esm2_t6_8M_UR50D", help="a name that `skesm models` lists, or a folder")
     model.add_argument("--backend", choices=("local", "numpy", "torch", "biolm"), default="local", help="what computes")
     model.add_argument("--device", help="for the model on this machine: cpu, cuda, cuda:1, mps")
     model.add_argument("--dtype", choices=("float32", "bfloat16"), help="of matrix products (default: float32)")
-    model.add_argument(
-        "--long-sequences", choices=_LONG, default="error", help="what happens to those (default: error)"
-    )
+    model.add_argument("--long-sequences", choices=_LONG, default="error", help="how to treat those (default: error)")
     model.add_argument("--max-length", type=positive, default=1022, metavar="N", help="residues (default: 1022)")
     model.add_argument("--unknown-residues", choices=("error", "X"), default="error", help="X reads the letter J as X")
     model.add_argument("--memory", metavar="FOLDER", help="record store: no sequence is computed twice")
-    model.add_argument("--jobs", type=int, metavar="N", help="CPU threads; with --processes, processes")
+    model.add_argument("--jobs", type=int, metavar="N", help="CPU threads, or processes with --processes")
     model.add_argument("--processes", action="store_true", help="compute in several processes, not threads")
     output = parser.add_argument_group("run")
-    output.add_argument("--plan", action="store_true", help="tell what would be computed and sent; do nothing")
+    output.add_argument("--plan", action="store_true", help="estimate the computation and the requests, and do nothing")
     output.add_argument("--rate", type=float, metavar="R", help="with --plan: residues a second, to tell the hours")
     output.add_argument("--quiet", action="store_true", help="show no progress, print no report")
     output.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -181,7 +179,7 @@ def _make_embedder(args: argparse.Namespace) -> Work:
 
     shared = _shared(args)
     if not args.residues:
-        reference = _reference(args)
+        reference = reference_of(args.reference)
         return Work(ESM2Embedder(layers=args.layers, pooling=args.pooling, reference=reference, **shared))
     outputs = [f"residues@{layer}" for layer in args.layers]
     reader = OutputReader(shared.pop("model"), window_overlap=None, on_error="raise", **shared)
@@ -203,22 +201,9 @@ def _make_scorer(args: argparse.Namespace) -> Work:
     shared = _shared(args)
     if args.mutations_column is not None:
         args.mutations, args.sequence_column = True, args.mutations_column
-    reference = _reference(args)
+    reference = reference_of(args.reference)
     scorer = ESM2VariantScorer(strategy=args.strategy, reference=reference, **shared)
     return Work(scorer, mutations_of=reference if args.mutations else None, offset=args.offset)
-
-
-def _reference(args: argparse.Namespace) -> str | None:
-    """The reference that was given, or the only sequence of the file that was given."""
-    if args.reference is None or not Path(args.reference).is_file():
-        found: str | None = args.reference
-        return found
-    from skesm.io import read_fasta
-
-    sequences = read_fasta(args.reference).sequences
-    if len(sequences) != 1:
-        raise ValueError(f"--reference {args.reference} holds {len(sequences)} sequences; one is needed")
-    return sequences[0]
 
 
 # runs -----------------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ class Good(NamedTuple):
 
 @dataclass
 class Survey:
-    """What the first reading finds.
+    """The findings of the first reading.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ def _checked(source: Source, work: Work) -> Iterator[tuple[Row, str, str]]:
 
 
 def survey_source(source: Source, work: Work, shard: Shard | None = None, *, distinct_ids: bool = False) -> Survey:
-    """Check and count all rows; refuses ids that repeat, if they must be distinct."""
+    """Check and count all rows. It refuses ids that repeat, if they must be distinct."""
     survey = Survey()
     digest = hashlib.sha256()
     seen: set[str] = set()
