@@ -38,15 +38,15 @@ def first_and_more(items: Iterable[object], separator: str, *, last: str | None 
     return f"{shown}{separator if last is None else last}and {len(texts) - most} more"
 
 
-def counted(number: int, noun: str) -> str:
-    """A number and a noun, which has an s unless the number is one.
+def plural(number: int, noun: str, nouns: str | None = None) -> str:
+    """A number and its noun, in the plural but for one.
 
     Examples
     --------
-    >>> counted(1, "row"), counted(2000, "row")
-    ('1 row', '2,000 rows')
+    >>> plural(1, "row"), plural(1200, "row"), plural(2, "pass", "passes")
+    ('1 row', '1,200 rows', '2 passes')
     """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

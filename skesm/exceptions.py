@@ -21,6 +21,7 @@
     ├── StoreWarning                          the record store is damaged or cannot be written
     ├── DemoModelWarning                      features come from the bundled demo model
     ├── UntrainedHeadWarning                  outputs come from a head that was never trained
+    ├── LearntDigestWarning                   a file's digest was not known before
     ├── SlowNumericsWarning                   the processor is slow in the chosen dtype
     ├── SuspiciousSequenceWarning             rows are legal but look like DNA, RNA or a missing value
     ├── TruncationWarning                     sequences were cut to max_length
@@ -47,7 +48,7 @@ class InvalidSequenceError(SkesmError, ValueError):
     message : str
         The problem, the first rows that have it, and the remedy.
     rows : sequence of int
-        The numbers of all rows that have a problem, counted from 0.
+        The numbers of all rows that have a problem, plural from 0.
     """
 
     def __init__(self, message: str, rows: Sequence[int] = ()) -> None:
@@ -66,7 +67,7 @@ class InputFileError(SkesmError, ValueError):
     message : str
         The problem, the first lines that have it, and the remedy.
     lines : sequence of int
-        All lines of the file that have a problem, counted from 1. For a spreadsheet, rows of the sheet.
+        All lines of the file that have a problem, plural from 1. For a spreadsheet, rows of the sheet.
     """
 
     def __init__(self, message: str, lines: Sequence[int] = ()) -> None:
@@ -159,7 +160,7 @@ class PartialResultError(BackendError):
     message : str
         How many failed, the first rows and the reasons.
     causes : mapping of int to BackendError
-        The reason for each failed row, counted from 0.
+        The reason for each failed row, plural from 0.
     results : object, default=None
         The finished results. An estimator gives its features, an ndarray of shape (n, n_features) with NaN in the
         failed rows. A backend gives None, because it has yielded its results.
@@ -190,6 +191,10 @@ class DemoModelWarning(SkesmWarning):
 
 class UntrainedHeadWarning(SkesmWarning):
     """Logits or contacts come from a head of the checkpoint that was initialised but never trained."""
+
+
+class LearntDigestWarning(SkesmWarning):
+    """Nobody published the digest of a fetched file. It was learnt from the file, and another one will be refused."""
 
 
 class SlowNumericsWarning(SkesmWarning):

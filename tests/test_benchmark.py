@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from pathlib import Path
 
@@ -19,29 +17,22 @@ from sklearn.metrics import root_mean_squared_error
 from sklearn.model_selection import GroupKFold, KFold, cross_val_predict
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeRegressor
 
 from skesm import AminoAcidComposition, ESM2Embedder, ESM2LogitSummarizer, OneHotSequence, SubstitutionEncoder
+from skesm.backends import LocalBackend
 from skesm.benchmark import (
     FEATURES,
     HEADS,
-    SPLITS,
-    RunConfig,
-    best_layers,
+    RandomWeightsBackend,
     compare,
-    data_digest,
-    layer_profile,
-    learning_curve,
     make_features,
     make_heads,
-    make_manifest,
-    plot_predictions,
-    plot_scores,
-    replay,
-    run_benchmark,
 )
-from skesm.benchmark._computed import compute_once
-from skesm.benchmark._scores import draw_weights, ndcg, recall, resample, score_function
+from skesm.benchmark._resampling import draw_weights, resample
+from skesm.benchmark._scores import CLASS_SCORES, SCORES, ndcg, recall, score_function
+from skesm.benchmark.fits.computed import compute_once
 from skesm.datasets import load_gb1_stability
 from skesm.exceptions import InvalidSequenceError
 from skesm.model_selection import DistinctSequenceKFold, LowToHighSplit, PositionKFold
@@ -80,6 +71,10 @@ class TestFeatures:
         assert widths["mutated"] == 2 * widths["embeddings"]
         assert features["mutated"].cache_info().computed == 61
         assert features["embeddings"].cache_info().computed == features["logits"].cache_info().computed == 0
+        assert features["random-weights-mutated"].cache_info().computed == 61
+        assert features["random-weights"].cache_info().computed == 0
+        assert widths["random-weights"] == widths["embeddings"]
+        assert widths["masked-marginal"] == widths["mutant-marginal"] == widths["zero-shot"] == 1
 
     def test_sums_stand_side_by_side(self, problem: Problem) -> None:
         X, _ = problem
@@ -99,6 +94,19 @@ class TestFeatures:
         features, notes = make_features(["mutated+length"], ["MKT", "MKTA"], reference="MKT")
         assert features == {}
         assert notes == ["mutated+length: left out, because 1 of 2 sequences do not have the reference's length"]
+
+    def test_random_weights_are_the_shape_without_the_training(self, problem: Problem, tiny_checkpoint: Path) -> None:
+        X, model = problem[0][:3], str(tiny_checkpoint)
+        one, again, other = (ESM2Embedder(model, backend=RandomWeightsBackend(seed)).transform(X) for seed in (0, 0, 1))
+        np.testing.assert_array_equal(one, again)
+        trained = ESM2Embedder(model).transform(X)
+        assert one.shape == trained.shape
+        for different in (other, trained):
+            assert np.abs(one - different).max() > 0.1
+        # only the shape of the model matters, and the store tells seeds and models apart
+        names = [RandomWeightsBackend(seed).namespace(model).fingerprint for seed in (0, 0, 1)]
+        assert names[0] == names[1] != names[2]
+        assert names[0] != LocalBackend().namespace(model).fingerprint
 
     @pytest.mark.parametrize(("name", "message"), [("size", "'size' is unknown"), ("length+length", "twice")])
     def test_errors(self, name: str, message: str) -> None:
@@ -268,8 +276,13 @@ class TestCompare:
             ({"features": {"short": FunctionTransformer(lambda X: np.zeros((3, 1)))}}, "3 rows for 60"),
             ({"splits": {"a": 61}}, "cannot make n_splits=61"),
             ({"groups": [1, 2]}, "groups has shape"),
-            ({"scores": ["accuracy"]}, "scores must be one or several of spearman"),
+            ({"scores": ["accuracy"]}, "scores of regressors must be one or several of spearman"),
             ({"heads": ["lasso"]}, "'lasso' is unknown"),
+            ({"heads": ["ridge", "logistic"]}, "'logistic' predicts classes and 'ridge' predicts values"),
+            ({"heads": ["logistic"]}, "y has 60 classes, and two are compared here"),
+            ({"heads": ["logistic"], "y": np.arange(60) < 2}, "2 training rows of class True|1 training rows"),
+            ({"heads": {"svm": LinearSVC()}, "y": np.arange(60) < 30}, "'svm' gives no probabilities"),
+            ({"heads": ["logistic"], "y": np.arange(60) < 30, "scores": ["rmse"]}, "scores of classifiers must be"),
         ],
     )
     def test_errors(self, problem: Problem, change: dict[str, object], message: str) -> None:
@@ -284,16 +297,29 @@ class TestCompare:
 
 
 class TestScores:
-    @pytest.mark.parametrize("name", ["spearman", "pearson", "r2", "rmse", "mae", "ndcg", "recall"])
+    @pytest.mark.parametrize("name", [*SCORES, *CLASS_SCORES])
     def test_weighted_resampling_is_resampling(self, name: str) -> None:
         generator = np.random.default_rng(0)
-        measured = generator.integers(0, 12, 40).astype(float)  # with ties
-        predicted = measured + generator.normal(size=40)
+        if name in SCORES:
+            measured = generator.integers(0, 12, 40).astype(float)  # with ties
+            predicted = measured + generator.normal(size=40)
+        else:
+            measured = generator.integers(0, 2, 40).astype(float)
+            predicted = (generator.integers(0, 8, 40) + 3 * measured) / 10
         weights = draw_weights(40, 20)
         found = resample(name, [(np.arange(40), measured, predicted)], weights, True)
         samples = [np.repeat(np.arange(40), w.astype(int)) for w in weights]
         function = score_function(name, True)
-        np.testing.assert_allclose(found, [function(measured[s], predicted[s]) for s in samples], rtol=1e-9)
+        np.testing.assert_allclose(found, [function(measured[s], predicted[s]) for s in samples], rtol=1e-9, atol=1e-12)
+
+    @pytest.mark.parametrize("name", ["auroc", "mcc"])
+    def test_a_sample_of_one_class_has_no_score(self, name: str) -> None:
+        measured, predicted = np.array([0.0, 1.0]), np.array([0.2, 0.7])
+        fold = (np.arange(2), measured, predicted)
+        found = resample(name, [fold], np.array([[2.0, 0.0], [1.0, 1.0]]), True)
+        assert np.isnan(found[0])
+        assert found[1] == 1
+        assert np.isnan(score_function(name, True)(np.zeros(2), predicted))
 
     def test_the_top_is_where_it_is_wanted(self) -> None:
         measured = np.arange(20.0)
@@ -302,147 +328,6 @@ class TestScores:
         only_low_is_found = np.where(measured < 2, measured, 10.0)
         assert score_function("recall", higher_is_better=False)(measured, only_low_is_found) == 1
         assert score_function("recall", higher_is_better=True)(measured, only_low_is_found) == 0
-
-
-class TestCurves:
-    def test_more_rows_help(self) -> None:
-        gb1 = load_gb1_stability()
-        features = {"substitution": SubstitutionEncoder(gb1.wild_type)}
-        curve = learning_curve(gb1.data, gb1.target, features, sizes=(8, 200, 5000), draws=3)
-        curve = curve[curve["head"] == "ridge"].set_index("n_train")
-        assert list(curve.index) == [8, 200]  # there are no 5,000 rows
-        assert curve.loc[200, "mean"] > curve.loc[8, "mean"] + 0.2
-        with pytest.raises(ValueError, match=r"sizes: all of \[900\]"):
-            learning_curve(gb1.data, gb1.target, features, sizes=(900,))
-
-    def test_a_profile_costs_one_pass_for_each_sequence(
-        self, problem: Problem, tiny_checkpoint: Path, tmp_path: Path
-    ) -> None:
-        X, y = problem
-        poolings = {"poolings": ("mean", "max", "mutated"), "reference": WILD_TYPE}
-        profile = layer_profile(X, y, model=str(tiny_checkpoint), memory=tmp_path, cv=3, **poolings)
-        assert list(zip(profile["layer"], profile["pooling"], strict=True)) == [
-            (layer, pooling) for pooling in ("mean", "max", "mutated") for layer in (0, 1, 2)
-        ]
-        everything = ESM2Embedder(
-            str(tiny_checkpoint),
-            layers=(0, 1, 2),
-            pooling=("mean", "max", "mutated"),
-            reference=WILD_TYPE,
-            memory=tmp_path,
-        )
-        assert everything.plan(X).to_compute == 0
-        chosen = best_layers(profile)
-        assert chosen["layer"].is_monotonic_increasing
-        assert profile["mean"].max() in chosen["mean"].to_numpy()
-
-
-class TestFigures:
-    def test_plot_is_a_png_of_the_chosen_row(self, problem: Problem, tmp_path: Path) -> None:
-        comparison = compare(*problem, COMPOSITION)
-        figure = plot_predictions(comparison, target="ΔΔG (kcal/mol)", title="GB1")
-        axes = figure.axes[0]
-        assert axes.get_xlabel() == "measured ΔΔG (kcal/mol)"
-        mean = comparison.summary().set_index("features").loc["composition", "mean"]
-        assert f"Spearman {mean:.2f}" in axes.get_title()
-        assert axes.get_aspect() == 1
-        figure.savefig(tmp_path / "a.png")
-        plot_predictions(comparison, "none", "mean").savefig(tmp_path / "mean.png")
-        plot_scores(comparison).savefig(tmp_path / "scores.png")
-        for name in ("a.png", "mean.png", "scores.png"):
-            assert (tmp_path / name).read_bytes().startswith(PNG)
-        with pytest.raises(ValueError, match="has no composition with mean"):
-            plot_predictions(comparison, "composition", "mean")
-
-    def test_wild_predictions_are_drawn_on_the_edge(self, problem: Problem) -> None:
-        X, y = problem
-        wild = FunctionTransformer(lambda rows: np.array([[1e6 if x == X[0] else 0.0] for x in rows]))
-
-        class Echo(DummyRegressor):  # type: ignore[misc]
-            def predict(self, matrix: np.ndarray) -> np.ndarray:
-                return super().predict(matrix) + matrix[:, 0]
-
-        comparison = compare(X, y, {"wild": wild}, {"echo": Echo()})
-        axes = plot_predictions(comparison, "wild", "echo").axes[0]
-        assert axes.get_ylim()[1] < 1e6
-        assert "1 predicted beyond the axes" in [text.get_text() for text in axes.get_legend().get_texts()]
-        assert axes.get_xlim() == axes.get_ylim()
-
-
-class TestManifest:
-    def test_is_strict_json_and_describes_estimators(self, problem: Problem) -> None:
-        features, _ = make_features(["embeddings", "embeddings+logits"], problem[0], memory="somewhere")
-        manifest = make_manifest(
-            *problem,
-            features=features,
-            regressors=make_heads(["xgboost"], random_state=7),
-            parameters={"folds": 5},
-            model={"name": "skesm-mini"},
-        )
-        text = json.dumps(manifest, allow_nan=False)
-        assert "somewhere" not in text  # where records are kept changes no number
-        assert manifest["data"]["rows"] == 60
-        assert manifest["data"]["sha256"] == data_digest(*problem)
-        assert manifest["features"]["embeddings"]["class"] == "ESM2Embedder"
-        assert manifest["regressors"]["xgboost"]["steps"][1][1]["random_state"] == 7
-        assert {"skesm", "python", "numpy", "xgboost"} <= set(manifest["versions"])
-
-    def test_digest_is_of_the_data_not_of_their_form(self) -> None:
-        expected = hashlib.sha256(b"MKV\t0.1\nACD\t-2.0\n").hexdigest()
-        assert data_digest(["MKV", " acd\n"], np.array([0.1, -2])) == expected
-        assert data_digest(["ACD", "MKV"], [-2, 0.1]) != expected
-
-
-class TestRuns:
-    CONFIG = RunConfig(
-        rows=60,
-        features=("position+substitution", "composition"),
-        heads=("ridge",),
-        splits=SPLITS[:5] + ("low to high",),
-    )
-
-    def test_a_run_is_a_folder_that_can_be_replayed(self, tmp_path: Path) -> None:
-        run = run_benchmark(self.CONFIG)
-        assert run.notes == ("groups: left out, because no column of groups is named",)
-        run.write(tmp_path)
-        report = (tmp_path / "report.html").read_text(encoding="utf-8")
-        assert report.count("<img") == len(run.figures())
-        assert "http" not in report.replace("http-equiv", "")  # nothing is fetched
-        assert "Nadeau" in report
-        found = replay(tmp_path / "manifest.json")
-        assert found.identical
-        assert found.reasons == ()
-        assert {key: value for key, value in found.run.manifest.items() if key != "run"} == {
-            key: value for key, value in run.manifest.items() if key != "run"
-        }
-
-    def test_a_replay_says_what_differs_and_why(self, tmp_path: Path) -> None:
-        config = RunConfig(rows=40, features=("composition",), heads=("ridge",), splits=("random",), folds=2)
-        run_benchmark(config).write(tmp_path)
-        scores = pd.read_csv(tmp_path / "scores.csv")
-        scores.loc[0, "value"] += 0.25
-        scores.to_csv(tmp_path / "scores.csv", index=False, na_rep="nan")
-        manifest = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
-        manifest["versions"]["numpy"] = "1.0"
-        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-        found = replay(tmp_path)
-        assert not found.identical
-        text = found.to_text()
-        assert "different  random | composition | ridge | spearman: 1 of 2 folds, by at most 0.25" in text
-        assert "identical  random | composition | ridge | mae" in text
-        assert "versions, numpy: 1.0 then, " in text
-
-    def test_errors(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match="heads: 'lasso' is unknown"):
-            RunConfig(heads=("lasso",))
-        with pytest.raises(ValueError, match="splits must not be empty"):
-            RunConfig(splits=())
-        (tmp_path / "a.toml").write_text('model = "skesm-mini"\nseed = 1')
-        with pytest.raises(ValueError, match="unknown key 'seed'; keys are"):
-            RunConfig.from_toml(tmp_path / "a.toml")
-        (tmp_path / "manifest.json").write_text("[]")
-        with pytest.raises(ValueError, match="is not the manifest of a run"):
-            replay(tmp_path)
 
 
 def test_folds_share_computed_features_and_no_object() -> None:

@@ -67,7 +67,7 @@ class TestDemo:
                 assert f"{float(row['mean']):.2f} [{float(row['low']):.2f}, {float(row['high']):.2f}]" in printed
         assert "Leakage: split random, seed 0, fold 0: " in out
         assert "<h1>GB1 stability" in (tmp_path / "report.html").read_text(encoding="utf-8")
-        assert "61 forward passes for 60 sequences" in out  # and the wild type
+        assert "61 forward passes for 60 distinct sequences" in out  # and the wild type
         assert (tmp_path / "predictions.png").read_bytes().startswith(PNG)
         manifest = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
         assert manifest["data"]["rows"] == 60
@@ -132,8 +132,8 @@ class TestDemo:
         data.write_text("\n".join(["seq,label", *rows, "MKTAYIAKQ,1"]) + "\n")
         assert main([*arguments, "--data", str(data), "--reference", wild_type]) == 0
         out = capsys.readouterr().out
-        assert "mutated: left out, because 1 of 31 sequences do not have the reference's length" in out
-        assert "unseen positions: left out" in out
+        assert "features 'mutated': 1 of 31 sequences do not have the reference's length" in out
+        assert "split 'unseen positions': some sequences do not have" in out
 
     @pytest.mark.parametrize("form", ["semicolons", "UTF-16 text of tabs, gzip", "spreadsheet", "FASTA"])
     def test_files_as_people_have_them(
@@ -198,6 +198,7 @@ class TestDemo:
         assert done.stderr.count("\n") == 1
         assert done.stderr.startswith("skesm: warning: skesm-mini is a small demo model")
         more = {"manifest.json", "report.html", "costs.csv", "predictions_unseen_positions.png", "store"}
+        more |= {"errors.png", "not_done.csv", "scores.parquet", "fits"}
         assert {*FILES, *more} == {path.name for path in (tmp_path / "skesm-demo").iterdir()}
 
 
@@ -219,14 +220,37 @@ features = ["mutated+length", "position"]\nheads = ["ridge"]\nscores = ["rmse"]\
         assert len(lines) == 2 * 3
         assert all(line.startswith("identical") for line in lines)
         assert (tmp_path / "again" / "scores.csv").read_bytes() == (tmp_path / "out" / "scores.csv").read_bytes()
+        with pytest.raises(SystemExit):
+            main(["benchmark", "--replay", str(tmp_path / "out"), "--output", str(tmp_path / "out")])
+        assert "choose another one" in capsys.readouterr().err
+
+    def test_a_run_says_what_it_left_out_in_the_words_of_the_command_line(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        data = tmp_path / "data.csv"
+        data.write_text("seq,label\nMKV,1\nMK,2\nMAV,3\nMKL,4\nAKV,2\nMKI,4\n")
+        arguments = ["--data", str(data), "--reference", "MKV", "--drop-invalid", "--features", "position,one-hot"]
+        more = ["--heads", "ridge", "--folds", "2", "--splits", "random,more mutations,groups", "--quiet"]
+        assert main(["benchmark", *arguments, *more, "--output", str(tmp_path / "out")]) == 0
+        out = capsys.readouterr().out
+        assert "left out 1 row: 1 of another length than the reference (line 3)" in out
+        assert "Not done: split 'groups': no column of groups is named (--group-column)" in out
+        assert "Not done: split 'more mutations': MutationCountSplit: a test set has no rows" in out
+        assert 'the score says little about new positions; add --splits "random,unseen positions"' in out
+        # beside the replayed run by default
+        assert main(["benchmark", "--replay", str(tmp_path / "out"), "--quiet"]) == 0
+        assert (tmp_path / "out-replay" / "report.html").is_file()
+        assert main(["benchmark", *arguments, *more, "--output", str(tmp_path / "out")]) == 0
+        assert "6 fits found in" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
             (["--features", "size"], "'size' is unknown"),
             (["--heads", "lasso"], "heads: 'lasso' is unknown"),
-            (["--splits", "more mutations", "--rows", "20"], "MutationCountSplit: a test set has no rows"),
-            (["--replay", "nothing.json"], "nothing.json"),
+            (["--splits", "more mutations", "--rows", "20"], "none of the splits can be made: more mutations: Mut"),
+            (["--replay", "nothing.json"], "there is no file of a run at nothing.json"),
+            (["nothing.toml"], "there is no file of settings at nothing.toml"),
         ],
     )
     def test_errors(

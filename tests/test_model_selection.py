@@ -136,7 +136,7 @@ def test_low_values_train_and_high_ones_test() -> None:
         (LowToHighSplit(), [1.0] * 20, "a test set has no rows"),
         (IdentityClusterKFold(2, identity=1.5), None, "between 0 and 1"),
         (IdentityClusterKFold(2, method="blast"), None, "exact, mmseqs2"),
-        (IdentityClusterKFold(2, identity=0.5), None, "X has 1 clusters at identity 0.5"),
+        (IdentityClusterKFold(2, identity=0.5), None, "X has 1 cluster at identity 0.5"),
     ],
 )
 def test_a_split_that_cannot_be_made_is_refused(splitter: object, y: object, message: str) -> None:

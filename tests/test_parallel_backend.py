@@ -269,6 +269,19 @@ def test_a_dask_worker_is_killed_during_a_grid(tiny_checkpoint: Path, tmp_path: 
     assert (info.hits, info.computed) == (100, 0)
 
 
+def test_a_cluster_that_has_lost_all_workers_is_named(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, cluster: Any
+) -> None:
+    _, workers = cluster
+    for worker in workers:
+        worker.kill()
+        worker.wait()
+    monkeypatch.setattr("skesm.backends.parallel._PATIENCE", 0.2)
+    embedder = ESM2Embedder(tiny_checkpoint, backend=ParallelBackend(executor="dask"))
+    with pytest.raises(UserWarning, match="no workers"):  # the suite turns warnings into errors, so it does not wait
+        embedder.transform(proteins(4, seed=10))
+
+
 def test_a_grid_that_runs_on_the_cluster_computes_in_place(tiny_checkpoint: Path, tmp_path: Path, cluster: Any) -> None:
     X = proteins(40, seed=9)
     inner = Watched(str(tmp_path / "log"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import warnings
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
@@ -29,6 +30,9 @@ from skesm.sequences.alphabet import count_residues
 
 #: Batches for each worker that are sent out at a time: one that it computes, and one that waits.
 _AHEAD = 2
+
+#: Seconds without an answer after which a cluster is asked whether it has workers at all.
+_PATIENCE = 60.0
 
 
 #: joblib's own backends. Whoever chose another one wants its cluster, and would get one machine.
@@ -171,6 +175,9 @@ class _LokyWorkers:
         """Tasks that run at a time."""
         return self._n
 
+    def check(self) -> None:
+        """Nothing to check: loky starts its own processes."""
+
     def executor(self) -> Executor:
         """The executor that tasks are sent to. It is a new one after a worker died."""
         executor: Executor = get_reusable_executor(max_workers=self._n, timeout=300)
@@ -197,6 +204,16 @@ class _DaskWorkers:
         """Tasks that run at a time: workers may come and go."""
         cores: dict[str, int] = self._client.ncores()
         return max(1, sum(cores.values()))
+
+    def check(self) -> None:
+        """Warn if no worker is left: Dask waits for the next one, for ever if none comes."""
+        if not self._client.ncores():
+            warnings.warn(
+                "the Dask cluster has no workers, so the batches wait until one joins. Start a worker, or stop this "
+                "process: all sequences that are already in the cache are kept",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def executor(self) -> Executor:
         """Where tasks are sent."""
@@ -230,7 +247,10 @@ class _Run:
         waiting = deque(batches)
         while waiting or self._sent or self._suspects:
             alone = self._send(waiting)
-            for future in wait(self._sent, return_when=FIRST_COMPLETED).done:
+            done = wait(self._sent, timeout=_PATIENCE, return_when=FIRST_COMPLETED).done
+            if not done:
+                self._workers.check()
+            for future in done:
                 batch = self._sent.pop(future)
                 try:
                     computed = future.result()

@@ -8,18 +8,26 @@ from skesm.benchmark._compare import compare
 from skesm.benchmark._comparison import Comparison
 from skesm.benchmark._curves import best_layers, layer_profile, learning_curve
 from skesm.benchmark._features import FEATURES, make_features
-from skesm.benchmark._heads import HEADS, make_heads
-from skesm.benchmark._plots import plot_predictions, plot_scores
+from skesm.benchmark._heads import CLASSIFIERS, HEADS, make_heads
+from skesm.benchmark._random_weights import RandomWeightsBackend
+from skesm.benchmark.figures.curves import plot_layer_profile, plot_learning_curve
+from skesm.benchmark.figures.distances import plot_errors
+from skesm.benchmark.figures.predictions import plot_predictions
+from skesm.benchmark.figures.scan import plot_scan
+from skesm.benchmark.figures.scores import plot_scores
+from skesm.benchmark.fits.digests import data_digest
 from skesm.benchmark.runs.config import SPLITS, RunConfig
-from skesm.benchmark.runs.manifest import data_digest, make_manifest
+from skesm.benchmark.runs.manifest import make_manifest
 from skesm.benchmark.runs.replay import Replay, replay
 from skesm.benchmark.runs.run import Run, run_benchmark
 
 __all__ = [
+    "CLASSIFIERS",
     "FEATURES",
     "HEADS",
     "SPLITS",
     "Comparison",
+    "RandomWeightsBackend",
     "Replay",
     "Run",
     "RunConfig",
@@ -31,7 +39,11 @@ __all__ = [
     "make_features",
     "make_heads",
     "make_manifest",
+    "plot_errors",
+    "plot_layer_profile",
+    "plot_learning_curve",
     "plot_predictions",
+    "plot_scan",
     "plot_scores",
     "replay",
     "run_benchmark",

@@ -1,10 +1,10 @@
-"""Cross-validation of sets of features and regressors on the same folds."""
+"""Cross-validation of sets of features and heads on the same folds."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -12,40 +12,34 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
-from sklearn.dummy import DummyRegressor
-from sklearn.model_selection import check_cv, cross_validate
+from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
-from sklearn.utils import check_array
+from sklearn.utils import check_array, column_or_1d
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from skesm._optional import import_optional
-from skesm.benchmark._comparison import MEAN_MODEL, NO_FEATURES, Comparison
-from skesm.benchmark._computed import compute_once, count_columns, count_passes
-from skesm.benchmark._heads import make_heads, seeded
-from skesm.benchmark._scores import SCORES, make_scorers
-from skesm.model_selection import DistinctSequenceKFold
-from skesm.model_selection._leakage import measure_folds
+from skesm.benchmark._comparison import Comparison
+from skesm.benchmark._heads import make_heads, predict_classes, seeded
+from skesm.benchmark._scores import ERRORS, known_scores
+from skesm.benchmark.fits.cells import (
+    MEAN_MODEL,
+    NO_FEATURES,
+    Cell,
+    Fits,
+    Folds,
+    Problem,
+    permutation_row,
+    prediction_frame,
+    run_cell,
+    score_rows,
+)
+from skesm.benchmark.fits.computed import compute_once, count_passes
+from skesm.benchmark.fits.digests import cell_digest, data_digest, features_digest, folds_digest
+from skesm.benchmark.fits.folds import Key, make_folds, measure_leakage
+from skesm.model_selection import LeakageReport
 from skesm.sequences.clean import clean_sequences
-
-Folds = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """One pipeline on the folds of one split and seed."""
-
-    split: str
-    seed: int
-    features: str
-    head: str
-    pipeline: Any
-    folds: Folds
-
-    @property
-    def names(self) -> dict[str, str | int]:
-        return {"split": self.split, "features": self.features, "head": self.head, "seed": self.seed}
 
 
 def compare(
@@ -58,8 +52,10 @@ def compare(
     seeds: Sequence[int] = (0,),
     groups: ArrayLike | None = None,
     reference: str | None = None,
-    scores: Iterable[str] = tuple(SCORES),
+    scores: Iterable[str] | None = None,
     higher_is_better: bool = True,
+    permutations: int = 0,
+    resume: str | os.PathLike[str] | None = None,
     n_jobs: int | None = None,
     verbose: bool = False,
 ) -> Comparison:
@@ -73,12 +69,14 @@ def compare(
     X : list, tuple, array, Series, or one-column DataFrame of str
         n sequences.
     y : array-like of shape (n,)
-        Measured values, finite.
+        Measured values, finite. For classifiers two classes, of any type; the second in sorted order is the positive
+        one.
     features : mapping of str to transformer
         Transformers of sequences by name. `make_features` makes those of well-known names; a `FeatureUnion` puts
         several side by side.
-    heads : mapping of str to regressor, or iterable of str, default=("ridge",)
-        Regressors by name, or names that `make_heads` knows.
+    heads : mapping of str to estimator, or iterable of str, default=("ridge",)
+        Regressors or classifiers by name, or names that `make_heads` knows. Classifiers are scored by the probability
+        of the positive class, so that they need ``predict_proba``.
     splits : mapping of str to int or splitter, default=None
         Splits by name. A number is so many folds of `DistinctSequenceKFold`. Test sets need not cover every row. None
         is ``{"random": 5}``.
@@ -90,10 +88,19 @@ def compare(
     reference : str or None, default=None
         The wild type of a library, for the leakage report.
     scores : iterable of str, default=all
-        Of ``"spearman"``, ``"pearson"``, ``"r2"``, ``"rmse"``, ``"mae"``, ``"ndcg"`` and ``"recall"``. The last two
-        look at the best tenth of the rows.
+        For regressors of ``"spearman"``, ``"pearson"``, ``"r2"``, ``"rmse"``, ``"mae"``, ``"ndcg"`` and ``"recall"``.
+        The last two look at the best tenth of the rows. For classifiers of ``"auroc"``, ``"ap"`` (average precision),
+        ``"mcc"`` (Matthews' correlation, at a probability of one half) and ``"brier"``.
     higher_is_better : bool, default=True
         Whether high values of y are wanted. It decides which rows are the best for ``"ndcg"`` and ``"recall"``.
+    permutations : int, default=0
+        Number of times that the target is shuffled to ask whether a pair does better than chance
+        (`sklearn.model_selection.permutation_test_score` on the first score, with the first seed). Each takes as many
+        fits as there are folds.
+    resume : path-like, default=None
+        Folder that keeps the fits of each pair as soon as they are finished. A comparison that was interrupted, or one
+        with another pair, repeats none of them. They are named by data, features, head, folds and versions. A head
+        that cannot be pickled is always fitted.
     n_jobs : int, default=None
         Number of threads that fit pipelines; -1 is one for each CPU. Each fit is held to one BLAS thread, so that the
         results do not depend on this number. Regressors that run threads of their own should be told to use one.
@@ -110,7 +117,7 @@ def compare(
     InvalidSequenceError
         If X is not a column of sequences.
     ValueError
-        If shapes or names do not fit together, or `y` is not finite.
+        If shapes or names do not fit together, the rows cannot be split as asked for, or `y` is not finite.
     MissingDependencyError
         If pandas or rapidfuzz is not installed.
 
@@ -128,90 +135,80 @@ def compare(
     >>> result.summary()[["features", "head", "mean"]].round(2).to_dict("split")["data"]
     [['composition', 'ridge', 1.0], ['none', 'mean', nan]]
     """
-    pandas = import_optional("pandas", "benchmark")
-    sequences = clean_sequences(X, max_length=None, unknown_residues="X")
-    target = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
-    if target.shape != (len(sequences),):
-        raise ValueError(f"y has shape {target.shape}, but X has {len(sequences)} sequences")
-    scores = _known_scores(scores)
-    if NO_FEATURES in features:
-        raise ValueError(f"features cannot be named {NO_FEATURES!r}: that is the mean predictor's row")
-    heads = dict(heads) if isinstance(heads, Mapping) else make_heads(heads)
-    folds = dict(_make_folds(sequences, target, splits or {"random": 5}, seeds, groups))
-
-    leakage, distances, warnings = _measure_leakage(sequences, folds, reference)
-    computed, feature_seconds = _compute(features, sequences)
-    cells = list(_make_cells(computed, heads, folds))
-    rows = np.empty(len(sequences), dtype=object)
-    rows[:] = sequences
-    scorers = make_scorers(scores, higher_is_better)
-    # threadpoolctl's limit holds for one process, so that the fits must be threads of this one
-    with (
-        threadpool_limits(limits=1),
-        tqdm(total=sum(len(c.folds) for c in cells), desc="fits", unit="fit", disable=not verbose) as bar,
-    ):
-        found = []
-        tasks = (delayed(_run)(cell, rows, target, scorers) for cell in cells)
-        for cell, result in zip(
-            cells, Parallel(n_jobs=n_jobs, require="sharedmem", return_as="generator")(tasks), strict=True
-        ):
-            found.append(result)
-            bar.update(len(cell.folds))
-    parts = [_tables(cell, result, target, scores, distances) for cell, result in zip(cells, found, strict=True)]
-    costs = [
-        {**cell.names, "columns": r["columns"], "fit": r["fit_time"].sum(), "predict": r["score_time"].sum()}
-        for cell, r in zip(cells, found, strict=True)
-    ]
-    return Comparison(
-        scores=pandas.DataFrame([row for part, _ in parts for row in part]),
-        predictions=pandas.concat([frame for _, frame in parts], ignore_index=True),
-        leakage=pandas.DataFrame(leakage),
-        costs=_sum_costs(pandas.DataFrame(costs), feature_seconds),
-        warnings=tuple(warnings),
-        higher_is_better=higher_is_better,
-        n_rows=len(sequences),
-        forward_passes=sum(map(count_passes, computed.values())),
+    problem, heads = pose(X, y, heads, scores=scores, higher_is_better=higher_is_better, permutations=permutations)
+    folds = dict(make_folds(problem, splits or {"random": 5}, seeds, groups))
+    return compare_on(
+        problem, folds, features, heads, reference=reference, resume=resume, n_jobs=n_jobs, verbose=verbose
     )
 
 
-def _known_scores(scores: Iterable[str]) -> list[str]:
-    names = list(scores)
-    unknown = [name for name in names if name not in SCORES]
-    if unknown or not names:
-        raise ValueError(f"scores must be one or several of {', '.join(SCORES)}, got {names}")
-    return list(dict.fromkeys([*names, "rmse"]))  # rmse is defined where correlations are not
+def pose(
+    X: Any,
+    y: ArrayLike,
+    heads: Mapping[str, Any] | Iterable[str],
+    *,
+    scores: Iterable[str] | None,
+    higher_is_better: bool,
+    permutations: int = 0,
+) -> tuple[Problem, dict[str, Any]]:
+    """Check what `compare` was given; gives the problem and the heads by name."""
+    import_optional("pandas", "benchmark")
+    sequences = clean_sequences(X, max_length=None, unknown_residues="X")
+    heads = dict(heads) if isinstance(heads, Mapping) else make_heads(heads)
+    classes = None
+    if predict_classes(heads):
+        target, classes = _two_classes(y)
+    else:
+        target = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+    if target.shape != (len(sequences),):
+        raise ValueError(f"y has shape {target.shape}, but X has {len(sequences)} sequences")
+    names = known_scores(scores, classes=classes is not None)
+    return Problem(sequences, target, classes, names, higher_is_better, permutations), heads
 
 
-def _make_folds(
-    sequences: list[str], y: Any, splits: Mapping[str, Any], seeds: Sequence[int], groups: ArrayLike | None
-) -> Iterator[tuple[tuple[str, int], Folds]]:
-    if groups is not None and np.shape(groups) != (len(sequences),):
-        raise ValueError(f"groups has shape {np.shape(groups)}, but X has {len(sequences)} sequences")
-    for name, cv in splits.items():
-        for seed in seeds:
-            splitter = DistinctSequenceKFold(cv, random_state=seed) if isinstance(cv, int) else copy.copy(cv)
-            draws = hasattr(splitter, "random_state") and getattr(splitter, "shuffle", True)
-            draws = draws and getattr(splitter, "scheme", "random") == "random"
-            if not draws and seed != seeds[0]:
-                continue
-            if draws:
-                splitter.random_state = seed
-            yield (name, seed), list(check_cv(splitter).split(sequences, y, groups))
+def _two_classes(y: ArrayLike) -> tuple[NDArray[np.intp], tuple[Any, Any]]:
+    labels, target = np.unique(column_or_1d(np.asarray(y)), return_inverse=True)
+    if len(labels) != 2:
+        raise ValueError(
+            f"y has {len(labels)} classes, and two are compared here. Compare one class with the others, "
+            "y == name, or values with a threshold, y > value"
+        )
+    return target.astype(np.intp), (labels[0].item(), labels[1].item())
 
 
-def _measure_leakage(
-    sequences: list[str], folds: Mapping[tuple[str, int], Folds], reference: str | None
-) -> tuple[list[dict[str, Any]], dict[tuple[str, int], list[NDArray[np.intp]]], list[str]]:
-    rows, distances, warnings = [], {}, []
-    for (split, seed), of_split in folds.items():
-        measured = measure_folds(sequences, of_split, reference)
-        distances[split, seed] = [distance for _, distance in measured]
-        rows += [{"split": split, "seed": seed, **asdict(report)} for report, _ in measured]
-        sentences = [sentence for report, _ in measured for sentence in report.warnings()]
-        if sentences:
-            more = f" (and {len(sentences) - 1} more)" if len(sentences) > 1 else ""
-            warnings.append(f"split {split}, seed {seed}, {sentences[0]}{more}")
-    return rows, distances, warnings
+def compare_on(
+    problem: Problem,
+    folds: Mapping[Key, Folds],
+    features: Mapping[str, Any],
+    heads: Mapping[str, Any],
+    *,
+    reference: str | None = None,
+    describe: Callable[[LeakageReport], list[str]] = LeakageReport.warnings,
+    resume: str | os.PathLike[str] | None = None,
+    n_jobs: int | None = None,
+    verbose: bool = False,
+) -> Comparison:
+    """`compare` on folds that are made."""
+    if NO_FEATURES in features:
+        raise ValueError(f"features cannot be named {NO_FEATURES!r}: that is the mean predictor's row")
+    leakage, distances, warnings = measure_leakage(problem.sequences, folds, reference, describe)
+    computed, feature_seconds = _compute(features, problem.sequences)
+    cells = list(_make_cells(problem, computed, heads, folds))
+    found = list(_run(cells, problem, None if resume is None else Path(resume), n_jobs, verbose))
+    return _gather(
+        problem,
+        cells,
+        found,
+        feature_seconds,
+        distances=distances,
+        leakage=leakage,
+        warnings=tuple(warnings),
+        forward_passes=sum(map(count_passes, computed.values())),
+        digests={
+            "splits": {f"{split}, seed {seed}": folds_digest(of_split) for (split, seed), of_split in folds.items()},
+            "features": {name: digest for name, t in computed.items() if (digest := features_digest(t)) is not None},
+        },
+    )
 
 
 def _compute(features: Mapping[str, Any], sequences: list[str]) -> tuple[dict[str, Any], dict[str, float]]:
@@ -224,46 +221,83 @@ def _compute(features: Mapping[str, Any], sequences: list[str]) -> tuple[dict[st
 
 
 def _make_cells(
-    computed: Mapping[str, Any], heads: Mapping[str, Any], folds: Mapping[tuple[str, int], Folds]
-) -> Iterator[_Cell]:
+    problem: Problem, computed: Mapping[str, Any], heads: Mapping[str, Any], folds: Mapping[Key, Folds]
+) -> Iterator[Cell]:
     nothing = FunctionTransformer(_one_column)
+    mean = DummyRegressor() if problem.classes is None else DummyClassifier(strategy="prior")
+    first_seeds: dict[str, int] = dict(reversed(list(folds)))
     for (split, seed), of_split in folds.items():
         pairs = [(f, h, computed[f], heads[h]) for f in computed for h in heads]
-        for f, h, transformer, head in [*pairs, (NO_FEATURES, MEAN_MODEL, nothing, DummyRegressor())]:
+        for f, h, transformer, head in [*pairs, (NO_FEATURES, MEAN_MODEL, nothing, mean)]:
             pipeline = Pipeline([("features", transformer), ("head", seeded(clone(head), seed))])
-            yield _Cell(split, seed, f, h, pipeline, of_split)
+            permuted = f != NO_FEATURES and seed == first_seeds[split]
+            yield Cell(split, seed, f, h, pipeline, of_split, problem.permutations if permuted else 0)
 
 
 def _one_column(X: Sequence[str]) -> NDArray[np.float64]:
     return np.zeros((len(X), 1))
 
 
-def _run(cell: _Cell, X: Any, y: Any, scorers: Mapping[str, Any]) -> dict[str, Any]:
-    result: dict[str, Any] = cross_validate(
-        cell.pipeline, X, y, cv=cell.folds, scoring=scorers, return_estimator=True, error_score="raise"
+def _run(
+    cells: Sequence[Cell], problem: Problem, resume: Path | None, n_jobs: int | None, verbose: bool
+) -> Iterator[Fits]:
+    paths = [None] * len(cells) if resume is None else [_path(resume, cell, problem) for cell in cells]
+    # threadpoolctl's limit holds for one process, so that the fits must be threads of this one
+    with (
+        threadpool_limits(limits=1),
+        tqdm(total=sum(len(c.folds) for c in cells), desc="fits", unit="fit", disable=not verbose) as bar,
+    ):
+        tasks = (delayed(run_cell)(cell, problem, path) for cell, path in zip(cells, paths, strict=True))
+        results = Parallel(n_jobs=n_jobs, require="sharedmem", return_as="generator")(tasks)
+        for cell, fits in zip(cells, results, strict=True):
+            yield fits
+            bar.update(len(cell.folds))
+
+
+def _path(resume: Path, cell: Cell, problem: Problem) -> Path | None:
+    digest = cell_digest(
+        cell.pipeline.named_steps["features"],
+        cell.pipeline.named_steps["head"],
+        data_digest(problem.sequences, problem.y),
+        folds_digest(cell.folds),
+        (cell.seed, cell.permutations, problem.scores, problem.higher_is_better),
     )
-    fitted = result.pop("estimator")
-    result["predicted"] = [
-        np.asarray(pipeline.predict(X[test]), dtype=np.float64).ravel()
-        for pipeline, (_, test) in zip(fitted, cell.folds, strict=True)
-    ]
-    result["columns"] = 0 if cell.features == NO_FEATURES else count_columns(fitted[0].named_steps["features"], X)
-    return result
+    return None if digest is None else resume / f"{digest}.npz"
 
 
-def _tables(
-    cell: _Cell, result: Mapping[str, Any], y: Any, scores: list[str], distances: Mapping[tuple[str, int], list[Any]]
-) -> tuple[list[dict[str, Any]], Any]:
-    """Rows of the scores, and the predictions, of one cell."""
+def _gather(
+    problem: Problem,
+    cells: Sequence[Cell],
+    found: Sequence[Fits],
+    feature_seconds: Mapping[str, float],
+    *,
+    distances: Mapping[Key, list[NDArray[np.intp]]],
+    leakage: list[dict[str, Any]],
+    **facts: Any,
+) -> Comparison:
     pandas = import_optional("pandas", "benchmark")
-    rows, frames = [], []
-    for fold, (train, test) in enumerate(cell.folds):
-        sizes = {**cell.names, "fold": fold, "n_train": len(train), "n_test": len(test)}
-        rows += [{**sizes, "score": score, "value": float(result[f"test_{score}"][fold])} for score in scores]
-        columns = {"row": test, "measured": y[test], "predicted": result["predicted"][fold]}
-        columns["distance"] = distances[cell.split, cell.seed][fold]
-        frames.append(pandas.DataFrame({**cell.names, "fold": fold, **columns}))
-    return rows, pandas.concat(frames)
+    pairs = list(zip(cells, found, strict=True))
+    first = problem.scores[0]
+    tested = (permutation_row(cell, fits, first, -1 if first in ERRORS else 1) for cell, fits in pairs)
+    costs = [
+        {**cell.names, "columns": fits.columns, "fit": fits.seconds[0], "predict": fits.seconds[1]}
+        for cell, fits in pairs
+    ]
+    return Comparison(
+        scores=pandas.DataFrame([row for cell, fits in pairs for row in score_rows(cell, fits)]),
+        predictions=pandas.concat(
+            [prediction_frame(cell, fits, problem.y, distances[cell.split, cell.seed]) for cell, fits in pairs],
+            ignore_index=True,
+        ),
+        leakage=pandas.DataFrame(leakage),
+        costs=_sum_costs(pandas.DataFrame(costs), feature_seconds),
+        higher_is_better=problem.higher_is_better,
+        n_rows=len(problem.sequences),
+        permutations=pandas.DataFrame([row for row in tested if row is not None]),
+        classes=problem.classes,
+        fits_found=sum(len(cell.folds) for cell, fits in pairs if fits.found),
+        **facts,
+    )
 
 
 def _sum_costs(costs: Any, feature_seconds: Mapping[str, float]) -> Any:

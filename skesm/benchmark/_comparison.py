@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from skesm._optional import import_optional
-from skesm.benchmark._scores import ERRORS, Fold, draw_weights, resample
-
-#: Names of the row that every comparison has: the training rows' mean, which looks at no feature.
-NO_FEATURES, MEAN_MODEL = "none", "mean"
+from skesm.benchmark._resampling import Fold, draw_weights, resample
+from skesm.benchmark._scores import ALWAYS_DEFINED, ERRORS
 
 _DRAWS = 500  # bootstrap samples: enough for two decimals of a 95 % interval
 _CELL = ["split", "features", "head"]
@@ -46,7 +44,17 @@ class Comparison:
     n_rows : int
         Number of rows that were given.
     forward_passes : int
-        Sequences that went through a model; those that the record store had are not counted.
+        Sequences that went through a model; those that the record store had are not plural.
+    permutations : DataFrame
+        One row for each pair and split, if permutation tests were asked for: ``score``, its ``value``, ``p``, and
+        ``permutations``. ``p`` is the share of shuffled targets on which the pair does as well, (k + 1) / (n + 1).
+    classes : tuple or None
+        The two classes, the positive one last; None for values. ``measured`` is then 0 or 1, and ``predicted`` is the
+        probability of the positive class.
+    fits_found : int
+        Fits that an earlier run had finished, see ``resume``.
+    digests : mapping
+        SHA-256 of the rows of each split (``"splits"``), and of features that were computed once (``"features"``).
     """
 
     scores: Any
@@ -57,14 +65,23 @@ class Comparison:
     higher_is_better: bool
     n_rows: int
     forward_passes: int = 0
+    permutations: Any = None
+    classes: tuple[Any, Any] | None = None
+    fits_found: int = 0
+    digests: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
-    def summary(self, score: str = "spearman", *, level: float = 0.95) -> Any:
+    @property
+    def main_score(self) -> str:
+        """The first of the scores."""
+        return str(self.scores["score"].iloc[0])
+
+    def summary(self, score: str | None = None, *, level: float = 0.95) -> Any:
         """One row for each split, features and head: mean, interval, and difference from the best of its split.
 
         Parameters
         ----------
-        score : str, default="spearman"
-            One of the scores that were computed.
+        score : str, default=None
+            One of the scores that were computed; the first by default.
         level : float, default=0.95
             Level of the interval and of the test.
 
@@ -92,6 +109,7 @@ class Comparison:
         .. [1] Nadeau and Bengio, Inference for the Generalization Error, Machine Learning 52, 239-281 (2003).
         """
         pandas = import_optional("pandas", "benchmark")
+        score = score or self.main_score
         scores = self.scores[self.scores["score"] == score]
         if scores.empty:
             known = ", ".join(self.scores["score"].unique())
@@ -147,14 +165,38 @@ class Comparison:
             cells.setdefault(key[:3], []).append(fold)
         return cells
 
-    def best(self, split: str | None = None, score: str = "spearman") -> tuple[str, str]:
+    def compare_pairs(
+        self, split: str, one: tuple[str, str], other: tuple[str, str], score: str | None = None
+    ) -> float:
+        """Corrected resampled t-test between two pairs of features and head, see `summary`.
+
+        Parameters
+        ----------
+        split : str
+            The split.
+        one, other : tuple of (str, str)
+            Names of features and head.
+        score : str, default=None
+            One of the scores that were computed; the first by default.
+
+        Returns
+        -------
+        p : float
+            Two-sided; NaN for a single fold.
+        """
+        scores = self.scores[self.scores["score"] == (score or self.main_score)]
+        first, second = (_folds_of(scores, (split, *pair)) for pair in (one, other))
+        return _compare_folds(first, second, 1)[1]
+
+    def best(self, split: str | None = None, score: str | None = None) -> tuple[str, str]:
         """Names of the features and head of the best mean score in a split, by default the first.
 
-        Where no score is defined, the least RMSE decides.
+        Where no score is defined, the least error decides.
         """
         split = self.scores["split"].iloc[0] if split is None else split
         of_split = self.scores[self.scores["split"] == split]
-        for name in (score, "rmse"):
+        score = score or self.main_score
+        for name in (score, *ALWAYS_DEFINED):
             scores = of_split[of_split["score"] == name].groupby(["features", "head"], sort=False)["value"]
             means = scores.agg(lambda values: values.mean(skipna=False)) * (-1 if name in ERRORS else 1)
             if means.notna().any():
@@ -162,15 +204,15 @@ class Comparison:
                 return str(features), str(head)
         raise ValueError(f"no {score} is defined in split {split!r}")
 
-    def table(self, score: str = "spearman") -> Any:
+    def table(self, score: str | None = None) -> Any:
         """The summary with one row for each pair of features and head, and a text for each split; for people.
 
         ``*`` marks what is within noise of the best of its split, ``-`` a score that is not defined.
 
         Parameters
         ----------
-        score : str, default="spearman"
-            One of the scores that were computed.
+        score : str, default=None
+            One of the scores that were computed; the first by default.
 
         Returns
         -------
@@ -184,7 +226,7 @@ class Comparison:
         splits = list(dict.fromkeys(summary["split"]))
         return order.join(wide[splits], on=["features", "head"]).reset_index(drop=True)
 
-    def to_text(self, score: str = "spearman") -> str:
+    def to_text(self, score: str | None = None) -> str:
         """`table` for a terminal."""
         table = self.table(score)
         cells = [tuple(map(str, table.columns)), *(tuple(map(str, row)) for row in table.itertuples(index=False))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,20 @@ from skesm import ESM2Embedder
 from skesm._optional import import_optional
 from skesm.backends import resolve_backend
 from skesm.benchmark._compare import compare
-from skesm.model_selection import DistinctSequenceKFold
+from skesm.benchmark._heads import LEAST_OF_CLASS, make_heads, predict_classes
 
 #: Training rows of a learning curve: a plate's quarter, a plate, four plates, and less.
 SIZES = (8, 24, 96, 384)
 
 
 class _FewRows:
-    """A splitter that draws few training rows, and tests on the same part of the rows each time."""
+    """A splitter that draws few training rows, and tests on the same part of the rows each time.
 
-    def __init__(self, n_train: int, test_share: float, draws: int, random_state: int) -> None:
+    With classes, the first rows that are drawn hold enough of each for a classifier.
+    """
+
+    def __init__(self, n_train: int, test_share: float, draws: int, random_state: int, classes: bool) -> None:
+        self.classes = classes
         self.n_train = n_train
         self.test_share = test_share
         self.draws = draws
@@ -33,8 +37,12 @@ class _FewRows:
         splits = ShuffleSplit(self.draws, test_size=self.test_share, random_state=self.seed).split(distinct)
         generator = np.random.default_rng(self.seed)
         for train, test in splits:
-            pool = np.flatnonzero(np.isin(inverse, train))
-            yield np.sort(generator.permutation(pool)[: self.n_train]), np.flatnonzero(np.isin(inverse, test))
+            pool = generator.permutation(np.flatnonzero(np.isin(inverse, train)))
+            if self.classes:
+                labels = np.asarray(y)[pool]
+                first = [np.flatnonzero(labels == label)[:LEAST_OF_CLASS] for label in np.unique(labels)]
+                pool = np.concatenate([pool[np.concatenate(first)], np.delete(pool, np.concatenate(first))])
+            yield np.sort(pool[: self.n_train]), np.flatnonzero(np.isin(inverse, test))
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         return self.draws
@@ -50,7 +58,7 @@ def learning_curve(
     draws: int = 10,
     test_share: float = 0.2,
     random_state: int = 0,
-    score: str = "spearman",
+    score: str | None = None,
     **options: Any,
 ) -> Any:
     """Score against the number of training rows.
@@ -71,16 +79,16 @@ def learning_curve(
         Share of the distinct sequences that are tested on in each draw; the same for every size.
     random_state : int, default=0
         Seed of the draws.
-    score : str, default="spearman"
-        One of `compare`'s scores.
+    score : str, default=None
+        One of `compare`'s scores; the first by default.
     **options : object
         Further arguments of `compare`.
 
     Returns
     -------
     curve : DataFrame
-        Columns ``n_train``, ``features``, ``head``, ``mean``, ``sd`` and ``folds``, the number of draws. The mean is
-        over the draws in which the score is defined.
+        Columns ``n_train``, ``features``, ``head``, ``mean``, ``sd`` and ``folds``, the number of draws in which the
+        score is defined. The mean is over these.
 
     Raises
     ------
@@ -96,14 +104,17 @@ def learning_curve(
     >>> curve[["n_train", "head", "mean"]].query("head == 'ridge'").round(1).to_dict("split")["data"]
     [[8, 'ridge', 1.0], [16, 'ridge', 1.0]]
     """
+    heads = dict(heads) if isinstance(heads, Mapping) else make_heads(heads)
     n_rows = len(np.asarray(y))
     fitting = [size for size in sizes if size <= (1 - test_share) * n_rows]
     if not fitting:
         raise ValueError(f"sizes: all of {list(sizes)} leave fewer than {test_share:.0%} of {n_rows} rows to test on")
-    splits = {str(size): _FewRows(size, test_share, draws, random_state) for size in fitting}
-    comparison = compare(X, y, features, heads, splits=splits, scores=[score], **options)
-    scores = comparison.scores[comparison.scores["score"] == score]
-    groups = scores.groupby(["n_train", "features", "head"], sort=False)["value"]
+    classes = predict_classes(heads)
+    splits = {str(size): _FewRows(size, test_share, draws, random_state, classes) for size in fitting}
+    scores = None if score is None else [score]
+    comparison = compare(X, y, features, heads, splits=splits, scores=scores, **options)
+    of_score = comparison.scores[comparison.scores["score"] == comparison.main_score]
+    groups = of_score.groupby(["n_train", "features", "head"], sort=False)["value"]
     return groups.agg(mean="mean", sd="std", folds="count").reset_index()
 
 
@@ -118,9 +129,9 @@ def layer_profile(
     memory: Any,
     cv: Any = 5,
     head: Any = "ridge",
-    seeds: Sequence[int] = (0,),
-    score: str = "spearman",
-    n_jobs: int | None = None,
+    score: str | None = None,
+    prefetch: Sequence[str] = (),
+    **options: Any,
 ) -> Any:
     """Score of every layer and pooling, from one forward pass for each sequence.
 
@@ -142,14 +153,14 @@ def layer_profile(
         Folder of the record store, which keeps all layers of a pass.
     cv : int or splitter, default=5
         The folds, as `compare` takes them.
-    head : str or regressor, default="ridge"
-        The regressor.
-    seeds : sequence of int, default=(0,)
-        As for `compare`.
-    score : str, default="spearman"
-        One of `compare`'s scores.
-    n_jobs : int, default=None
-        Threads that fit.
+    head : str or estimator, default="ridge"
+        A regressor or classifier.
+    score : str, default=None
+        One of `compare`'s scores; the first by default.
+    prefetch : sequence of str, default=()
+        Further outputs that the passes store.
+    **options : object
+        Further arguments of `compare`, such as `seeds` and `n_jobs`.
 
     Returns
     -------
@@ -168,24 +179,48 @@ def layer_profile(
     >>> best_layers(profile).columns.tolist()
     ['layer', 'pooling', 'mean', 'low', 'high', 'cost']
     """
+    shared = {"model": model, "poolings": poolings, "reference": reference, "backend": backend, "memory": memory}
+    return profile_layers(X, y, **shared, cv=cv, head=head, score=score, prefetch=prefetch, **options)[0]
+
+
+def profile_layers(
+    X: Any,
+    y: ArrayLike,
+    *,
+    model: str,
+    poolings: Sequence[str],
+    reference: str | None,
+    backend: Any,
+    memory: Any,
+    cv: Any,
+    head: Any,
+    score: str | None,
+    prefetch: Sequence[str],
+    **options: Any,
+) -> tuple[Any, int]:
+    """`layer_profile`, and the number of forward passes."""
     pandas = import_optional("pandas", "benchmark")
     layers = range(resolve_backend(backend).model(model).spec.n_layers + 1)
-    kinds = [f"{pooling}@*" for pooling in poolings if pooling != "mutated"]
+    kinds = [*(f"{pooling}@*" for pooling in poolings if pooling != "mutated"), *prefetch]
     shared: dict[str, Any] = {"backend": backend, "memory": memory, "reference": reference}
     pairs = [(layer, pooling) for pooling in poolings for layer in layers]
+    passes = 0
     if "mutated" in poolings:
         # the one pass stores the mutated positions of every layer
-        ESM2Embedder(model, layers=tuple(layers), pooling="mutated", prefetch=kinds, **shared).fit_transform(X)
+        everything = ESM2Embedder(model, layers=tuple(layers), pooling="mutated", prefetch=kinds, **shared)
+        everything.fit_transform(X)
+        passes = everything.cache_info().computed  # type: ignore[union-attr]  # it has just run
     features = {
         f"{pooling} {layer}": ESM2Embedder(model, layers=layer, pooling=pooling, prefetch=kinds, **shared)
         for layer, pooling in pairs
     }
     heads = [head] if isinstance(head, str) else {"head": head}
-    splits = {"cv": cv if not isinstance(cv, int) else DistinctSequenceKFold(cv)}
-    comparison = compare(X, y, features, heads, splits=splits, seeds=seeds, scores=[score], n_jobs=n_jobs)
-    summary = comparison.summary(score).iloc[:-1]  # without the mean predictor
+    scores = None if score is None else [score]
+    comparison = compare(X, y, features, heads, splits={"cv": cv}, scores=scores, **options)
+    summary = comparison.summary().iloc[:-1]  # without the mean predictor
     places = pandas.DataFrame(pairs, columns=["layer", "pooling"])
-    return pandas.concat([places, summary.reset_index(drop=True)], axis=1)
+    profile = pandas.concat([places, summary.reset_index(drop=True)], axis=1)
+    return profile, passes + comparison.forward_passes
 
 
 def best_layers(profile: Any) -> Any:

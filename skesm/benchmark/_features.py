@@ -20,6 +20,7 @@ from skesm import (
     PositionEncoder,
     SubstitutionEncoder,
 )
+from skesm.benchmark._random_weights import RandomWeightsBackend
 from skesm.sequences.alphabet import count_residues
 from skesm.sequences.clean import clean_sequences
 
@@ -31,8 +32,11 @@ if TYPE_CHECKING:
 MAX_LENGTH_SPREAD = 0.1
 
 #: Features that compare sequences with a reference of their length.
-OF_VARIANTS = ("mutated", "position", "position+substitution", "substitution", "blosum62", "zero-shot", "augmented")
-FEATURES = ("embeddings", "logits", "one-hot", "composition", "length", *OF_VARIANTS)
+OF_VARIANTS = (
+    *("mutated", "position", "position+substitution", "substitution", "blosum62"),
+    *("zero-shot", "masked-marginal", "mutant-marginal", "augmented", "random-weights-mutated"),
+)
+FEATURES = ("embeddings", "logits", "one-hot", "composition", "length", "random-weights", *OF_VARIANTS)
 
 
 def make_features(
@@ -47,22 +51,26 @@ def make_features(
 ) -> tuple[dict[str, Any], list[str]]:
     """Transformers by name, ready for `compare`.
 
-    =========================  =======================================================================================
-    name                       columns
-    =========================  =======================================================================================
-    ``embeddings``             `ESM2Embedder`: the mean of the last layer
-    ``mutated``                `ESM2Embedder`: the mutated positions, of the sequence and of the reference
-    ``logits``                 `ESM2LogitSummarizer`: mean and sum
-    ``zero-shot``              `ESM2VariantScorer`: wild-type marginals, one column
-    ``one-hot``                `OneHotSequence`
-    ``augmented``              one-hot beside the zero-shot score (Hsu et al. 2022)
-    ``composition``            `AminoAcidComposition`
-    ``length``                 number of residues
-    ``position``               `PositionEncoder`
-    ``substitution``           `SubstitutionEncoder`: wild-type and new amino acids
-    ``position+substitution``  `SubstitutionEncoder`: position, wild-type and new amino acids
-    ``blosum62``               `SubstitutionEncoder`: BLOSUM62 and changes of hydropathy, volume and charge
-    =========================  =======================================================================================
+    ==========================  ======================================================================================
+    name                        columns
+    ==========================  ======================================================================================
+    ``embeddings``              `ESM2Embedder`: the mean of the last layer
+    ``mutated``                 `ESM2Embedder`: the mutated positions, of the sequence and of the reference
+    ``logits``                  `ESM2LogitSummarizer`: mean and sum
+    ``zero-shot``               `ESM2VariantScorer`: wild-type marginals, one column; 1 forward pass
+    ``masked-marginal``         the same of masked marginals; a pass for each mutated position
+    ``mutant-marginal``         the same of marginals of the variant; a pass for each sequence
+    ``random-weights``          as ``embeddings``, of a model that was never trained (`RandomWeightsBackend`)
+    ``random-weights-mutated``  as ``mutated``, of that model
+    ``one-hot``                 `OneHotSequence`
+    ``augmented``               one-hot beside the zero-shot score (Hsu et al. 2022)
+    ``composition``             `AminoAcidComposition`
+    ``length``                  number of residues
+    ``position``                `PositionEncoder`
+    ``substitution``            `SubstitutionEncoder`: wild-type and new amino acids
+    ``position+substitution``   `SubstitutionEncoder`: position, wild-type and new amino acids
+    ``blosum62``                `SubstitutionEncoder`: BLOSUM62 and changes of hydropathy, volume and charge
+    ==========================  ======================================================================================
 
     Parameters
     ----------
@@ -107,24 +115,36 @@ def make_features(
     >>> notes[0]
     'one-hot: 1 of 2 sequences is padded at the end to 10 residues'
     """
-    shared = {"backend": backend, "memory": memory, "verbose": verbose}
+    shared: dict[str, Any] = {"backend": backend, "memory": memory, "verbose": verbose}
+    features, left_out, notes = plan_features(names, X, model=model, reference=reference, **shared)
+    return features, [*notes, *(f"{name}: left out, because {reason}" for name, reason in left_out.items())]
+
+
+def plan_features(
+    names: Iterable[str], X: Any, *, model: str, reference: str | None, prefetch: tuple[str, ...] = (), **shared: Any
+) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+    """`make_features`, with what is left out, and why, apart from what is padded.
+
+    `prefetch` are further outputs that a pass shall store.
+    """
     lengths = np.array([count_residues(s) for s in clean_sequences(X, max_length=None, unknown_residues="X")])
-    makers = _makers(model, reference, int(lengths.max()), shared)
-    left_out, notes = _left_out(lengths, reference)
+    makers = _makers(model, reference, int(lengths.max()), shared, ("mean@-1", "logit_means", *prefetch))
+    impossible, notes = _impossible(lengths, reference)
     features: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
     names = list(names)
     # mutated first: what the others need of the same pass can be stored by it, but not the other way round
-    for name in sorted(names, key=lambda name: "mutated" not in _parts_of(name)):
+    for name in sorted(names, key=lambda name: not {"mutated", "random-weights-mutated"} & {*_parts_of(name)}):
         parts = _parts_of(name)
-        missing = [part for part in parts if part in left_out]
+        missing = [part for part in parts if part in impossible]
         if missing:
-            notes.append(f"{name}: left out, because {left_out[missing[0]]}")
+            left_out[name] = impossible[missing[0]]
         elif len(parts) == 1:
             features[name] = makers[name]()
         else:
             features[name] = FeatureUnion([(part, makers[part]()) for part in parts])
     wanted = {part for name in names for part in (name, *_parts_of(name))}
-    return features, [note for note in notes if note.partition(":")[0] in wanted]
+    return features, left_out, [note for note in notes if note.partition(":")[0] in wanted]
 
 
 def _parts_of(name: str) -> list[str]:
@@ -143,16 +163,25 @@ def _parts_of(name: str) -> list[str]:
     return parts
 
 
-def _makers(model: str, reference: str | None, longest: int, shared: dict[str, Any]) -> dict[str, Callable[[], Any]]:
-    def zero_shot() -> Any:
-        return ESM2VariantScorer(model, strategy="wt_marginal", reference=reference, **shared)
+def _makers(
+    model: str, reference: str | None, longest: int, shared: dict[str, Any], others: tuple[str, ...]
+) -> dict[str, Callable[[], Any]]:
+    """`others` are outputs that a pass stores for other features."""
 
-    others = ("mean@-1", "logit_means")  # what other features need of the same pass
+    def zero_shot(strategy: str = "wt_marginal") -> Any:
+        return ESM2VariantScorer(model, strategy=strategy, reference=reference, **shared)
+
+    mutated: dict[str, Any] = {"pooling": "mutated", "reference": reference}
+    untrained = {**shared, "backend": RandomWeightsBackend(shape_of=shared["backend"]), "prefetch": "mean@-1"}
     return {
         "embeddings": lambda: ESM2Embedder(model, prefetch=others, **shared),
-        "mutated": lambda: ESM2Embedder(model, pooling="mutated", reference=reference, prefetch=others, **shared),
+        "mutated": lambda: ESM2Embedder(model, prefetch=others, **mutated, **shared),
         "logits": lambda: ESM2LogitSummarizer(model, prefetch=others, **shared),
+        "random-weights": lambda: ESM2Embedder(model, **untrained),
+        "random-weights-mutated": lambda: ESM2Embedder(model, **mutated, **untrained),
         "zero-shot": zero_shot,
+        "masked-marginal": lambda: zero_shot("masked_marginal"),
+        "mutant-marginal": lambda: zero_shot("mutant_marginal"),
         "one-hot": lambda: OneHotSequence(longest),
         "augmented": lambda: FeatureUnion([("one-hot", OneHotSequence(longest)), ("zero-shot", zero_shot())]),
         "composition": AminoAcidComposition,
@@ -164,24 +193,24 @@ def _makers(model: str, reference: str | None, longest: int, shared: dict[str, A
     }
 
 
-def _left_out(lengths: NDArray[np.intp], reference: str | None) -> tuple[dict[str, str], list[str]]:
+def _impossible(lengths: NDArray[np.intp], reference: str | None) -> tuple[dict[str, str], list[str]]:
     """Features that these sequences cannot have, each with the reason; and notes on the others."""
-    left_out: dict[str, str] = {}
+    impossible: dict[str, str] = {}
     notes = []
     longest = int(lengths.max())
     shorter = int((lengths < longest).sum())
     if lengths.min() < (1 - MAX_LENGTH_SPREAD) * longest:
         reason = f"lengths run from {lengths.min()} to {longest} residues"
-        left_out |= dict.fromkeys(("one-hot", "augmented"), reason)
+        impossible |= dict.fromkeys(("one-hot", "augmented"), reason)
     elif shorter:
         are = "is" if shorter == 1 else "are"
         notes.append(f"one-hot: {shorter} of {len(lengths)} sequences {are} padded at the end to {longest} residues")
     if reference is None:
-        left_out |= dict.fromkeys(OF_VARIANTS, "no reference is given")
+        impossible |= dict.fromkeys(OF_VARIANTS, "no reference is given")
     elif others := int((lengths != len(reference.strip())).sum()):
         reason = f"{others} of {len(lengths)} sequences do not have the reference's length"
-        left_out |= dict.fromkeys(OF_VARIANTS, reason)
-    return left_out, notes
+        impossible |= dict.fromkeys(OF_VARIANTS, reason)
+    return impossible, notes
 
 
 def _lengths(X: Sequence[str]) -> NDArray[np.float64]:

@@ -1,15 +1,24 @@
-"""Scores of predictions, and their resampling over rows."""
+"""Scores of predictions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import make_scorer, mean_absolute_error, ndcg_score, r2_score, root_mean_squared_error
+from sklearn.metrics import (
+    average_precision_score,
+    make_scorer,
+    matthews_corrcoef,
+    mean_absolute_error,
+    ndcg_score,
+    r2_score,
+    roc_auc_score,
+    root_mean_squared_error,
+)
 
 Values = NDArray[np.float64]
 Score = Callable[[Values, Values], float]
@@ -59,6 +68,30 @@ def _n_top(measured: Values) -> int:
     return max(1, math.ceil(TOP * len(measured)))
 
 
+def auroc(measured: Values, predicted: Values) -> float:
+    """Area under the receiver operating characteristic; NaN if all rows are of one class."""
+    return float(roc_auc_score(measured, predicted)) if np.ptp(measured) else float("nan")
+
+
+def ap(measured: Values, predicted: Values) -> float:
+    """Average precision; NaN if no row is of the positive class."""
+    return float(average_precision_score(measured, predicted)) if measured.any() else float("nan")
+
+
+def mcc(measured: Values, predicted: Values) -> float:
+    """Matthews' correlation of classes; NaN if all rows are of one class."""
+    return float(matthews_corrcoef(measured, predicted >= CUT)) if np.ptp(measured) else float("nan")
+
+
+def brier(measured: Values, predicted: Values) -> float:
+    """Mean squared error of the probability."""
+    return float(np.mean((measured - predicted) ** 2))
+
+
+#: A row is predicted to be of the positive class from this probability on.
+CUT = 0.5
+
+#: Scores of regressors.
 SCORES: dict[str, Score] = {
     "spearman": spearman,
     "pearson": pearson,
@@ -68,92 +101,58 @@ SCORES: dict[str, Score] = {
     "ndcg": ndcg,
     "recall": recall,
 }
+#: Scores of classifiers, of the measured class (0 or 1) and the probability of class 1.
+CLASS_SCORES: dict[str, Score] = {"auroc": auroc, "ap": ap, "mcc": mcc, "brier": brier}
+_ALL = SCORES | CLASS_SCORES
+
 #: Scores that are errors: lower is better.
-ERRORS = ("rmse", "mae")
+ERRORS = ("rmse", "mae", "brier")
+#: Errors that are defined wherever there are rows, with which rows are compared where nothing else is.
+ALWAYS_DEFINED = ("rmse", "brier")
 #: Scores that look for the best rows, and must know which end is the best.
 _OF_THE_TOP = ("ndcg", "recall")
 
 
+_NAMES = {
+    **{"spearman": "Spearman", "pearson": "Pearson", "r2": "R²", "rmse": "RMSE", "mae": "mean absolute error"},
+    **{"ndcg": "NDCG", "recall": "recall of the best tenth", "auroc": "AUROC", "ap": "average precision"},
+    **{"mcc": "Matthews correlation", "brier": "Brier score"},
+}
+
+
+def name_score(name: str) -> str:
+    """The score's name for people."""
+    return _NAMES.get(name, name)
+
+
+def known_scores(names: Iterable[str] | None, *, classes: bool) -> list[str]:
+    """The scores that are asked for, by default all, and the one that is always defined.
+
+    Raises
+    ------
+    ValueError
+        If a name is not a score of this kind of head.
+    """
+    known = CLASS_SCORES if classes else SCORES
+    chosen = list(known if names is None else names)
+    if not chosen or any(name not in known for name in chosen):
+        heads = "classifiers" if classes else "regressors"
+        raise ValueError(f"scores of {heads} must be one or several of {', '.join(known)}, got {chosen}")
+    return list(dict.fromkeys([*chosen, "brier" if classes else "rmse"]))
+
+
 def score_function(name: str, higher_is_better: bool) -> Score:
     """A score, for a target of which high or low values are wanted."""
-    function = SCORES[name]
+    function = _ALL[name]
     if higher_is_better or name not in _OF_THE_TOP:
         return function
     return lambda measured, predicted: function(-np.asarray(measured), -np.asarray(predicted))
 
 
-def make_scorers(names: Iterable[str], higher_is_better: bool) -> dict[str, Any]:
-    """scikit-learn scorers by name. Errors keep their sign: they are compared as errors later."""
-    return {name: make_scorer(score_function(name, higher_is_better)) for name in names}
-
-
-# resampling -----------------------------------------------------------------------------------------------------------
-
-Fold = tuple[NDArray[np.intp], Values, Values]  # rows, measured, predicted
-
-
-def draw_weights(n_rows: int, n_draws: int, seed: int = 0) -> Values:
-    """How often each row is in each bootstrap sample, (draws, rows)."""
-    counts = np.random.default_rng(seed).multinomial(n_rows, np.full(n_rows, 1 / n_rows), size=n_draws)
-    return counts.astype(np.float64)
-
-
-def resample(name: str, folds: Sequence[Fold], weights: Values, higher_is_better: bool) -> Values:
-    """The mean score over folds in each bootstrap sample of the rows."""
-    draws = []
-    for rows, measured, predicted in folds:
-        of_fold = weights[:, rows]
-        if name in _WEIGHTED:
-            draws.append(_WEIGHTED[name](measured, predicted, of_fold))
-        else:
-            function = score_function(name, higher_is_better)
-            counts = of_fold.astype(np.intp)
-            samples = [np.repeat(np.arange(len(rows)), count) for count in counts]
-            draws.append(np.array([function(measured[s], predicted[s]) if len(s) else np.nan for s in samples]))
-    mean: Values = np.mean(draws, axis=0)
-    return mean
-
-
-def _weighted_ranks(values: Values, weights: Values) -> Values:
-    """Ranks of the rows of a sample that holds each row as often as its weight says; ties share their mean rank."""
-    _, inverse = np.unique(values, return_inverse=True)
-    groups = np.zeros((len(weights), int(inverse.max()) + 1))
-    np.add.at(groups.T, inverse, weights.T)
-    return np.asarray((np.cumsum(groups, axis=1) - groups / 2)[:, inverse])
-
-
-def _weighted_correlation(a: Values, b: Values, weights: Values) -> Values:
-    total = weights.sum(axis=1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):  # a sample without spread has no correlation
-        a = a - (weights * a).sum(axis=1, keepdims=True) / total
-        b = b - (weights * b).sum(axis=1, keepdims=True) / total
-        covariance = (weights * a * b).sum(axis=1)
-        correlation: Values = covariance / np.sqrt((weights * a * a).sum(axis=1) * (weights * b * b).sum(axis=1))
-    return correlation
-
-
-def _weighted_spearman(measured: Values, predicted: Values, weights: Values) -> Values:
-    return _weighted_correlation(_weighted_ranks(measured, weights), _weighted_ranks(predicted, weights), weights)
-
-
-def _weighted_mean(values: Values, weights: Values) -> Values:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean: Values = weights @ values / weights.sum(axis=1)
-    return mean
-
-
-def _weighted_r2(measured: Values, predicted: Values, weights: Values) -> Values:
-    errors = _weighted_mean((measured - predicted) ** 2, weights)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        spread = _weighted_mean(measured**2, weights) - _weighted_mean(measured, weights) ** 2
-        r2: Values = 1 - errors / spread
-    return r2
-
-
-_WEIGHTED: dict[str, Callable[[Values, Values, Values], Values]] = {
-    "spearman": _weighted_spearman,
-    "pearson": lambda m, p, w: _weighted_correlation(m[None, :], p[None, :], w),
-    "r2": _weighted_r2,
-    "rmse": lambda m, p, w: np.sqrt(_weighted_mean((m - p) ** 2, w)),
-    "mae": lambda m, p, w: _weighted_mean(np.abs(m - p), w),
-}
+def make_scorer_of(name: str, higher_is_better: bool, *, keep_sign: bool = True) -> Any:
+    """A scikit-learn scorer. An error keeps its sign, as `compare` wants it, or is negated, as a search wants it."""
+    return make_scorer(
+        score_function(name, higher_is_better),
+        greater_is_better=keep_sign or name not in ERRORS,
+        response_method="predict_proba" if name in CLASS_SCORES else "predict",
+    )

@@ -1,7 +1,7 @@
 """The command line. The only package that prints.
 
 Each command is a module. Its ``add_`` function adds a parser to the others and sets ``run`` to the function that does
-the work; it stands in `_COMMANDS`. ``run`` returns the exit status, or None for 0. A failure is raised.
+the work, and stands in `_COMMANDS`. ``run`` returns the exit status, or None for 0. A failure is raised.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from skesm.cli.demo import add_benchmark, add_demo
 from skesm.cli.doctor import add_doctor
 from skesm.cli.files import add_embed, add_logits, add_score
 from skesm.cli.models import add_models
+from skesm.cli.propose import add_propose
+from skesm.cli.reproduce import add_reproduce
 from skesm.exceptions import SkesmError
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, default=None
-        Arguments after the program's name; those of the process by default.
+        Arguments after the program's name. By default those of the process.
 
     Returns
     -------
@@ -48,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _warning_printer(vars(args))  # put back by catch_warnings
             status: int = args.run(args) or 0
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest is written when Python ends
         return 0
     except (SkesmError, ValueError, OSError) as error:
         if args.traceback:
@@ -117,7 +119,19 @@ def _add_serve(commands: Commands) -> None:
 
 
 _COMMANDS = (
-    *(add_embed, add_logits, add_score, add_demo, add_benchmark, add_models, add_cache, _add_serve, add_doctor),
+    *(
+        add_embed,
+        add_logits,
+        add_score,
+        add_demo,
+        add_benchmark,
+        add_reproduce,
+        add_propose,
+        add_models,
+        add_cache,
+        _add_serve,
+        add_doctor,
+    ),
 )
 
 _EXAMPLES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -73,3 +74,15 @@ def one_line(message: object, options: Collection[str] = ()) -> str:
         return f"--{name.replace('_', '-')}" + ("" if value is None else f" {value.strip(chr(39))}")
 
     return " ".join(_PARAMETER.sub(as_option, text).split())
+
+
+def reference_of(given: str | None) -> str | None:
+    """The reference that was given, or the only sequence of the file that was given."""
+    if given is None or not Path(given).is_file():
+        return given
+    from skesm.io import read_fasta
+
+    sequences = read_fasta(given).sequences
+    if len(sequences) != 1:
+        raise ValueError(f"--reference {given} holds {len(sequences)} sequences; one is needed")
+    return sequences[0]

@@ -35,24 +35,24 @@ def add_cache(commands: Commands) -> None:
         action.set_defaults(run=run)
         return action
 
-    add("info", _cache_info, "what is stored, by model", "cache")
-    add("verify", _cache_verify, "compare every value with its checksum; exit status 1 if one is damaged", "cache")
+    add("info", _cache_info, "list the stored values, by model", "cache")
+    add("verify", _cache_verify, "compare all values with their checksums (exit status 1 if one is damaged)", "cache")
     prune = add(
         "prune",
         _cache_prune,
         "remove a model, or the values that were least recently used",
         "cache --older-than 90d --max-size 20GB",
     )
-    prune.add_argument("--model", help="a name or fingerprint that `skesm cache info` shows; alone: all of its values")
-    prune.add_argument("--older-than", metavar="AGE", help="remove what was not used for so long, such as 90d or 12w")
+    prune.add_argument("--model", help="a name or fingerprint from `skesm cache info`. Alone: all of its values")
+    prune.add_argument("--older-than", metavar="AGE", help="remove values not used for so long, such as 90d or 12w")
     prune.add_argument("--max-size", metavar="SIZE", help="remove the least recently used until this is left: 20GB")
     merge = add("merge", _cache_merge, "add all records of other stores to a store", "all node1 node2")
     merge.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help="a store to read")
     export = add(
-        "export", _cache_export, "write what is stored for a model to a .npz or .parquet file", "cache values.parquet"
+        "export", _cache_export, "write the stored values of a model to a .npz or .parquet file", "cache values.parquet"
     )
-    export.add_argument("file", type=Path, metavar="FILE", help="the file to write; its ending says which kind")
-    export.add_argument("--model", help="a name or fingerprint; needed if the store holds several")
+    export.add_argument("file", type=Path, metavar="FILE", help="the file to write. Its ending says which kind")
+    export.add_argument("--model", help="a name or fingerprint. Needed if the store holds several")
 
 
 def _cache_info(args: argparse.Namespace) -> None:

@@ -23,12 +23,12 @@ Add it to your shell's start-up file:
 
 @dataclass(frozen=True)
 class Command:
-    """A command or action, and what may stand behind it.
+    """A command or action, and the words that may follow it.
 
     Attributes
     ----------
     path : tuple of str
-        ``("cache", "merge")``; empty for the program.
+        ``("cache", "merge")``. Empty for the program.
     parser : ArgumentParser
     options : dict of str to (list of str, bool)
         Its options, with their values, and whether one must follow.

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from skesm._messages import plural
 from skesm._typing import Options
 from skesm.cli.arguments import at_least_two, positive
 
@@ -23,9 +24,12 @@ _DATA_HELP = (
 _SETTINGS = (
     *("data", "sequence_column", "target_column", "group_column", "reference", "drop_invalid", "rows", "model"),
     *("backend", "features", "heads", "splits", "folds", "seeds", "higher_is_better"),
+    *("threshold", "permutations", "learning_curve", "layer_profile"),
 )
 
 _NAMES: Options = {"type": lambda text: tuple(text.split(",")), "metavar": "A,B"}
+#: Finished fits, and the record store, in a run's folder.
+_FITS, _STORE = "fits", "store"
 
 
 def add_demo(commands: Commands) -> None:
@@ -54,7 +58,10 @@ def add_benchmark(commands: Commands) -> None:
     )
     parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG.toml", help="settings; options override them")
     parser.add_argument(
-        "--replay", type=Path, metavar="MANIFEST", help="repeat a run and compare its scores bit by bit"
+        "--replay",
+        type=Path,
+        metavar="MANIFEST",
+        help="repeat a run and compare its scores bit by bit; --data says where the data are now",
     )
     _add_data(parser)
     _add_model(parser)
@@ -62,15 +69,34 @@ def add_benchmark(commands: Commands) -> None:
     runs.add_argument("--splits", help="names such as random,unseen positions; an unknown name lists all", **_NAMES)
     runs.add_argument(
         "--seeds",
-        type=lambda text: tuple(map(int, text.split(","))),
+        type=_numbers,
         metavar="0,1",
         help="each seed makes other folds (default: 0)",
     )
     runs.add_argument(
         "--lower-is-better", dest="higher_is_better", action="store_const", const=False, help="low values are wanted"
     )
+    runs.add_argument(
+        "--threshold", type=float, metavar="VALUE", help="with classifiers as heads: rows above it are positive"
+    )
+    runs.add_argument(
+        "--permutations", type=positive, metavar="N", help="test every row against N shuffled targets; takes long"
+    )
+    runs.add_argument(
+        "--learning-curve", type=_numbers, metavar="8,24", help="score against so many training rows, first head"
+    )
+    runs.add_argument(
+        "--layer-profile", help="score of every layer for poolings such as mean,mutated, first head", **_NAMES
+    )
     _add_runs(runs, "skesm-benchmark")
     parser.set_defaults(run=_benchmark, usage_error=parser.error, seed=None)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
+
+
+_numbers.__name__ = "list of whole numbers"  # argparse names it in its errors
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +120,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--drop-invalid",
         action="store_const",
         const=True,
-        help="leave out rows of --data without a target or with a bad sequence, and list their lines",
+        help="leave out rows of --data without a target, with a bad sequence, or of another length than --reference",
     )
 
 
@@ -122,9 +148,14 @@ def _add_runs(runs: argparse._ActionsContainer, output: str) -> None:
         metavar="N",
         help="threads that fit; changes no number (default: one per CPU)",
     )
+    replayed = ", or that of the replayed run with -replay behind it" if output == "skesm-benchmark" else ""
     runs.add_argument(
-        "--output", type=Path, default=Path(output), metavar="FOLDER", help="for the results (default: %(default)s)"
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help=f"for the results (default: {output}{replayed}). A run that was interrupted continues there",
     )
+    runs.set_defaults(folder=Path(output))
     runs.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -144,28 +175,38 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def _benchmark(args: argparse.Namespace) -> None:
-    from skesm.benchmark import RunConfig, replay
+    from skesm.benchmark import RunConfig
 
     settings = _settings(args)
     if args.replay is not None:
-        if settings or args.config:
-            args.usage_error("--replay takes its settings from the manifest; give only --memory, --output and --n-jobs")
-        found = replay(args.replay, memory=_memory(args), n_jobs=args.n_jobs, verbose=not args.quiet)
-        print(found.to_text())
-        _write(args, found.run)
+        if set(settings) - {"data"} or args.config:
+            args.usage_error(
+                "--replay takes its settings from the manifest; give only --data, --memory, --output and --n-jobs"
+            )
+        _replay(args)
         return
     from_file = RunConfig.from_toml(args.config).as_dict() if args.config else {}
+    if "heads" in settings:
+        from_file.pop("scores", None)  # those of the file's heads
     _run(args, RunConfig.from_mapping({**from_file, **settings}, "settings"))
+
+
+def _replay(args: argparse.Namespace) -> None:
+    from skesm.benchmark import replay
+
+    before = args.replay if args.replay.is_dir() else args.replay.parent
+    output: Path = args.output or before.resolve().with_name(f"{before.resolve().name}-replay")
+    if output.resolve() == before.resolve():
+        args.usage_error("--output is the folder of the run that is replayed: choose another one")
+    memory = args.memory or output / _STORE
+    found = replay(args.replay, data=args.data, memory=memory, n_jobs=args.n_jobs, verbose=not args.quiet)
+    print(found.to_text())
+    _write(output, found.run)
 
 
 def _settings(args: argparse.Namespace) -> Options:
     """Options that were given."""
     return {name: value for name in _SETTINGS if (value := getattr(args, name, None)) is not None}
-
-
-def _memory(args: argparse.Namespace) -> Path:
-    memory: Path = args.memory or args.output / "store"
-    return memory
 
 
 def _run(args: argparse.Namespace, config: RunConfig) -> None:
@@ -175,25 +216,41 @@ def _run(args: argparse.Namespace, config: RunConfig) -> None:
 
     check_extras(config)  # before the expensive part: all that can be known to fail
     data = load_data(config)
-    args.output.mkdir(parents=True, exist_ok=True)
-    print(f"{data.title}: {len(data.sequences)} sequences, target {data.target}")
+    output: Path = args.output or args.folder
+    output.mkdir(parents=True, exist_ok=True)
+    print(f"{data.title}: {plural(len(data.sequences), 'sequence')}, target {data.target}")
     if data.dropped:
-        print(f"left out {len(data.dropped)} rows: {count_problems(data.dropped)}")
+        print(f"left out {plural(len(data.dropped), 'row')}: {count_problems(data.dropped)}")
     print(f"model {config.model}, {config.folds} folds, seed {', '.join(map(str, config.seeds))}")
-    run = run_benchmark(config, memory=_memory(args), n_jobs=args.n_jobs, verbose=not args.quiet, data=data)
-    score = config.scores[0]
-    print(f"\n{run.comparison.to_text(score)}\n")
-    print(f"Mean {score} over folds [95 % interval, bootstrap over rows]; * is within noise of the best of its column.")
+    run = run_benchmark(
+        config,
+        memory=args.memory or output / _STORE,
+        resume=output / _FITS,
+        n_jobs=args.n_jobs,
+        verbose=not args.quiet,
+        data=data,
+    )
+    print(f"\n{run.comparison.to_text()}\n")
+    print(
+        f"Mean {config.main_score} over folds [95 % interval, bootstrap over rows]; * is within noise of the best of "
+        "its column."
+    )
     seconds = run.comparison.costs.drop_duplicates("features")["feature_seconds"].sum()
-    distinct = run.manifest["data"]["distinct_sequences"]
-    print(f"{run.comparison.forward_passes} forward passes for {distinct} sequences; features took {seconds:.1f} s.")
+    passes = plural(run.manifest["run"]["forward_passes"], "forward pass", "forward passes")
+    distinct = plural(run.manifest["data"]["distinct_sequences"], "distinct sequence")
+    print(f"{passes} for {distinct}; features took {seconds:.1f} s.")
+    if run.comparison.fits_found:
+        print(f"{plural(run.comparison.fits_found, 'fit')} found in {output / _FITS}, finished by an earlier run.")
     for note in run.notes:
         print(f"Note: {note}")
+    for kind, name, reason in run.not_done:
+        if kind != "analysis" or "not asked for" not in reason:
+            print(f"Not done: {kind} {name!r}: {reason}")
     for warning in run.comparison.warnings:
         print(f"Leakage: {warning}")
-    _write(args, run)
+    _write(output, run)
 
 
-def _write(args: argparse.Namespace, run: Run) -> None:
-    for path in run.write(args.output):
+def _write(output: Path, run: Run) -> None:
+    for path in run.write(output):
         print(f"wrote {path}")

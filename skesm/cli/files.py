@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skesm._messages import counted
+from skesm._messages import plural
 from skesm._typing import Options
-from skesm.cli.arguments import examples, positive, size
+from skesm.cli.arguments import examples, positive, reference_of, size
 
 if TYPE_CHECKING:
     from skesm.backends import Backend
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from skesm.io.jobs.reports import FilePlan, FileReport
     from skesm.io.jobs.work import Work
 
-_LONG = ("error", "truncate", "window")
+_LONG = ("error", "truncate", "window", "optimal")
 _STRATEGIES = ("masked_marginal", "wt_marginal", "mutant_marginal", "pll_ratio")
 
 _FORMATS = """
@@ -102,29 +102,27 @@ def _add(commands: Commands, name: str, text: str, *lines: str) -> argparse.Argu
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=_run)
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="a file of sequences; several are read in turn")
-    parser.add_argument("output", metavar="OUTPUT", help="the file to write; a folder for Parquet parts")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="a file of sequences. Several are read in turn")
+    parser.add_argument("output", metavar="OUTPUT", help="the file to write, or a folder for Parquet parts")
     rows = parser.add_argument_group("rows")
     rows.add_argument("--sequence-column", metavar="NAME", help="column of a table (default: sequence, seq, …)")
     rows.add_argument("--id-column", metavar="NAME", help="column of a table (default: id, name, …, if there is one)")
     rows.add_argument("--drop-invalid", action="store_true", help="leave out rows that cannot be used, and list them")
-    rows.add_argument("--shard", metavar="I/N", help="compute one of N parts; OUTPUT is a folder that all share")
+    rows.add_argument("--shard", metavar="I/N", help="compute one of N parts. OUTPUT is a folder that all share")
     rows.add_argument("--wide", action="store_true", help="Parquet: a column for each feature")
     model = parser.add_argument_group("model")
     model.add_argument("--model", default="esm2_t6_8M_UR50D", help="a name that `skesm models` lists, or a folder")
     model.add_argument("--backend", choices=("local", "numpy", "torch", "biolm"), default="local", help="what computes")
     model.add_argument("--device", help="for the model on this machine: cpu, cuda, cuda:1, mps")
     model.add_argument("--dtype", choices=("float32", "bfloat16"), help="of matrix products (default: float32)")
-    model.add_argument(
-        "--long-sequences", choices=_LONG, default="error", help="what happens to those (default: error)"
-    )
+    model.add_argument("--long-sequences", choices=_LONG, default="error", help="how to treat those (default: error)")
     model.add_argument("--max-length", type=positive, default=1022, metavar="N", help="residues (default: 1022)")
     model.add_argument("--unknown-residues", choices=("error", "X"), default="error", help="X reads the letter J as X")
     model.add_argument("--memory", metavar="FOLDER", help="record store: no sequence is computed twice")
-    model.add_argument("--jobs", type=int, metavar="N", help="CPU threads; with --processes, processes")
+    model.add_argument("--jobs", type=int, metavar="N", help="CPU threads, or processes with --processes")
     model.add_argument("--processes", action="store_true", help="compute in several processes, not threads")
     output = parser.add_argument_group("run")
-    output.add_argument("--plan", action="store_true", help="tell what would be computed and sent; do nothing")
+    output.add_argument("--plan", action="store_true", help="estimate the computation and the requests, and do nothing")
     output.add_argument("--rate", type=float, metavar="R", help="with --plan: residues a second, to tell the hours")
     output.add_argument("--quiet", action="store_true", help="show no progress, print no report")
     output.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -182,7 +180,7 @@ def _make_embedder(args: argparse.Namespace) -> Work:
 
     shared = _shared(args)
     if not args.residues:
-        reference = _reference(args)
+        reference = reference_of(args.reference)
         return Work(ESM2Embedder(layers=args.layers, pooling=args.pooling, reference=reference, **shared))
     outputs = [f"residues@{layer}" for layer in args.layers]
     reader = OutputReader(shared.pop("model"), window_overlap=None, on_error="raise", **shared)
@@ -204,22 +202,9 @@ def _make_scorer(args: argparse.Namespace) -> Work:
     shared = _shared(args)
     if args.mutations_column is not None:
         args.mutations, args.sequence_column = True, args.mutations_column
-    reference = _reference(args)
+    reference = reference_of(args.reference)
     scorer = ESM2VariantScorer(strategy=args.strategy, reference=reference, **shared)
     return Work(scorer, mutations_of=reference if args.mutations else None, offset=args.offset)
-
-
-def _reference(args: argparse.Namespace) -> str | None:
-    """The reference that was given, or the only sequence of the file that was given."""
-    if args.reference is None or not Path(args.reference).is_file():
-        found: str | None = args.reference
-        return found
-    from skesm.io import read_fasta
-
-    sequences = read_fasta(args.reference).sequences
-    if len(sequences) != 1:
-        raise ValueError(f"--reference {args.reference} holds {len(sequences)} sequences; one is needed")
-    return sequences[0]
 
 
 # runs -----------------------------------------------------------------------------------------------------------------
@@ -251,7 +236,7 @@ def _run(args: argparse.Namespace) -> int:
     for report in reports:
         if report.missing:
             verb = "is" if report.missing == 1 else "are"
-            print(f"skesm: {counted(report.missing, 'row')} {verb} missing: see {report.missing_file}", file=sys.stderr)
+            print(f"skesm: {plural(report.missing, 'row')} {verb} missing: see {report.missing_file}", file=sys.stderr)
     return int(any(report.missing for report in reports))
 
 
@@ -260,12 +245,12 @@ def _is_folder(output: str) -> bool:
 
 
 def _describe(report: FileReport) -> str:
-    what = f"{counted(report.rows, 'row')} of {counted(report.columns, 'feature')} in {report.output}"
+    what = f"{plural(report.rows, 'row')} of {plural(report.columns, 'feature')} in {report.output}"
     if report.unchanged:
         return f"{what}: complete already, nothing was computed"
-    counts = [f"{counted(report.computed, 'sequence')} computed"]
+    counts = [f"{plural(report.computed, 'sequence')} computed"]
     counts += [f"{report.hits:,} from the record store"] if report.hits else []
-    counts += [f"{counted(report.resumed, 'row')} from an interrupted run"] if report.resumed else []
+    counts += [f"{plural(report.resumed, 'row')} from an interrupted run"] if report.resumed else []
     rate = report.rows / report.seconds if report.seconds else 0.0
     return f"{what}: {', '.join(counts)}; {report.seconds:.1f} s, {rate:,.0f} rows a second"
 
@@ -273,13 +258,13 @@ def _describe(report: FileReport) -> str:
 def _describe_plan(plan: FilePlan, *, has_store: bool) -> str:
     stored = f", {plan.stored:,} in the record store" if has_store else ""
     lines = [
-        f"{counted(plan.rows, 'row')}, {counted(plan.residues, 'residue')}",
-        f"{counted(plan.to_compute, 'distinct sequence')} to compute{stored}",
-        "nothing would be sent" if plan.requests is None else f"{counted(plan.requests, 'request')} would be sent",
-        f"{counted(plan.columns, 'feature')} of a row, {size(plan.output_bytes)} in all",
+        f"{plural(plan.rows, 'row')}, {plural(plan.residues, 'residue')}",
+        f"{plural(plan.to_compute, 'distinct sequence')} to compute{stored}",
+        "nothing would be sent" if plan.requests is None else f"{plural(plan.requests, 'request')} would be sent",
+        f"{plural(plan.columns, 'feature')} of a row, {size(plan.output_bytes)} in all",
     ]
     if plan.unusable:
-        lines.insert(1, f"{counted(plan.unusable, 'row')} cannot be used")
+        lines.insert(1, f"{plural(plan.unusable, 'row')} cannot be used")
     if plan.hours is not None:
         rest = ", if all were to be computed" if plan.stored else ""
         lines.append(f"{plan.hours:,.2f} hours at this rate{rest}")

@@ -42,11 +42,11 @@ def add_models(commands: Commands) -> None:
     add("list", _list, "list the checkpoints known by name", "list")
     add_named("download", _download, "fetch a checkpoint from the Hub, and print its folder")
     add_named("verify", _verify, "compare a checkpoint's files with their digests, and run one peptide")
-    add_named("where", _where, "print the folder of a checkpoint on this machine; nothing is fetched")
+    add_named("where", _where, "print the folder of a checkpoint on this machine. Nothing is fetched")
     text = "convert a .bin, .pt, .pth or .ckpt checkpoint to a folder with safetensors (needs torch 2.6 or later)"
     convert = add("convert", _convert, text, "convert my_model/pytorch_model.bin my_model_safe")
     convert.add_argument("source", type=Path, metavar="SOURCE", help="the file, or a folder that holds it")
-    convert.add_argument("folder", type=Path, metavar="FOLDER", help="the folder to make; give it as the model")
+    convert.add_argument("folder", type=Path, metavar="FOLDER", help="the folder to make. Give it as the model")
 
 
 def _list(args: argparse.Namespace) -> None:

@@ -113,7 +113,7 @@ def iter_fasta(path: str | os.PathLike[str]) -> Iterator[FastaRecord]:
 
     See Also
     --------
-    read_fasta : All records as lists; its error names all bad lines.
+    read_fasta : All records as lists. Its error names all bad lines.
 
     Examples
     --------

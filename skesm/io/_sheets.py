@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import Any
 from zipfile import BadZipFile
 
 from skesm._optional import import_optional
@@ -15,7 +14,7 @@ SPREADSHEET = b"PK\x03\x04"
 
 
 def read_sheet(content: bytes, name: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows of the first sheet, counted from 1, as text. Empty columns at the right are left out.
+    """Rows of the first sheet, plural from 1, as text. Empty columns at the right are left out.
 
     Raises
     ------
@@ -44,7 +43,7 @@ def read_sheet(content: bytes, name: str) -> Iterator[tuple[int, list[str]]]:
         book.close()
 
 
-def _text(cell: Any) -> str:
+def _text(cell: object) -> str:
     """Write a cell's value as Python does. Numbers keep all their digits."""
     if cell is None:
         return ""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import NamedTuple, TextIO
 
 from skesm._optional import import_optional
 from skesm.exceptions import InputFileError
@@ -36,19 +36,19 @@ class Row(NamedTuple):
     file : str
         How messages call the file.
     line : int
-        Its line, from 1. The row of the sheet for a spreadsheet; the number of the row for Parquet.
+        Its line, from 1. The row of the sheet for a spreadsheet, and the number of the row for Parquet.
     id : str
         Its name. The number of the line where the file has no names.
     text : object
-        The sequence as it is written there; not a str where a value is missing.
+        The sequence as it is written there. It is not a str where a value is missing.
     problem : str
-        Why it cannot be used; empty if nothing is known.
+        Why it cannot be used. Empty if nothing is known.
     """
 
     file: str
     line: int
     id: str
-    text: Any
+    text: str
     problem: str
 
 
@@ -161,7 +161,7 @@ class Source:
 def open_source(
     paths: Sequence[str | os.PathLike[str]], sequence_column: str | None, id_column: str | None
 ) -> Iterator[Source]:
-    """The source of some files; standard input is kept in a temporary file, since sources are read twice."""
+    """The source of some files. Standard input is kept in a temporary file, since sources are read twice."""
     with tempfile.TemporaryDirectory() as folder:
         kept = []
         for path in paths:

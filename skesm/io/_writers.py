@@ -10,16 +10,17 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from skesm._optional import import_optional
 from skesm.io.jobs.parts import beside, temporary
 
 #: Pieces of a table: ids, values, and the residues of each row where values are those of residues.
-Pieces = Callable[[], Iterator[tuple[list[str], NDArray[Any], NDArray[np.int64] | None]]]
+Pieces = Callable[[], Iterator[tuple[list[str], np.ndarray, NDArray[np.int64] | None]]]
 
 _METADATA = "skesm"
 
@@ -31,7 +32,7 @@ class Content:
     Attributes
     ----------
     pieces : callable
-        Gives the pieces; it may be called several times.
+        Gives the pieces. It may be called several times.
     rows : int
         Their number.
     columns : list of str
@@ -49,9 +50,9 @@ class Content:
     pieces: Pieces
     rows: int
     columns: list[str]
-    dtype: np.dtype[Any]
+    dtype: np.dtype
     ragged: bool
-    metadata: Mapping[str, Any]
+    metadata: Mapping[str, object]
     id_width: int
     wide: bool
 
@@ -140,14 +141,14 @@ def _write_parquet(path: Path, content: Content) -> None:
             )
 
 
-def _vectors(pyarrow: Any, values: NDArray[Any]) -> Any:
+def _vectors(pyarrow: ModuleType, values: np.ndarray) -> object:
     return pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(np.ascontiguousarray(values).ravel()), values.shape[1])
 
 
 def _write_npz(path: Path, content: Content) -> None:
     with zipfile.ZipFile(path, "w") as archive:
 
-        def member(name: str, dtype: Any, shape: tuple[int, ...], arrays: Iterable[NDArray[Any]]) -> None:
+        def member(name: str, dtype: DTypeLike, shape: tuple[int, ...], arrays: Iterable[np.ndarray]) -> None:
             # a ZipInfo has no time of its own, so that equal rows make equal files
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
                 _write_array(file, np.dtype(dtype), shape, arrays)
@@ -168,7 +169,7 @@ def _write_npy(path: Path, content: Content) -> None:
         _write_array(file, content.dtype, shape, (values for _, values, _ in content.pieces()))
 
 
-def _write_array(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...], arrays: Iterable[NDArray[Any]]) -> None:
+def _write_array(file: IO[bytes], dtype: np.dtype, shape: tuple[int, ...], arrays: Iterable[np.ndarray]) -> None:
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
     for array in arrays:
@@ -186,7 +187,7 @@ def _write_csv_gz(path: Path, content: Content) -> None:
         _write_rows(packed, content)
 
 
-def _write_rows(file: Any, content: Content) -> None:
+def _write_rows(file: IO[bytes] | gzip.GzipFile, content: Content) -> None:
     text = io.TextIOWrapper(file, "utf-8", newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", *content.columns])
@@ -198,13 +199,13 @@ def _write_rows(file: Any, content: Content) -> None:
 
 def _write_h5(path: Path, content: Content) -> None:
     """One array for each id at the root, named by the id, which its attribute ``original_id`` repeats."""
-    h5py: Any = import_optional("h5py", extra="h5")
+    h5py = import_optional("h5py", extra="h5")
     with h5py.File(path, "w", track_order=True) as file:  # readers that iterate see the rows' order
         file.attrs["model_name"] = content.metadata["model"]
         file.attrs[_METADATA] = _json(content).decode()
         for ids, values, lengths in content.pieces():
             if lengths is None:
-                arrays: Sequence[NDArray[Any]] = values  # type: ignore[assignment]
+                arrays: Sequence[np.ndarray] = values  # type: ignore[assignment]
             else:
                 arrays = np.split(values, np.cumsum(lengths)[:-1])
             for name, array in zip(ids, arrays, strict=True):

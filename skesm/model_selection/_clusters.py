@@ -99,7 +99,11 @@ class IdentityClusterKFold(SequenceSplitter):
 
     def _folds(self, sequences: list[str], y: object) -> Iterator[Fold]:
         clusters = identity_clusters(sequences, self.identity, method=self.method)
-        check_folds(self.n_splits, int(clusters.max()) + 1, f"clusters at identity {self.identity}")
+        check_folds(
+            self.n_splits,
+            int(clusters.max()) + 1,
+            *(f"{noun} at identity {self.identity}" for noun in ("cluster", "clusters")),
+        )
         yield from GroupKFold(self.n_splits).split(sequences, groups=clusters)
 
 

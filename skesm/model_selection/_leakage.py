@@ -53,18 +53,23 @@ class LeakageReport:
         -------
         sentences : list of str
         """
-        sentences = []
-        if self.duplicates:
-            sentences.append(
-                f"fold {self.fold}: {self.duplicates:.0%} of the test sequences are in the training set, so that the "
-                "score measures memory; use DistinctSequenceKFold"
-            )
-        if self.seen_positions > 0.5:
-            sentences.append(
-                f"fold {self.fold}: {self.seen_positions:.0%} of the mutated positions of the test set are mutated in "
-                "the training set too, so that the score says little about new positions; compare with PositionKFold"
-            )
-        return sentences
+        return leakage_sentences(self, "use DistinctSequenceKFold", "compare with PositionKFold")
+
+
+def leakage_sentences(report: LeakageReport, of_duplicates: str, of_positions: str) -> list[str]:
+    """Sentences on a fold, each with its remedy in the reader's words."""
+    sentences = []
+    if report.duplicates:
+        sentences.append(
+            f"fold {report.fold}: {report.duplicates:.0%} of the test sequences are in the training set, so that the "
+            f"score measures memory; {of_duplicates}"
+        )
+    if report.seen_positions > 0.5:
+        sentences.append(
+            f"fold {report.fold}: {report.seen_positions:.0%} of the mutated positions of the test set are mutated in "
+            f"the training set too, so that the score says little about new positions; {of_positions}"
+        )
+    return sentences
 
 
 def leakage(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import BaseCrossValidator, GroupKFold
 from sklearn.utils import check_random_state
 
+from skesm._messages import plural
 from skesm._typing import Column
 from skesm.model_selection._mutations import mutated_positions, read_sequences
 
@@ -100,7 +101,7 @@ class DistinctSequenceKFold(SequenceSplitter):
 
     def _folds(self, sequences: list[str], y: object) -> Iterator[Fold]:
         distinct, groups = np.unique(sequences, return_inverse=True)
-        check_folds(self.n_splits, len(distinct), "distinct sequences")
+        check_folds(self.n_splits, len(distinct), "distinct sequence")
         folds = GroupKFold(self.n_splits, shuffle=True, random_state=self.random_state)
         yield from folds.split(sequences, groups=groups)
 
@@ -159,7 +160,7 @@ class PositionKFold(SequenceSplitter):
             raise ValueError(f"scheme must be one of {', '.join(_SCHEMES)}, got {self.scheme!r}")
         mutated = mutated_positions(sequences, self.reference)
         positions = np.unique(np.concatenate(mutated))
-        check_folds(self.n_splits, len(positions), "mutated positions")
+        check_folds(self.n_splits, len(positions), "mutated position")
         fold_of = dict(zip(positions.tolist(), self._deal(positions).tolist(), strict=True))
         folds_of_row = [{fold_of[position] for position in row.tolist()} for row in mutated]
         for fold in range(self.n_splits):
@@ -241,7 +242,7 @@ class LowToHighSplit(SequenceSplitter):
         yield np.flatnonzero(values <= limit), np.flatnonzero(values > limit)
 
 
-def check_folds(n_splits: int, available: int, things: str) -> None:
+def check_folds(n_splits: int, available: int, *things: str) -> None:
     """Raise ValueError unless so many things can be dealt to the folds."""
     if not 2 <= n_splits <= available:
-        raise ValueError(f"cannot make n_splits={n_splits} folds: X has {available} {things}")
+        raise ValueError(f"cannot make n_splits={n_splits} folds: X has {plural(available, *things)}")

@@ -12,14 +12,18 @@ from typing import Any
 from sklearn.model_selection import GroupKFold
 
 from skesm.benchmark._features import FEATURES
-from skesm.benchmark._heads import HEADS
-from skesm.benchmark._scores import SCORES
+from skesm.benchmark._heads import CLASSIFIERS, HEADS
+from skesm.benchmark._scores import known_scores
+from skesm.exceptions import InputFileError
 from skesm.model_selection import IdentityClusterKFold, LowToHighSplit, MutationCountSplit, PositionKFold
 
-RANDOM, GROUPS, UNSEEN = "random", "groups", "unseen positions"
+RANDOM, GROUPS, UNSEEN, LOW_TO_HIGH = "random", "groups", "unseen positions", "low to high"
 #: Splits that compare sequences with the reference.
 OF_VARIANTS = (UNSEEN, "modulo positions", "contiguous positions", "more mutations")
-SPLITS = (RANDOM, GROUPS, *OF_VARIANTS, "low to high", "clusters")
+SPLITS = (RANDOM, GROUPS, *OF_VARIANTS, LOW_TO_HIGH, "clusters")
+
+#: Poolings of a layer profile.
+POOLINGS = ("mean", "max", "std", "mutated")
 
 BUNDLED = "gb1"
 
@@ -39,19 +43,29 @@ class RunConfig:
     reference : str or None
         The wild type of a library of substitutions.
     drop_invalid : bool
-        Leave out rows without a target or with a bad sequence.
+        Leave out rows without a target, with a bad sequence, or with another length than the reference.
     rows : int or None
         Number of rows that are drawn with the first seed; None takes all.
     model, backend : str
         The checkpoint, and where it runs.
-    features, heads, splits, scores : tuple of str
+    features, heads, splits : tuple of str
         Names, see `make_features`, `make_heads` and `skesm.benchmark.SPLITS`.
+    scores : tuple of str or None
+        Names, see `compare`; None takes all of the heads' kind.
     folds : int
         Folds of each split that has several.
     seeds : tuple of int
         Seeds of folds and heads.
     higher_is_better : bool
         Whether high values of the target are wanted.
+    threshold : float or None
+        For classifiers: rows above it are the positive class. None takes a target of two values as it is.
+    permutations : int
+        Shuffled targets of the permutation test of every pair.
+    learning_curve : tuple of int
+        Numbers of training rows, for the first head.
+    layer_profile : tuple of str
+        Poolings of which every layer is scored, with the first head.
     """
 
     data: str = BUNDLED
@@ -69,21 +83,48 @@ class RunConfig:
     )
     heads: tuple[str, ...] = ("ridge", "xgboost")
     splits: tuple[str, ...] = (RANDOM, UNSEEN)
-    scores: tuple[str, ...] = tuple(SCORES)
+    scores: tuple[str, ...] | None = None
     folds: int = 5
     seeds: tuple[int, ...] = (0,)
     higher_is_better: bool = True
+    threshold: float | None = None
+    permutations: int = 0
+    learning_curve: tuple[int, ...] = ()
+    layer_profile: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, known in (("heads", HEADS), ("splits", SPLITS), ("scores", SCORES)):
-            unknown = [value for value in getattr(self, name) if value not in known]
+        known: dict[str, tuple[str, ...]] = {
+            "heads": (*HEADS, *CLASSIFIERS),
+            "splits": SPLITS,
+            "layer_profile": POOLINGS,
+        }
+        for name, names in known.items():
+            unknown = [value for value in getattr(self, name) if value not in names]
             if unknown:
-                raise ValueError(f"{name}: {unknown[0]!r} is unknown; choose from {', '.join(known)}")
-        for name in ("features", "heads", "splits", "scores", "seeds"):
+                raise ValueError(f"{name}: {unknown[0]!r} is unknown; choose from {', '.join(names)}")
+        for name in ("features", "heads", "splits", "seeds"):
             if not getattr(self, name):
                 raise ValueError(
                     f"{name} must not be empty" + (f"; choose from {', '.join(FEATURES)}" * (name == "features"))
                 )
+        kinds = {head in CLASSIFIERS for head in self.heads}
+        if len(kinds) > 1:
+            raise ValueError("heads: regressors and classifiers cannot be compared in one table; make two runs")
+        if self.threshold is not None and not self.classifies:
+            raise ValueError(f"threshold makes two classes: it needs classifiers as heads ({', '.join(CLASSIFIERS)})")
+        # the names are written down: a later version may have more scores
+        object.__setattr__(self, "scores", tuple(known_scores(self.scores, classes=self.classifies)))
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the heads are classifiers."""
+        return self.heads[0] in CLASSIFIERS
+
+    @property
+    def main_score(self) -> str:
+        """The first of the scores, which decides what is best."""
+        assert self.scores is not None
+        return self.scores[0]
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], source: str) -> RunConfig:
@@ -99,7 +140,7 @@ class RunConfig:
     def from_toml(cls, path: str | os.PathLike[str]) -> RunConfig:
         """Read a TOML file."""
         try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            values = tomllib.loads(read_text(path, "of settings"))
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"{path} is not a TOML file: {error}") from error
         return cls.from_mapping(values, os.fspath(path))
@@ -108,8 +149,10 @@ class RunConfig:
         """Values that JSON can hold."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
-    def make_splits(self, reference: str | None, *, aligned: bool, grouped: bool) -> tuple[dict[str, Any], list[str]]:
-        """Splitters by name, and notes on those that the data cannot have."""
+    def make_splits(
+        self, reference: str | None, *, aligned: bool, grouped: bool
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """Splitters by name, and the reasons why the data cannot have the others."""
         makers: dict[str, Any] = {
             RANDOM: lambda: self.folds,
             GROUPS: lambda: GroupKFold(self.folds, shuffle=True, random_state=0),
@@ -117,17 +160,36 @@ class RunConfig:
             "modulo positions": lambda: PositionKFold(self.folds, reference=reference, scheme="modulo"),
             "contiguous positions": lambda: PositionKFold(self.folds, reference=reference, scheme="contiguous"),
             "more mutations": lambda: MutationCountSplit(1, reference=reference),
-            "low to high": LowToHighSplit,
+            LOW_TO_HIGH: LowToHighSplit,
             "clusters": lambda: IdentityClusterKFold(self.folds, identity=0.5),
         }
-        splits, notes = {}, []
+        splits, left_out = {}, {}
         for name in self.splits:
-            if name in OF_VARIANTS and not aligned:
-                notes.append(f"{name}: left out, because it needs a reference, and sequences of its length")
+            if name in OF_VARIANTS and reference is None:
+                left_out[name] = "no reference is given (--reference)"
+            elif name in OF_VARIANTS and not aligned:
+                left_out[name] = "some sequences do not have the reference's length (--drop-invalid leaves them out)"
             elif name == GROUPS and not grouped:
-                notes.append(f"{name}: left out, because no column of groups is named")
+                left_out[name] = "no column of groups is named (--group-column)"
+            elif name == LOW_TO_HIGH and self.classifies:
+                left_out[name] = "classes have no order"
             else:
                 splits[name] = makers[name]()
-        if not splits:
-            raise ValueError("none of the splits can be made: " + "; ".join(notes))
-        return splits, notes
+        return splits, left_out
+
+
+def read_text(path: str | os.PathLike[str], what: str) -> str:
+    """The text of a file.
+
+    Raises
+    ------
+    InputFileError
+        If there is no such file, or it cannot be read as text.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputFileError(f"there is no file {what} at {os.fspath(path)}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not a text in UTF-8"
+        raise InputFileError(f"{os.fspath(path)} cannot be read: {reason}") from error

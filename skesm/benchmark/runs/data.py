@@ -26,7 +26,7 @@ class RunData:
     title: str
     target: str
     sequences: list[str]
-    y: NDArray[np.float64]
+    y: NDArray[Any]
     groups: NDArray[Any] | None
     row_numbers: NDArray[np.intp]
     places: str
@@ -43,7 +43,10 @@ class RunData:
         """Random rows, in their original order."""
         if n_rows > len(self.sequences):
             raise ValueError(f"--rows {n_rows}: the data have only {len(self.sequences)} rows")
-        chosen = np.sort(np.random.default_rng(seed).choice(len(self.sequences), size=n_rows, replace=False))
+        return self.take(np.sort(np.random.default_rng(seed).choice(len(self.sequences), size=n_rows, replace=False)))
+
+    def take(self, chosen: NDArray[np.intp]) -> RunData:
+        """The chosen rows."""
         return replace(
             self,
             sequences=[self.sequences[i] for i in chosen],
@@ -53,7 +56,7 @@ class RunData:
         )
 
     def name_places(self, error: InvalidSequenceError) -> str:
-        """The error with the places in the source: rows are counted in the subset, after the header, from 0."""
+        """The error with the places in the source: rows are plural in the subset, after the header, from 0."""
         places = first_and_more((self.row_numbers[row] for row in error.rows), ", ", last=" ")
         return f"{error} ({self.places}: {places})" if places else str(error)
 
@@ -61,7 +64,19 @@ class RunData:
 def load_data(config: RunConfig) -> RunData:
     """Read the data of a run."""
     data = _load_gb1(config) if config.data == BUNDLED else _read_file(config)
-    return data if config.rows is None else data.subset(config.rows, config.seeds[0])
+    data = data if config.rows is None else data.subset(config.rows, config.seeds[0])
+    return _classes(config, data) if config.classifies else data
+
+
+def _classes(config: RunConfig, data: RunData) -> RunData:
+    if config.threshold is not None:
+        return replace(data, y=data.y > config.threshold, target=f"{data.target} > {config.threshold:g}")
+    if (n_values := len(np.unique(data.y))) != 2:
+        raise ValueError(
+            f"classifiers need a target of two values, but {data.target} has {n_values}. Say from where on a row is of "
+            "the positive class: --threshold VALUE, or threshold in the settings"
+        )
+    return data
 
 
 def _load_gb1(config: RunConfig) -> RunData:
@@ -92,7 +107,7 @@ def _read_file(config: RunConfig) -> RunData:
         invalid="drop" if config.drop_invalid else "raise",
     )
     assert table.y is not None  # a target was asked for
-    return RunData(
+    data = RunData(
         title=Path(config.data).name,
         target=config.target_column,
         sequences=table.sequences,
@@ -103,3 +118,19 @@ def _read_file(config: RunConfig) -> RunData:
         reference=config.reference,
         dropped=table.dropped,
     )
+    return _of_one_length(data) if config.drop_invalid and config.reference else data
+
+
+def _of_one_length(data: RunData) -> RunData:
+    """Without the rows that cannot be compared with the reference."""
+    assert data.reference is not None
+    length = len(data.reference.strip())
+    others = {
+        int(place): f": the sequence has {len(sequence.strip())} residues, and the reference has {length}"
+        for place, sequence in zip(data.row_numbers, data.sequences, strict=True)
+        if len(sequence.strip()) != length
+    }
+    kept = np.array([int(place) not in others for place in data.row_numbers])
+    if not kept.any():
+        raise ValueError(f"--reference has {length} residues, and no row has as many")
+    return replace(data.take(np.flatnonzero(kept)), dropped={**data.dropped, **others})

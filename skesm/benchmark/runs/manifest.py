@@ -2,52 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import platform
 from collections.abc import Iterable, Mapping
-from importlib import metadata
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from skesm.benchmark.fits.digests import data_digest, versions
+from skesm.benchmark.runs.hardware import describe_hardware
 from skesm.sequences.clean import clean_sequences
-
-#: Packages whose version may change the numbers.
-_PACKAGES = ("numpy", "scipy", "scikit-learn", "joblib", "xgboost", "torch")
 
 #: Parameters that change where or how fast something runs, and no value.
 _NOT_NUMBERS = frozenset({"memory", "n_jobs", "prefetch", "verbose"})
-
-
-def data_digest(X: Iterable[str], y: ArrayLike) -> str:
-    r"""SHA-256 of sequences and target, whatever file they came from.
-
-    The digest is over one line ``sequence <tab> target <newline>`` per row in UTF-8, sequences in upper case without
-    outer white space, targets as the shortest decimal that gives the float64 back.
-
-    Parameters
-    ----------
-    X : iterable of str of length n_samples
-        Sequences.
-    y : array-like of shape (n_samples,)
-        Measured values.
-
-    Returns
-    -------
-    digest : str
-        64 hexadecimal digits.
-
-    Examples
-    --------
-    >>> data_digest(["mkv"], [1]) == hashlib.sha256(b"MKV\t1.0\n").hexdigest()
-    True
-    """
-    digest = hashlib.sha256()
-    for sequence, value in zip(_clean(X), np.asarray(y, dtype=np.float64), strict=True):
-        digest.update(f"{sequence}\t{float(value)!r}\n".encode())
-    return digest.hexdigest()
 
 
 def make_manifest(
@@ -58,8 +26,9 @@ def make_manifest(
     regressors: Mapping[str, Any],
     parameters: Mapping[str, Any],
     model: Mapping[str, Any],
+    digests: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Versions, parameters and data of a comparison; nothing in it depends on when or how fast it ran.
+    """Versions, machine, parameters and data of a comparison; nothing in it depends on when or how fast it ran.
 
     Parameters
     ----------
@@ -73,19 +42,20 @@ def make_manifest(
         Source of the data, folds, seed and the like; values that JSON can hold.
     model : mapping
         Name, fingerprint and numerics of the checkpoint.
+    digests : mapping, default=None
+        SHA-256 of splits and features, as `Comparison` has them.
 
     Returns
     -------
     manifest : dict
         Ready for ``json.dump``.
     """
-    from skesm import __version__
-
-    sequences = _clean(X)
+    sequences = clean_sequences(X, max_length=None, unknown_residues="X")
     lengths = [len(sequence) for sequence in sequences]
     return {
-        "versions": {"skesm": __version__, "python": platform.python_version(), **_versions()},
+        "versions": versions(),
         "platform": f"{platform.system()} {platform.machine()}",
+        "hardware": describe_hardware(),
         "data": {
             "rows": len(sequences),
             "distinct_sequences": len(set(sequences)),
@@ -93,24 +63,11 @@ def make_manifest(
             "sha256": data_digest(sequences, y),
         },
         "model": dict(model),
+        "digests": {kind: dict(found) for kind, found in (digests or {}).items()},
         "parameters": dict(parameters),
         "features": {name: _describe(value) for name, value in features.items()},
         "regressors": {name: _describe(value) for name, value in regressors.items()},
     }
-
-
-def _clean(X: Any) -> list[str]:
-    return clean_sequences(X, max_length=None)
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue  # an extra that is not installed has no part in the numbers
-    return versions
 
 
 def _describe(value: Any) -> Any:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from skesm._optional import import_optional
-from skesm.benchmark.runs.config import RunConfig
-from skesm.benchmark.runs.run import MANIFEST, SCORES, Run, run_benchmark
+from skesm.benchmark.runs.config import RunConfig, read_text
+from skesm.benchmark.runs.folder import MANIFEST, SCORES
+from skesm.benchmark.runs.run import Run, run_benchmark
 
 _KEYS = ["split", "features", "head", "seed", "fold", "score"]
 _NO_SETTINGS = "dropped_lines"  # found in the data, and not chosen
@@ -62,13 +64,15 @@ class Replay:
         return "\n".join(lines)
 
 
-def replay(manifest: str | os.PathLike[str], **options: Any) -> Replay:
+def replay(manifest: str | os.PathLike[str], *, data: str | os.PathLike[str] | None = None, **options: Any) -> Replay:
     """Repeat a run, and compare its scores with those that stand beside its manifest.
 
     Parameters
     ----------
     manifest : path-like
         ``manifest.json`` of a run's folder, with ``scores.csv`` beside it.
+    data : path-like, default=None
+        Where the data are, if not where the manifest says. Whether they are the same is seen by their digest.
     **options : object
         `memory`, `n_jobs` and `verbose`, as for `run_benchmark`.
 
@@ -78,20 +82,26 @@ def replay(manifest: str | os.PathLike[str], **options: Any) -> Replay:
 
     Raises
     ------
+    InputFileError
+        If there is no such file.
     ValueError
         If the file is no manifest of a run.
     """
     pandas = import_optional("pandas", "benchmark")
     path = Path(manifest)
     path = path / MANIFEST if path.is_dir() else path
+    text = read_text(path, "of a run")
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = json.loads(text)
         settings = {k: v for k, v in before["parameters"].items() if k != _NO_SETTINGS}
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not the manifest of a run") from error
-    expected = pandas.read_csv(path.with_name(SCORES), dtype={"value": str}, keep_default_na=False)
+    config = RunConfig.from_mapping(settings, os.fspath(path))
+    config = config if data is None else replace(config, data=os.fspath(data))
+    scores = io.StringIO(read_text(path.with_name(SCORES), "of the run's scores"))
+    expected = pandas.read_csv(scores, dtype={"value": str}, keep_default_na=False)
     expected["value"] = [float(value) for value in expected["value"]]  # to the last bit, whatever pandas' default is
-    run = run_benchmark(RunConfig.from_mapping(settings, os.fspath(path)), **options)
+    run = run_benchmark(config, **options)
     return Replay(_compare(expected, run.comparison.scores), tuple(_differences(before, run.manifest)), run)
 
 
@@ -107,9 +117,19 @@ def _compare(expected: Any, found: Any) -> Any:
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    for part in ("versions", "platform", "data", "model", "parameters", "features", "regressors"):
+    for part in (
+        "versions",
+        "platform",
+        "hardware",
+        "data",
+        "model",
+        "digests",
+        "parameters",
+        "features",
+        "regressors",
+    ):
         old, new = before.get(part), after[part]
-        if old == new:
+        if old == new or old is None:  # earlier versions wrote less
             continue
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             for key in sorted({*old, *new}):

@@ -4,48 +4,28 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import json
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from skesm.benchmark._comparison import Comparison
-from skesm.benchmark.runs.config import RunConfig
-from skesm.benchmark.runs.data import RunData
-
-
-class FinishedRun(Protocol):
-    """What a report tells of a run."""
-
-    @property
-    def config(self) -> RunConfig:
-        """Settings."""
-
-    @property
-    def data(self) -> RunData:
-        """Sequences and measured values."""
-
-    @property
-    def comparison(self) -> Comparison:
-        """Scores."""
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """What the numbers depend on."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was left out or padded."""
-
+from skesm._optional import import_optional
+from skesm.benchmark._scores import name_score
+from skesm.benchmark.runs import texts
+from skesm.benchmark.runs.finished import FinishedRun
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; } h3 { font-size: 1rem; }
+nav { font-size: .9rem; } nav a { margin-right: 1rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
-th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; }
-img { max-width: 100%; height: auto; } .warning { border-left: 4px solid #c0392b; padding-left: .8rem; }
+th.text, td.text { text-align: left; } td.long { white-space: normal; min-width: 14rem; }
+td.best { background: #e8f0fa; } caption { caption-side: top; text-align: left; padding: .3rem 0; }
+img { max-width: 100%; height: auto; } .wide img { max-width: none; width: max(100%, 46rem); }
+figure { margin: 1.5rem 0; }
+@media (min-width: 50rem) { figure.half { display: inline-block; width: 49%; } }
+figcaption { font-size: .9rem; color: #555; }
+.warning { border-left: 4px solid #c0392b; padding-left: .8rem; }
 pre { overflow-x: auto; background: #f6f6f6; padding: .8rem; font-size: .8rem; }
 """
 
@@ -54,109 +34,164 @@ _HEAD = (
     "<title>{title}</title><style>{style}</style>"
 )
 
-#: What each split asks, for a reader who meets it for the first time.
-_SPLITS = {
-    "random": "Random folds. Test variants have mutations at positions that were also mutated in training.",
-    "groups": "Folds of whole groups of the file's group column.",
-    "unseen positions": "Folds of positions. Test variants are mutated at positions that were not mutated in training.",
-    "modulo positions": "Positions dealt in turn along the chain (ProteinGym's modulo folds).",
-    "contiguous positions": "Segments of the chain (ProteinGym's contiguous folds), the hardest split by position.",
-    "more mutations": "Trained on variants with one mutation, tested on variants with more.",
-    "low to high": "Trained on the lower 80 % of the values, tested on the highest.",
-    "clusters": "Folds of clusters at 50 % sequence identity.",
+_CAPTIONS = {
+    "scores": "Every row of the table with its 95 % interval. Dark bars are within noise of the best of their split.",
+    "predictions": "Predictions for rows that the model was not trained on, of the best row of the split.",
+    "scan": "Single mutants by position and new amino acid, measured above predicted. A dot is the reference. "
+    "White was not measured.",
+    "errors": "Which predictions can you trust? Errors by the distance of a variant to the nearest training sequence.",
+    "learning_curve": "How much do more measurements help? The score against the number of training rows.",
+    "layer_profile": "Which layer of the model is needed? A lower layer costs less.",
 }
 
 
-def write_report(path: Path, run: FinishedRun, figures: Mapping[str, Any]) -> None:
-    """Write the report of a run; it needs no other file and no network."""
-    score = run.config.scores[0]
-    best = [_best(run, split, score) for split in run.comparison.scores["split"].unique()]
+def make_report(run: FinishedRun, images: Mapping[str, bytes], not_done: Sequence[tuple[str, str, str]]) -> str:
+    """The report of a run; it needs no other file and no network."""
+    title = f"{run.data.title}: which features predict {run.data.target}?"
     parts = [
-        f"<h1>{_text(run.data.title)}: which features predict {_text(run.data.target)}?</h1>",
-        _paragraphs(best),
-        *(f'<p class="warning">{_text(warning)}</p>' for warning in run.comparison.warnings),
-        f"<h2>Scores</h2><p>Mean {_text(score)} over folds, with a 95 % interval (bootstrap over the tested rows). "
-        "<b>*</b> marks every row within noise of the best of its split (corrected resampled t-test, Nadeau and Bengio "
-        "2003). A dash is a score that is not defined, because all predictions of a fold are equal.</p>",
-        _table(run.comparison.table(score)),
-        "<h2>Splits</h2>",
-        _paragraphs(f"<b>{_text(s)}</b>: {_text(_SPLITS.get(s, ''))}" for s in run.comparison.scores["split"].unique()),
+        f"<h1>{_text(title)}</h1>",
+        *_answers(run),
+        *(f'<p class="warning">Leakage: {_text(warning)}.</p>' for warning in run.comparison.warnings),
+        *_scores(run),
+        *_splits(run),
         "<h2>Figures</h2>",
-        *(
-            f'<p><img alt="{_text(name)}" src="data:image/png;base64,{_png(figure)}"></p>'
-            for name, figure in figures.items()
-        ),
-        "<h2>What training sets give away</h2><p>Shares of the test rows: <i>duplicates</i> are in the training set "
-        "too, <i>neighbours</i> are one edit or less from a training sequence. <i>seen positions</i> is the share of "
-        "mutated test positions that were mutated in training.</p>",
-        _table(_mean_leakage(run)),
-        "<h2>Methods</h2>",
-        _paragraphs([_methods(run)]),
-        "<h2>What was not done</h2>",
-        _paragraphs([*map(_text, run.notes), _NOT_DONE]),
-        "<h2>Manifest</h2><details><summary>Versions, digests and settings</summary>"
+        *(_figure(name, image) for name, image in images.items()),
+        *_curves(run),
+        *_leakage(run),
+        *_permutations(run),
+        f"<h2>Methods</h2><p>{_text(texts.methods(run.config, run.data, run.manifest, run.comparison))}</p>",
+        *_not_done(run, not_done),
+        "<h2>Manifest</h2><details><summary>Versions, machine, digests and settings</summary>"
         f"<pre>{_text(json.dumps(run.manifest, indent=2, ensure_ascii=False))}</pre></details>",
     ]
-    head = _HEAD.format(title=_text(run.data.title), style=_STYLE)
-    page = f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
-    path.write_text(page, encoding="utf-8")
+    head = _HEAD.format(title=_text(title), style=_STYLE)
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
 
 
-_NOT_DONE = (
-    "The scores are of one data set. The best row was chosen among all rows on the same folds, so expect a little less "
-    "on new data. Classifiers were not compared."
-)
+def _splits_of(run: FinishedRun) -> list[str]:
+    return list(dict.fromkeys(run.comparison.scores["split"]))
 
 
-def _best(run: FinishedRun, split: str, score: str) -> str:
-    summary = run.comparison.summary(score)
-    rows = summary[(summary["split"] == split) & summary["within_noise"]]
-    if rows.empty:
-        return f"{_text(split)}: {_text(score)} is not defined."
-    top = rows.loc[rows["difference"].abs().idxmin()]
-    names = f"<b>{_text(top['features'])}</b> with {_text(top['head'])}"
-    others = f", and {len(rows) - 1} others are within noise of it" if len(rows) > 1 else ""
-    interval = f"{_text(score)} {top['mean']:.2f} [{top['low']:.2f}, {top['high']:.2f}]"
-    return f"Split <b>{_text(split)}</b>: {names} is best, {interval}{others}."
+def _answers(run: FinishedRun) -> Iterator[str]:
+    score = run.config.main_score
+    yield f"<p>{_text(texts.explain_score(score))}</p><ul>"
+    for split in _splits_of(run):
+        name, text = texts.best_of(run.comparison, split, score)
+        bold = f"<b>{_text(name)}</b> is best: " if name else ""
+        yield f"<li>On split <i>{_text(split)}</i>, {bold}{_text(text)}</li>"
+    yield "</ul>"
+    found = {split: texts.what_the_model_adds(run.comparison, split, score) for split in _splits_of(run)}
+    if any(found.values()):
+        yield "<p>Does the protein language model help?</p><ul>"
+        yield from (f"<li><i>{_text(split)}</i>: {_text(text)}</li>" for split, text in found.items() if text)
+        yield "</ul>"
 
 
-def _methods(run: FinishedRun) -> str:
-    """A paragraph for a paper."""
-    config, manifest = run.config, run.manifest
-    versions, data = manifest["versions"], manifest["data"]
-    sizes = f"{data['rows']} rows, {data['distinct_sequences']} distinct sequences"
-    return _text(
-        f"Features were computed by skesm {versions['skesm']} with the checkpoint {manifest['model']['name']} "
-        f"(fingerprint {manifest['model']['fingerprint'][:16]}). {', '.join(config.heads)} were compared by "
-        f"cross-validation (scikit-learn {versions['scikit-learn']}; {config.folds} folds; seeds "
-        f"{', '.join(map(str, config.seeds))}) on {run.data.title} ({sizes}; SHA-256 {data['sha256'][:16]}). Scalers "
-        "and penalties were fitted on the training rows of each fold. Intervals are bootstrap percentiles over test "
-        "rows. Differences were tested by the corrected resampled t-test (Nadeau and Bengio 2003)."
+def _scores(run: FinishedRun) -> Iterator[str]:
+    name = name_score(run.config.main_score)
+    yield (
+        f"<h2>Scores</h2><p>Mean {_text(name)} over folds, with a 95 % interval (bootstrap over the tested rows). "
+        "<b>*</b> marks every row within noise of the best of its split (corrected resampled t-test, Nadeau and Bengio "
+        "2003): do not choose among them by their second decimal. A dash is a score that is not defined, because all "
+        "predictions of a fold are equal. <i>columns</i> is the number of columns that the features have.</p>"
     )
+    yield _table(run.comparison.table(), texts=2)
+    yield "<p>The features:</p><ul>"
+    for part, text in texts.explain_features(list(run.config.features)).items():
+        yield f"<li><b>{_text(part)}</b>: {_text(text)}</li>"
+    yield "</ul>"
+    others = [score for score in dict.fromkeys(run.comparison.scores["score"]) if score != run.config.main_score]
+    if others:
+        yield "<details><summary>Other scores</summary>"
+        for score in others:
+            yield f"<h3>{_text(name_score(score))}</h3><p>{_text(texts.explain_score(score))}</p>"
+            yield _table(_means(run, score), texts=2)
+        yield "</details>"
 
 
-def _mean_leakage(run: FinishedRun) -> Any:
+def _means(run: FinishedRun, score: str) -> Any:
+    """Mean over folds: intervals of every score would take minutes."""
+    scores = run.comparison.scores[run.comparison.scores["score"] == score]
+    means = scores.groupby(["split", "features", "head"], sort=False)["value"].agg(lambda v: v.mean(skipna=False))
+    wide = means.unstack("split", sort=False).reset_index()
+    return wide.map(lambda value: value if isinstance(value, str) else "-" if value != value else f"{value:.3g}")
+
+
+def _splits(run: FinishedRun) -> Iterator[str]:
+    yield "<h2>Splits</h2><ul>"
+    for split in _splits_of(run):
+        yield f"<li><b>{_text(split)}</b>: {_text(texts.SPLITS.get(split, ''))}</li>"
+    yield "</ul>"
+
+
+def _figure(name: str, png: bytes) -> str:
+    kind = "predictions" if name.startswith("predictions") else name
+    image = f'<img alt="{_text(name.replace("_", " "))}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    image = f'<div class="wide">{image}</div>' if name in ("scan", "scores") else image
+    half = ' class="half"' if kind == "predictions" else ""
+    return f"<figure{half}>{image}<figcaption>{_text(_CAPTIONS[kind])}</figcaption></figure>"
+
+
+def _curves(run: FinishedRun) -> Iterator[str]:
+    if run.profile is not None:
+        from skesm.benchmark._curves import best_layers
+
+        yield (
+            "<h2>Layers</h2><p>Layers and poolings within noise of the best, the cheapest first. <i>cost</i> is the "
+            "share of the model's layers that must be computed.</p>"
+        )
+        yield _table(best_layers(run.profile).round(2), texts=0)
+
+
+def _leakage(run: FinishedRun) -> Iterator[str]:
     columns = ["n_train", "n_test", "duplicates", "neighbours", "median_distance", "seen_positions"]
-    table = run.comparison.leakage.groupby("split", sort=False)[columns].mean().round(2).reset_index()
-    table.insert(1, "folds", run.comparison.leakage.groupby("split", sort=False).size().to_numpy())
-    return table.rename(columns=lambda name: name.replace("_", " "))
+    groups = run.comparison.leakage.groupby("split", sort=False)
+    table = groups[columns].mean().round(2).reset_index()
+    table.insert(1, "folds", groups.size().to_numpy())
+    yield (
+        "<h2>What training sets give away</h2><p>Means over folds. Shares of the test rows: <i>duplicates</i> are in "
+        "the training set too, <i>neighbours</i> are one edit or less from a training sequence. <i>seen positions</i> "
+        "is the share of mutated test positions that were mutated in training.</p>"
+    )
+    yield _table(table.rename(columns=lambda name: name.replace("_", " ")), texts=1)
 
 
-def _table(frame: Any) -> str:
-    head = "".join(f"<th>{_text(name)}</th>" for name in frame.columns)
-    rows = ("".join(f"<td>{_text(value)}</td>" for value in row) for row in frame.itertuples(index=False))
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
+def _permutations(run: FinishedRun) -> Iterator[str]:
+    tests = run.comparison.permutations
+    if tests is None or not len(tests):
+        return
+    yield (
+        "<h2>Better than chance?</h2><p>The target was shuffled and everything fitted again. <i>p</i> is the share of "
+        "shuffled targets on which the row does as well. Many rows were tested, so a single small p is weak.</p>"
+    )
+    yield _table(tests.drop(columns=["seed", "score"]).round(4), texts=3)
+
+
+def _not_done(run: FinishedRun, not_done: Sequence[tuple[str, str, str]]) -> Iterator[str]:
+    yield "<h2>What was not done</h2>"
+    if not_done:
+        frame = import_optional("pandas", "benchmark").DataFrame(not_done, columns=["kind", "name", "reason"])
+        yield _table(frame, texts=3)
+    yield from (f"<p>{_text(note)}.</p>" for note in run.notes)
+    yield f"<p>{_text(texts.not_done(run.config.classifies))}</p>"
+
+
+def _table(frame: Any, texts: int) -> str:
+    """An HTML table whose first columns are texts."""
+    classes = [' class="text"'] * texts + [""] * (len(frame.columns) - texts)
+    head = "".join(f"<th{c}>{_text(name)}</th>" for c, name in zip(classes, frame.columns, strict=True))
+    body = "".join(f"<tr>{''.join(_cells(row, classes))}</tr>" for row in frame.itertuples(index=False))
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _paragraphs(texts: Iterable[str]) -> str:
-    return "".join(f"<p>{text}</p>" for text in texts)
-
-
-def _png(figure: Any) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return base64.b64encode(buffer.getvalue()).decode()
+def _cells(row: Iterable[Any], classes: Sequence[str]) -> Iterator[str]:
+    for value, shown in zip(row, classes, strict=True):
+        text = str(value)
+        if shown and len(text) > 40:
+            shown = ' class="text long"'
+        elif text.endswith("*"):
+            shown = ' class="best"'
+        yield f"<td{shown}>{_text(text)}</td>"
 
 
 def _text(value: object) -> str:

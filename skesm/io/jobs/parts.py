@@ -1,4 +1,4 @@
-"""What was computed of a file so far: one small file for each chunk, in a folder beside the output."""
+"""The features of a file that are computed so far: one small file for each chunk, in a folder beside the output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -39,11 +39,11 @@ class Part:
     """
 
     ids: list[str]
-    values: NDArray[Any]
+    values: np.ndarray
     lengths: NDArray[np.int64] | None
     missing: dict[int, str]
 
-    def present(self) -> tuple[list[str], NDArray[Any], NDArray[np.int64] | None]:
+    def present(self) -> tuple[list[str], np.ndarray, NDArray[np.int64] | None]:
         """Ids, values and lengths of the rows that are there."""
         if not self.missing:
             return self.ids, self.values, self.lengths
@@ -61,10 +61,10 @@ class Parts:
     ----------
     output : Path
     identity : mapping
-        What the values depend on. Parts of another run are not seen.
+        Everything that the values depend on. Parts of another run are not seen.
     """
 
-    def __init__(self, output: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, output: Path, identity: Mapping[str, object]) -> None:
         self.root = beside(output, ".parts")
         content = json.dumps(identity, sort_keys=True).encode()
         self.folder = self.root / hashlib.sha256(content).hexdigest()[:16]
@@ -85,7 +85,7 @@ class Parts:
             lock.release()
 
     def load(self, number: int) -> Part | None:
-        """A part; None if it is not there, or damaged."""
+        """A part. None if it is not there, or damaged."""
         try:
             with np.load(self._path(number), allow_pickle=False) as file:
                 rows = json.loads(file["rows"].tobytes())

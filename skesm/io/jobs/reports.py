@@ -1,4 +1,4 @@
-"""What became of a file, and what one would cost."""
+"""The result of a file, and the estimated cost of one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FileReport:
-    """What became of a file.
+    """The result of computing a file.
 
     Attributes
     ----------
@@ -19,9 +19,9 @@ class FileReport:
     columns : int
         Features of a row.
     missing : int
-        Rows of the input that are not in it; `missing_file` tells why.
+        Rows of the input that are not in it. `missing_file` tells why.
     missing_file : str or None
-        Beside the output; None if nothing is missing.
+        Beside the output. None if nothing is missing.
     resumed : int
         Rows that an interrupted run had finished.
     hits, computed : int
@@ -48,7 +48,7 @@ class FileReport:
 
 @dataclass(frozen=True)
 class FilePlan:
-    """What a file would cost.
+    """The estimated cost of a file.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class FilePlan:
     to_compute : int
         Distinct sequences that would go through the model.
     requests : int or None
-        Requests that would be sent; None for a model on this machine.
+        Requests that would be sent. None for a model on this machine.
     columns : int
         Features of a row.
     output_bytes : int

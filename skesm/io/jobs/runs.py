@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import skesm
 from skesm._progress import AUTO, Progress
+from skesm._typing import Document, Estimator
 from skesm.exceptions import InputFileError
 from skesm.io._sources import open_source
 from skesm.io._writers import Content, check_output, names_file, needs_distinct_ids, write
@@ -29,7 +30,7 @@ _FORMAT = 1  # of what is computed: parts of another number are not used
 
 
 def transform_file(
-    estimator: Any,
+    estimator: Estimator,
     inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     *,
@@ -48,11 +49,11 @@ def transform_file(
         Computes the features, with its model, backend and `memory`. One that has ``predict`` gives those values. One
         that learns from rows must have been fitted.
     inputs : path, or sequence of path
-        FASTA, a table, or text with a sequence on each line; several are read one after the other.
+        FASTA, a table, or text with a sequence on each line. Several are read one after the other.
     output : path
         Its ending says the format: .parquet, .npz, .npy, .csv, .csv.gz or .h5.
     sequence_column, id_column : str, optional
-        Columns of a table; by default a column of a well-known name, such as ``sequence`` or ``seq``, and ``id`` or
+        Columns of a table. By default a column of a well-known name, such as ``sequence`` or ``seq``, and ``id`` or
         ``name`` if there is one. The report notes those that were chosen so.
     invalid : {"raise", "drop"}, default="raise"
         Whether rows that cannot be used are an error before anything is computed, or are left out.
@@ -77,7 +78,7 @@ def transform_file(
     Notes
     -----
     Rows are read twice: every row is checked before anything is computed. Features are computed in chunks, in bounded
-    memory. What is finished stands in a folder beside the output (``<output>.parts``) until the output is complete, so
+    memory. Finished chunks stand in a folder beside the output (``<output>.parts``) until the output is complete, so
     that an interrupted call goes on where it was. ``<output>.json`` tells where the features come from, and
     ``<output>.missing.tsv`` names the rows that are missing.
 
@@ -120,8 +121,8 @@ def transform_file(
             return replace(_finish(output, identity, survey, run, start), notes=tuple(source.taken))
 
 
-def _finish(output: Path, identity: Mapping[str, Any], survey: Survey, run: _Run, start: float) -> FileReport:
-    """Write the output and what stands beside it."""
+def _finish(output: Path, identity: Document, survey: Survey, run: _Run, start: float) -> FileReport:
+    """Write the output and the files beside it."""
     missing_file = _write_missing(output, survey, run.missing)
     if not run.rows:
         if not run.missing:
@@ -156,7 +157,7 @@ def _finish(output: Path, identity: Mapping[str, Any], survey: Survey, run: _Run
 
 
 def plan_file(
-    estimator: Any,
+    estimator: Estimator,
     inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     sequence_column: str | None = None,
@@ -164,7 +165,7 @@ def plan_file(
     shard: Shard | None = None,
     rate: float | None = None,
 ) -> FilePlan:
-    """Find what `transform_file` would cost; computes nothing, and sends nothing.
+    """Estimate the cost of `transform_file`. Nothing is computed, and nothing is sent.
 
     Parameters
     ----------
@@ -204,7 +205,7 @@ def plan_file(
 
 
 def transform_folder(
-    estimator: Any,
+    estimator: Estimator,
     inputs: Sequence[str | os.PathLike[str]],
     folder: str | os.PathLike[str],
     *,
@@ -270,7 +271,7 @@ class _Run:
         self._dtype = np.dtype(np.float32)
 
     def compute(self, rows: Iterator[Good], expected: int, progress: Progress) -> None:
-        """Compute what is not there yet."""
+        """Compute the chunks that are not there yet."""
         with self._work.store_open():
             self._compute(rows, progress)
         if self.rows + len(self.missing) != expected:
@@ -309,7 +310,7 @@ class _Run:
         self.parts.save(number, part)
         return part
 
-    def _pieces(self) -> Iterator[tuple[list[str], NDArray[Any], NDArray[np.int64] | None]]:
+    def _pieces(self) -> Iterator[tuple[list[str], np.ndarray, NDArray[np.int64] | None]]:
         for number in range(self._count):
             part = self.parts.load(number)
             if part is None:
@@ -318,13 +319,13 @@ class _Run:
             if ids:
                 yield ids, values, lengths
 
-    def content(self, metadata: Mapping[str, Any], *, wide: bool) -> Content:
+    def content(self, metadata: Mapping[str, object], *, wide: bool) -> Content:
         """The table for a writer."""
         work = self._work
         return Content(self._pieces, self.rows, work.columns, self._dtype, work.ragged, metadata, self._id_width, wide)
 
 
-def _finished(output: Path, identity: Mapping[str, Any], survey: Survey) -> FileReport | None:
+def _finished(output: Path, identity: Mapping[str, object], survey: Survey) -> FileReport | None:
     """The report of an output that is complete already."""
     try:
         described = json.loads(beside(output, ".json").read_text(encoding="utf-8"))
@@ -349,7 +350,7 @@ def _finished(output: Path, identity: Mapping[str, Any], survey: Survey) -> File
 
 
 def _write_missing(output: Path, survey: Survey, failed: list[tuple[str, str]]) -> Path | None:
-    """The list of rows that are not in the output; one of an earlier run is removed."""
+    """The list of rows that are not in the output. One of an earlier run is removed."""
     path = beside(output, ".missing.tsv")
     if not survey.problems and not failed:
         path.unlink(missing_ok=True)

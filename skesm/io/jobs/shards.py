@@ -1,4 +1,4 @@
-"""Parts of the rows for several jobs, and the manifest of what they wrote into one folder."""
+"""Parts of the rows for several jobs, and the manifest of the files that they wrote into one folder."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from filelock import FileLock
+from numpy.typing import ArrayLike
 
 from skesm.io.jobs.parts import replacing
 
@@ -49,7 +49,7 @@ class Shard:
         """Name of its file."""
         return f"part-{self.number:05d}-of-{self.of:05d}.parquet"
 
-    def rows(self, residues: Any) -> tuple[int, int]:
+    def rows(self, residues: ArrayLike) -> tuple[int, int]:
         """The first of its rows, and the one after the last, of rows with so many residues each.
 
         Examples
@@ -65,7 +65,7 @@ class Shard:
 
 
 def update_manifest(folder: Path) -> Path:
-    """Write the manifest of a folder from what stands beside its parts."""
+    """Write the manifest of a folder from the files beside its parts."""
     path = folder / MANIFEST
     with FileLock(folder / ".manifest.lock"):
         parts = []

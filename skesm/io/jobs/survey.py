@@ -1,4 +1,4 @@
-"""The first reading of a file: every row is checked and counted before anything is computed."""
+"""The first reading of a file: every row is checked and plural before anything is computed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skesm._messages import MOST_SHOWN, counted, first_and_more, warn
+from skesm._messages import MOST_SHOWN, first_and_more, plural, warn
 from skesm.exceptions import InputFileError, SuspiciousSequenceWarning, TruncationWarning
 from skesm.io._sources import Row, Source
 from skesm.io.jobs.shards import Shard
@@ -34,7 +34,7 @@ class Good(NamedTuple):
 
 @dataclass
 class Survey:
-    """What the first reading finds.
+    """The findings of the first reading.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ def _checked(source: Source, work: Work) -> Iterator[tuple[Row, str, str]]:
 
 
 def survey_source(source: Source, work: Work, shard: Shard | None = None, *, distinct_ids: bool = False) -> Survey:
-    """Check and count all rows; refuses ids that repeat, if they must be distinct."""
+    """Check and count all rows. It refuses ids that repeat, if they must be distinct."""
     survey = Survey()
     digest = hashlib.sha256()
     seen: set[str] = set()
@@ -160,7 +160,7 @@ def warn_of_suspicious(survey: Survey) -> None:
     if survey.n_repeated:
         more = f" and {survey.n_repeated - len(survey.repeated):,} more" if survey.n_repeated > MOST_SHOWN else ""
         warn(
-            f"{counted(survey.n_repeated, 'id')} of several rows: {', '.join(map(repr, survey.repeated))}{more}. Each "
+            f"{plural(survey.n_repeated, 'id')} of several rows: {', '.join(map(repr, survey.repeated))}{more}. Each "
             "row is written, but the id does not tell which one it is. Name another column of ids: id_column='NAME'",
             SuspiciousSequenceWarning,
         )

@@ -1,31 +1,34 @@
-"""What is made of the rows of a file: an estimator, the check of rows before anything is computed, and chunks."""
+"""From rows of a file to features: an estimator, the check of rows before anything is computed, and chunks."""
 
 from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skesm._typing import Estimator
 from skesm.backends.costs import RunInfo, TransformPlan
 from skesm.exceptions import InvalidSequenceError, PartialResultError, SuspiciousSequenceWarning, TruncationWarning
 from skesm.features.common.store import namespace_of, store_kept_open
 from skesm.features.compute_outputs import OutputReader
 from skesm.outputs.kinds import KINDS
 from skesm.sequences.clean import find_problems
-from skesm.sequences.mutations import apply_mutations
+from skesm.sequences.mutations import apply_mutations, read_mutations
+
+T = TypeVar("T")
 
 #: Parameters of estimators that change no value.
 _NOT_NUMBERS = frozenset({"backend", "memory", "n_jobs", "on_error", "prefetch", "verbose"})
 
-#: Sequences, residues and float values in a chunk: what an interrupted run computes again, and what is held at a time.
+#: Sequences, residues and float values in a chunk. An interrupted run computes one again, and one is held at a time.
 _MOST_ROWS = 4096
 _MOST_RESIDUES = 1 << 15
 _MOST_VALUES = 1 << 24
@@ -33,7 +36,7 @@ _MOST_VALUES = 1 << 24
 
 @dataclass(frozen=True)
 class Computed:
-    """What was made of a chunk.
+    """The features of a chunk.
 
     Attributes
     ----------
@@ -45,7 +48,7 @@ class Computed:
     cost : RunInfo
     """
 
-    values: NDArray[Any]
+    values: np.ndarray
     lengths: NDArray[np.int64] | None
     missing: dict[int, str]
     cost: RunInfo
@@ -59,12 +62,12 @@ class Work:
     estimator : estimator of skesm
         A transformer, or `OutputReader` for values of each residue.
     mutations_of : str, optional
-        A reference; rows are then mutations of it, and not sequences.
+        A reference. Rows are then mutations of it, and not sequences.
     offset : int, default=1
         Position of the reference's first residue in the numbering of the mutations.
     """
 
-    def __init__(self, estimator: Any, *, mutations_of: str | None = None, offset: int = 1) -> None:
+    def __init__(self, estimator: Estimator, *, mutations_of: str | None = None, offset: int = 1) -> None:
         self.estimator = estimator
         self._method = "predict" if hasattr(estimator, "predict") else "transform"
         self._mutations_of = mutations_of
@@ -84,8 +87,8 @@ class Work:
             self._outputs = self._recipe.outputs
             self.columns = list(self._recipe.columns)
 
-    def describe(self) -> dict[str, Any]:
-        """All that values depend on beside the rows; no sequence is in it."""
+    def describe(self) -> dict[str, object]:
+        """Everything that values depend on beside the rows. No sequence is in it."""
         parameters = {
             name: _plain(name, value)
             for name, value in sorted(self.estimator.get_params(deep=False).items())
@@ -113,7 +116,7 @@ class Work:
             yield
 
     def with_memory(self, memory: Path) -> Work:
-        """The same work with a record store; the user's estimator stays as it is."""
+        """The same work with a record store. The user's estimator stays as it is."""
         other = copy(self)
         other.estimator = copy(self.estimator)
         other.estimator.memory = memory
@@ -121,10 +124,10 @@ class Work:
 
     # -- rows to sequences ---------------------------------------------------------------------------------------------
 
-    def check(self, texts: Sequence[Any]) -> tuple[list[str], dict[int, str]]:
-        """Sequences of rows, and the problems of those that cannot be used; computes nothing."""
+    def check(self, texts: Sequence[str]) -> tuple[list[str], dict[int, str]]:
+        """Sequences of rows, and the problems of those that cannot be used. Nothing is computed."""
         if self._mutations_of is not None:
-            sequences, problems = self._mutate(texts)
+            sequences, problems, _ = read_mutations(self._mutations_of, texts, self._offset)
         else:
             problems = find_problems(
                 texts,
@@ -138,27 +141,11 @@ class Work:
             problems[good[place]] = problem
         return sequences, problems
 
-    def sequences(self, texts: Sequence[Any]) -> list[str]:
+    def sequences(self, texts: Sequence[str]) -> list[str]:
         """Sequences of rows that passed the check."""
         if self._mutations_of is None:
             return list(texts)
         return apply_mutations(self._mutations_of, list(texts), self._offset)
-
-    def _mutate(self, texts: Sequence[Any]) -> tuple[list[str], dict[int, str]]:
-        reference = self._mutations_of
-        assert reference is not None
-        try:
-            return apply_mutations(reference, list(texts), self._offset), {}
-        except InvalidSequenceError as error:
-            bad = set(error.rows)
-            if not bad:
-                raise  # the reference itself
-        problems = {place: _reason(self._apply, texts[place]) for place in sorted(bad)}
-        return ["" if place in bad else self._apply(text) for place, text in enumerate(texts)], problems
-
-    def _apply(self, text: Any) -> str:
-        assert self._mutations_of is not None
-        return apply_mutations(self._mutations_of, [text], self._offset)[0]
 
     def _misfits(self, sequences: list[str]) -> dict[int, str]:
         """Clean sequences that the estimator cannot use, for example because of the reference's length."""
@@ -199,7 +186,7 @@ class Work:
         """Values of sequences that were checked."""
         missing: dict[int, str] = {}
         with warnings.catch_warnings():
-            # they name rows of the chunk; rows of the file are named when they are checked
+            # they name rows of the chunk. Rows of the file are named when they are checked
             warnings.simplefilter("ignore", SuspiciousSequenceWarning)
             warnings.simplefilter("ignore", TruncationWarning)
             try:
@@ -220,14 +207,14 @@ class Work:
             return self.estimator.compute(sequences)
         return getattr(self.estimator, self._method)(sequences)
 
-    def _of_residues(self, record: dict[str, NDArray[Any]] | None) -> NDArray[Any]:
+    def _of_residues(self, record: dict[str, np.ndarray] | None) -> np.ndarray:
         if record is None:
             return np.empty((0, len(self.columns)), dtype=np.float32)
         arrays = [record[str(output)] for output in self._outputs]
         return np.concatenate([array.reshape(len(array), -1) for array in arrays], axis=1)
 
     def plan(self, sequences: list[str]) -> TransformPlan:
-        """Find what `compute` would cost."""
+        """Estimate the cost of `compute`."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SuspiciousSequenceWarning)
             warnings.simplefilter("ignore", TruncationWarning)
@@ -235,20 +222,20 @@ class Work:
         return plan
 
 
-def as_work(estimator: Any) -> Work:
+def as_work(estimator: Estimator) -> Work:
     """An estimator's use, if it is not one already."""
     return estimator if isinstance(estimator, Work) else Work(estimator)
 
 
-def chunks(sizes: Iterator[tuple[Any, int]], most: tuple[int, int]) -> Iterator[list[Any]]:
-    """Items, each with a size, in lists of limited length and size; a larger item is alone.
+def chunks(sizes: Iterator[tuple[T, int]], most: tuple[int, int]) -> Iterator[list[T]]:
+    """Items, each with a size, in lists of limited length and size. A larger item is alone.
 
     Examples
     --------
     >>> list(chunks(iter([("a", 2), ("b", 9), ("c", 1), ("d", 1), ("e", 1)]), (2, 5)))
     [['a'], ['b'], ['c', 'd'], ['e']]
     """
-    some: list[Any] = []
+    some: list[T] = []
     room = most[1]
     for item, size in sizes:
         if some and (len(some) >= most[0] or size > room):
@@ -260,20 +247,10 @@ def chunks(sizes: Iterator[tuple[Any, int]], most: tuple[int, int]) -> Iterator[
         yield some
 
 
-def _plain(name: str, value: Any) -> Any:
+def _plain(name: str, value: object) -> object:
     """A parameter as JSON has it. A reference is confidential: its digest stands for it."""
     if name == "reference" and isinstance(value, str):
         return f"sha256:{hashlib.sha256(value.strip().upper().encode()).hexdigest()}"
     if isinstance(value, str | int | float | bool | None):
         return value
     return [_plain(name, each) for each in value] if isinstance(value, list | tuple) else str(value)
-
-
-def _reason(apply: Callable[[Any], str], text: Any) -> str:
-    """What an error says of the only row."""
-    try:
-        apply(text)
-    except InvalidSequenceError as error:
-        line = str(error).split("\n")[1].strip()
-        return line.removeprefix("row 0")
-    raise AssertionError("the row was refused beside others")

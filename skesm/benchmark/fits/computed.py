@@ -64,7 +64,7 @@ def compute_once(name: str, transformer: Any, sequences: Sequence[str]) -> Any:
     return ComputedFeatures(transformer, row_of, _without_constants(matrix), matrix.shape[1])
 
 
-def count_columns(transformer: Any, X: Sequence[str]) -> int:
+def count_columns(transformer: Any, X: Any) -> int:
     """Columns that a fitted transformer gives, constant ones included."""
     if isinstance(transformer, FeatureUnion):
         return sum(count_columns(part, X) for _, part in transformer.transformer_list)

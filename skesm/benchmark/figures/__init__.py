@@ -1,0 +1,1 @@
+"""Figures of a comparison, each a matplotlib figure."""

@@ -1,0 +1,101 @@
+"""Lines: score against training rows, and against layers."""
+
+from __future__ import annotations
+
+from itertools import cycle
+from typing import Any
+
+from skesm.benchmark._scores import name_score
+from skesm.benchmark.figures.canvas import COLORS, clear_axes, new_figure
+
+_SIZE = (7.0, 4.5)
+
+
+def plot_learning_curve(curve: Any, score: str = "spearman", *, title: str = "") -> Any:
+    """Plot the score against the number of training rows.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        What `learning_curve` returned.
+    score : str, default="spearman"
+        The score that it has; for the axis.
+    title : str, default=""
+        First line of the title, such as the name of the data.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+        A line for each pair of features and head. Bars are one standard deviation over the draws.
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    """
+    figure = new_figure(*_SIZE)
+    axes = figure.add_subplot()
+    sizes = sorted(curve["n_train"].unique())
+    pairs = curve.dropna(subset="mean").groupby(["features", "head"], sort=False)
+    for number, (((features, head), rows), color) in enumerate(zip(pairs, cycle(COLORS), strict=False)):
+        shift = 1 + 0.025 * (number - (pairs.ngroups - 1) / 2)  # so that bars do not hide one another
+        style = "-" if number < len(COLORS) else "--"
+        label = f"{features} → {head}"
+        axes.errorbar(
+            rows["n_train"] * shift,
+            rows["mean"],
+            yerr=rows["sd"],
+            label=label,
+            color=color,
+            ls=style,
+            marker="o",
+            capsize=2,
+        )
+    axes.set_xscale("log")
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
+    axes.set(xlabel="training rows", ylabel=f"{name_score(score)}, mean ± s.d. over draws")
+    _finish(figure, axes, title, "Learning curve")
+    return figure
+
+
+def plot_layer_profile(profile: Any, score: str = "spearman", *, title: str = "") -> Any:
+    """Plot the score of every layer and pooling, with its interval.
+
+    Parameters
+    ----------
+    profile : DataFrame
+        What `layer_profile` returned.
+    score : str, default="spearman"
+        The score that it has; for the axis.
+    title : str, default=""
+        First line of the title, such as the name of the data.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+        A line for each pooling; bands are the intervals. Filled points are within noise of the best.
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    """
+    figure = new_figure(*_SIZE)
+    axes = figure.add_subplot()
+    for (pooling, rows), color in zip(profile.groupby("pooling", sort=False), cycle(COLORS), strict=False):
+        axes.fill_between(rows["layer"], rows["low"], rows["high"], color=color, alpha=0.15, linewidth=0)
+        axes.plot(rows["layer"], rows["mean"], color=color, label=str(pooling))
+        for chosen, face in ((rows["within_noise"], color), (~rows["within_noise"], "white")):
+            part = rows[chosen]
+            axes.plot(part["layer"], part["mean"], "o", color=color, markerfacecolor=face)
+    axes.set(xlabel="layer (0 is the embedding of single residues)", ylabel=f"{name_score(score)}, 95 % interval")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    _finish(figure, axes, title, "Layers; filled points are within noise of the best")
+    return figure
+
+
+def _finish(figure: Any, axes: Any, title: str, what: str) -> None:
+    clear_axes(axes)
+    axes.set_title("\n".join(filter(None, (title, what))), fontsize=10)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=8, ncols=2)

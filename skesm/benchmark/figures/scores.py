@@ -1,0 +1,52 @@
+"""Bars of scores with their intervals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from skesm.benchmark._comparison import Comparison
+from skesm.benchmark._scores import name_score
+from skesm.benchmark.figures.canvas import DARK, LIGHT, clear_axes, new_figure
+
+
+def plot_scores(comparison: Comparison, score: str | None = None) -> Any:
+    """Plot the mean score of every pair of features and head with its interval, one panel for each split.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        What `compare` returned.
+    score : str, default=None
+        One of the scores that were computed; the first by default.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+        Rows within noise of the best of their split are dark.
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    """
+    score = score or comparison.main_score
+    summary = comparison.summary(score)
+    splits = list(dict.fromkeys(summary["split"]))
+    n_rows = int(summary.groupby("split").size().max())
+    size = (3.5 + 3 * len(splits), 1 + 0.28 * n_rows)
+    figure = new_figure(*size)
+    for axes, split in zip(figure.subplots(1, len(splits), sharey=True, squeeze=False)[0], splits, strict=True):
+        rows = summary[summary["split"] == split]
+        places = np.arange(len(rows))
+        for chosen, color in ((rows["within_noise"], DARK), (~rows["within_noise"], LIGHT)):
+            shown = (chosen & rows["mean"].notna()).to_numpy()
+            part = rows[shown]
+            errors = [(part["mean"] - part["low"]).clip(lower=0), (part["high"] - part["mean"]).clip(lower=0)]
+            axes.barh(places[shown], part["mean"], xerr=errors, color=color, ecolor="0.3", capsize=2)
+        axes.set(title=split, xlabel=name_score(score), yticks=places)
+        axes.set_yticklabels(rows["features"] + " → " + rows["head"], fontsize=8)
+        clear_axes(axes, "x")
+    axes.invert_yaxis()
+    return figure

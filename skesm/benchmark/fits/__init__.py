@@ -1,0 +1,1 @@
+"""The fits of a comparison: features computed once, folds, pairs, and their digests."""

@@ -1,0 +1,45 @@
+"""The parts of a finished run that its files and its report show."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from skesm.benchmark._comparison import Comparison
+from skesm.benchmark.runs.config import RunConfig
+from skesm.benchmark.runs.data import RunData
+
+
+class FinishedRun(Protocol):
+    """A `Run`, as those see it who write it down."""
+
+    @property
+    def config(self) -> RunConfig:
+        """Settings."""
+
+    @property
+    def data(self) -> RunData:
+        """Sequences and measured values."""
+
+    @property
+    def comparison(self) -> Comparison:
+        """Scores."""
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What the numbers depend on."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was padded."""
+
+    @property
+    def not_done(self) -> tuple[tuple[str, str, str], ...]:
+        """Kind, name and reason of what is missing."""
+
+    @property
+    def curve(self) -> Any:
+        """Learning curve, or None."""
+
+    @property
+    def profile(self) -> Any:
+        """Layer profile, or None."""
