@@ -2,8 +2,8 @@
 
     python docs/growth.py
 
-reads docs/growth.json, which holds the results of tests/perf/bench_embed.py, and writes docs/images/growth.png. Crosses
-are measured; lines go on from them, because nothing else was found to grow.
+reads docs/growth.json, which holds results of tests/perf/bench_embed.py, and writes docs/images/growth.png. Crosses are
+measured. Lines continue them.
 """
 
 from __future__ import annotations
@@ -26,30 +26,31 @@ LARGEST = 10**9
 
 
 def draw(figures: dict[str, Any]) -> None:
-    """Bytes on the left, hours on the right."""
+    """Bytes on the left, hours of our own share on the right."""
     rows = np.logspace(4, np.log10(LARGEST), 100)
     size, time = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")[1]
-    large = figures["runs"][-1]
-    store = large["store, cold"]["store_bytes_a_sequence"]
-    output = large["no store"]["output_bytes_a_sequence"]
-    size.loglog(rows, rows * store, color="C1", label="record store")
-    size.loglog(rows, rows * output, color="C0", label="output, and as much beside it until it is complete")
-    memory = [max(run[kind]["peak_mb"] for kind in run if kind != "rows") for run in figures["runs"]]
-    size.loglog(rows, np.full_like(rows, max(memory) * 1e6), color="C2", label="memory of one job")
-    size.loglog(rows, max(memory) * 1e6 + rows * 8, color="C2", ls=":", label="memory with --shard")
-    measured = [run["rows"] for run in figures["runs"]]
-    size.plot(measured, [each * 1e6 for each in memory], "x", color="C2")
-    for name, kind, colour in (("output", "no store", "C0"), ("store", "store, cold", "C1")):
-        key = f"{name}_bytes_a_sequence"
-        size.plot(measured, [run["rows"] * run[kind][key] for run in figures["runs"]], "x", color=colour)
+
+    def measured(key: str) -> list[tuple[int, float]]:
+        return [(run["rows"], run[key]) for run in figures["runs"] if key in run]
+
+    for colour, key, label in (
+        ("C1", "store_bytes_a_sequence", "record store"),
+        ("C0", "output_bytes_a_sequence", "output, and as much beside it until it is complete"),
+    ):
+        found = measured(key)
+        size.loglog(rows, rows * found[-1][1], color=colour, label=label)
+        size.plot([n for n, _ in found], [n * each for n, each in found], "x", color=colour)
+    memory = measured("peak_mb")
+    most = max(each for _, each in memory) * 1e6
+    size.loglog(rows, np.full_like(rows, most), color="C2", label="memory of one job")
+    size.loglog(rows, most + rows * 8, ":", color="C2", label="memory with --shard")
+    size.plot([n for n, _ in memory], [each * 1e6 for _, each in memory], "x", color="C2")
     size.set(title="bytes (320 features)", xlabel="sequences", ylim=(1e7, 1e13))
-    time.loglog(rows, rows * 50 / figures["model_residues_per_s"] / 3600, "k", label=f"model: {figures['model']}")
-    for colour, kind in zip(("C1", "C2", "C0"), ("store, cold", "store, warm", "no store"), strict=True):
-        per_sequence = figures["timed"][kind]["processor_microseconds_a_sequence"]
-        label = f"our own share, {kind}: {per_sequence:.0f} µs a sequence"
-        time.loglog(rows, rows * per_sequence / 3.6e9, color=colour, label=label)
-        time.plot(figures["timed"]["rows"], figures["timed"]["rows"] * per_sequence / 3.6e9, "x", color=colour)
-    time.set(title="hours on one machine of two cores (50 residues each)", xlabel="sequences")
+    timed = figures["timed"]
+    for colour, kind in (("C1", "store, cold"), ("C2", "store, warm"), ("C0", "no store")):
+        time.loglog(rows, rows * timed[kind] / 3.6e9, color=colour, label=f"{kind}: {timed[kind]} µs a sequence")
+        time.plot(timed["rows"], timed["rows"] * timed[kind] / 3.6e9, "x", color=colour)
+    time.set(title="hours of our own share, without the model (50 residues)", xlabel="sequences")
     for axes in (size, time):
         axes.legend(fontsize=8)
         axes.grid(alpha=0.3)

@@ -23,7 +23,7 @@ from pyarrow import parquet
 from skesm import ESM2Embedder, ESM2LogitSummarizer, ESM2VariantScorer, apply_mutations, compute_outputs
 from skesm.backends import LocalBackend
 from skesm.cli import main
-from skesm.exceptions import InputFileError
+from skesm.exceptions import InputFileError, SuspiciousSequenceWarning
 from skesm.io import plan_file, transform_file
 
 ROOT = Path(__file__).parents[1]
@@ -257,7 +257,8 @@ def test_repeated_ids_and_outputs_that_cannot_be_written(tmp_path: Path, embedde
     path = write_fasta(tmp_path / "twice.fasta", ["a", "a"], SEQUENCES[:2])
     with pytest.raises(InputFileError, match=r"line 4: the id 'a' is used twice"):
         transform_file(embedder, path, tmp_path / "out.h5")
-    transform_file(embedder, path, tmp_path / "out.csv")
+    with pytest.warns(SuspiciousSequenceWarning, match="1 id of several rows"):
+        transform_file(embedder, path, tmp_path / "out.csv")
     with pytest.raises(ValueError, match=r"the ending must be one of \.parquet, "):
         transform_file(embedder, path, tmp_path / "out.txt")
     with pytest.raises(FileNotFoundError, match="there is no folder"):
