@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from itertools import cycle
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skesm.benchmark._scores import name_score
 from skesm.benchmark.figures.canvas import COLORS, clear_axes, new_figure
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
 _SIZE = (7.0, 4.5)
 
 
-def plot_learning_curve(curve: Any, score: str = "spearman", *, title: str = "") -> Any:
+def plot_learning_curve(curve: DataFrame, score: str = "spearman", *, title: str = "") -> Figure:
     """Plot the score against the number of training rows.
 
     Parameters
@@ -59,7 +64,7 @@ def plot_learning_curve(curve: Any, score: str = "spearman", *, title: str = "")
     return figure
 
 
-def plot_layer_profile(profile: Any, score: str = "spearman", *, title: str = "") -> Any:
+def plot_layer_profile(profile: DataFrame, score: str = "spearman", *, title: str = "") -> Figure:
     """Plot the score of every layer and pooling, with its interval.
 
     Parameters
@@ -95,7 +100,7 @@ def plot_layer_profile(profile: Any, score: str = "spearman", *, title: str = ""
     return figure
 
 
-def _finish(figure: Any, axes: Any, title: str, what: str) -> None:
+def _finish(figure: Figure, axes: Axes, title: str, what: str) -> None:
     clear_axes(axes)
     axes.set_title("\n".join(filter(None, (title, what))), fontsize=10)
     figure.legend(loc="outside lower center", frameon=False, fontsize=8, ncols=2)

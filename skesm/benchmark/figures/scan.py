@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skesm._optional import import_optional
+from skesm._typing import Column
 from skesm.benchmark._comparison import Comparison
 from skesm.benchmark.figures.canvas import new_figure, rows_of
 from skesm.sequences.alphabet import AMINO_ACIDS
 from skesm.sequences.variants import differences
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Residues in the order of their chemistry, so that neighbours in the map are alike.
 ORDER = "GAVLIMCFYWPSTNQHKRDE"
@@ -25,7 +29,7 @@ _CENTRAL = (1, 99)  # percentiles that the colours span
 
 def plot_scan(
     comparison: Comparison,
-    X: Any,
+    X: Column,
     reference: str,
     features: str | None = None,
     head: str | None = None,
@@ -33,7 +37,7 @@ def plot_scan(
     split: str | None = None,
     target: str = "target",
     title: str = "",
-) -> Any:
+) -> Figure:
     """Plot single mutants by position and new amino acid, measured above predicted.
 
     Parameters
@@ -82,7 +86,7 @@ def plot_scan(
 
 def _draw(
     measured: NDArray[np.float64], predicted: NDArray[np.float64], reference: str, target: str, title: str
-) -> Any:
+) -> Figure:
     limits = np.nanpercentile(measured, _CENTRAL)
     starts = range(0, len(reference), _POSITIONS_IN_ROW)
     width = min(len(reference), _POSITIONS_IN_ROW)
