@@ -13,6 +13,9 @@ from tqdm import tqdm
 #: The value of `verbose` with which a bar appears by itself.
 AUTO = "auto"
 
+#: The unit of downloads, shown as kB or MB.
+BYTES = "B"
+
 #: Seconds until it does.
 DELAY = 2.0
 
@@ -26,7 +29,7 @@ class Progress:
         ``"auto"`` shows a bar after two seconds on a terminal or in a notebook, and never in a log file or in a worker
         process. That bar disappears at the end.
     total : int
-        How many there are.
+        How many there are. 0 if that is not known.
     description, unit : str
         The text before the bar, and the name of one counted thing.
 
@@ -37,7 +40,8 @@ class Progress:
     """
 
     def __init__(self, verbose: bool | int | str, *, total: int, description: str, unit: str) -> None:
-        self._options = {"total": total, "desc": description, "unit": unit, "leave": verbose != AUTO}
+        self._options = {"total": total or None, "desc": description, "unit": unit, "leave": verbose != AUTO}
+        self._options["unit_scale"] = unit == BYTES
         self._bar: tqdm | None = None
         self._done = 0
         self._notes: dict[str, int] = {}

@@ -21,6 +21,7 @@
     ├── StoreWarning                          the record store is damaged or cannot be written
     ├── DemoModelWarning                      features come from the bundled demo model
     ├── UntrainedHeadWarning                  outputs come from a head that was never trained
+    ├── LearntDigestWarning                   a file's digest was not known before
     ├── SlowNumericsWarning                   the processor is slow in the chosen dtype
     ├── SuspiciousSequenceWarning             rows are legal but look like DNA, RNA or a missing value
     ├── TruncationWarning                     sequences were cut to max_length
@@ -190,6 +191,10 @@ class DemoModelWarning(SkesmWarning):
 
 class UntrainedHeadWarning(SkesmWarning):
     """Logits or contacts come from a head of the checkpoint that was initialised but never trained."""
+
+
+class LearntDigestWarning(SkesmWarning):
+    """Nobody published the digest of a fetched file. It was learnt from the file, and another one will be refused."""
 
 
 class SlowNumericsWarning(SkesmWarning):

@@ -61,7 +61,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "cache": {"numpy", "joblib", "filelock"},
     "fetch": {"numpy"},
     "io": {"numpy", "filelock", "pyarrow", "h5py"},
-    "datasets": {"numpy", "sklearn", "requests"},
+    "datasets": {"numpy", "sklearn", "requests", "filelock", "pyarrow"},
 }
 
 #: Packages that come with a declared one and belong to its interface.

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
-import os
+import io
 import pickle
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from file_server import send, serving
 from sklearn.model_selection import GroupKFold
 
 from skesm._optional import import_optional
-from skesm.datasets import _fluorescence, fetch_fluorescence, load_gb1_stability, load_gfp_fluorescence
-from skesm.datasets._download import RemoteFile, fetch_file, get_data_home
-from skesm.exceptions import DatasetError, MissingDependencyError
+from skesm.datasets import (
+    fetch_flip_gb1,
+    fetch_fluorescence,
+    fetch_proteingym,
+    fetch_proteingym_table,
+    fetch_stability,
+    load_gb1_stability,
+    load_gfp_fluorescence,
+    load_variants,
+)
+from skesm.datasets._download import get_data_home
+from skesm.datasets._sources import FILES
+from skesm.exceptions import DatasetError, InputFileError, LearntDigestWarning, MissingDependencyError
 
 ROOT = Path(__file__).resolve().parents[1]
 AMINO_ACIDS = set("ACDEFGHIKLMNPQRSTVWY")
@@ -209,18 +221,46 @@ def test_gfp_frame_and_tuple() -> None:
     np.testing.assert_array_equal(gfp.target, y)
 
 
-# --- fluorescence from a folder --------------------------------------------------------------------------
+# --- published sets, from a folder -----------------------------------------------------------------------------------
+
+Publish = Callable[[str, bytes], None]
 
 
 @pytest.fixture
-def validation_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
+    """Put other content in the place of a published file, which is elsewhere."""
+
+    def put(name: str, content: bytes, url: str = "http://127.0.0.1:9/") -> None:
+        digest = hashlib.sha256(content).hexdigest()
+        monkeypatch.setitem(FILES, name, replace(FILES[name], url=url + name, size=len(content), sha256=digest))
+        (tmp_path / name).write_bytes(content)
+
+    return put
+
+
+def table(rows: list[dict[str, Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def archive(folder: str, **files: bytes) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        for name, data in files.items():
+            file.writestr(f"{folder}/{name}.csv", data)
+            file.writestr(f"__MACOSX/{folder}/{name}.csv", b"")
+    return content.getvalue()
+
+
+@pytest.fixture
+def validation_folder(tmp_path: Path, publish: Publish) -> Path:
     """A folder in which the bundled rows, in the format of TAPE's files, stand in for the published split."""
     sample = load_gfp_fluorescence()
     rows = [f"{sequence},{value!r}\n" for sequence, value in zip(sample.data, sample.target.tolist(), strict=True)]
-    content = "".join(["seq,label\n", *rows]).encode()
-    (tmp_path / "fluorescence.valid.csv").write_bytes(content)
-    checksums = {**_fluorescence._CHECKSUMS, "valid": (len(content), hashlib.sha256(content).hexdigest())}
-    monkeypatch.setattr(_fluorescence, "_CHECKSUMS", checksums)
+    publish("fluorescence.valid.csv", "".join(["seq,label\n", *rows]).encode())
     return tmp_path
 
 
@@ -282,7 +322,7 @@ def test_missing_file_says_how_to_fetch_it(subset: str, tmp_path: Path) -> None:
     name = f"fluorescence.{'train' if subset == 'all' else subset}.csv"
     assert f"{name} is not in {folder}" in message
     assert f"curl --fail --location --create-dirs --output '{folder / name}' https://" in message
-    assert _fluorescence._CHECKSUMS[name.split(".")[1]][1] in message
+    assert str(FILES[name].sha256) in message
     assert isinstance(caught.value, OSError)
     assert not folder.exists()
 
@@ -313,224 +353,201 @@ def test_data_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
-# --- download, from a real server on this machine --------------------------------------------------------
-
-CONTENT = bytes(range(256)) * 4096  # 1 MiB: several chunks
-Answer = Callable[[BaseHTTPRequestHandler], None]
-
-
-class Server(ThreadingHTTPServer):
-    """Answers the n-th request with the n-th of `answers`, and any further one with the last."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.answers: list[Answer] = [send()]
-        self.paths: list[str] = []
-        self.lock = threading.Lock()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of connections that a test has the client cut."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        with self.server.lock:
-            answer = self.server.answers[min(len(self.server.paths), len(self.server.answers) - 1)]
-            self.server.paths.append(self.path)
-        answer(self)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-def send(body: bytes = CONTENT, *, status: int = 200, announced: int | None = None, length: bool = True) -> Answer:
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
-        if length:
-            handler.send_header("Content-Length", str(len(body) if announced is None else announced))
-        handler.end_headers()
-        handler.wfile.write(body)
-        handler.close_connection = True
-
-    return answer
-
-
-def redirect(to: str) -> Answer:
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(302)
-        handler.send_header("Location", to)
-        handler.send_header("Content-Length", "0")
-        handler.end_headers()
-
-    return answer
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-def remote(server: Server, content: bytes = CONTENT) -> RemoteFile:
-    return RemoteFile("file.bin", f"{server.url}/file.bin", len(content), hashlib.sha256(content).hexdigest())
-
-
-def test_download_then_read(server: Server, tmp_path: Path) -> None:
-    folder = tmp_path / "new" / "folder"
-    assert fetch_file(remote(server), folder, delay=0) == CONTENT
-    assert [path.name for path in folder.iterdir()] == ["file.bin"]
-    assert (folder / "file.bin").read_bytes() == CONTENT
-    assert fetch_file(remote(server), folder, delay=0) == CONTENT
-    assert len(server.paths) == 1
-
-
-def test_downloaded_file_has_the_users_permissions(server: Server, tmp_path: Path) -> None:
-    """Others who share the folder can read it: a temporary file's 0600 does not stay."""
-    fetch_file(remote(server), tmp_path, delay=0)
-    (tmp_path / "plain").touch()
-    assert (tmp_path / "file.bin").stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
-def test_redirect_is_followed(server: Server, tmp_path: Path) -> None:
-    server.answers = [redirect(f"{server.url}/media/file.bin"), send()]
-    assert fetch_file(remote(server), tmp_path, n_retries=0) == CONTENT
-    assert server.paths == ["/file.bin", "/media/file.bin"]
-
-
-def test_wrong_digest_keeps_nothing_and_is_not_repeated(server: Server, tmp_path: Path) -> None:
-    server.answers = [send(b"x" * len(CONTENT))]
-    with pytest.raises(DatasetError, match=r"was refused.*Nothing was kept"):
-        fetch_file(remote(server), tmp_path, n_retries=3, delay=0)
-    assert not any(tmp_path.iterdir())
-    assert len(server.paths) == 1
-
-
-def test_longer_answer_is_not_read_to_its_end(server: Server, tmp_path: Path) -> None:
-    server.answers = [send(CONTENT * 64)]
-    with pytest.raises(DatasetError, match="was refused"):
-        fetch_file(remote(server), tmp_path, delay=0)
-    assert not any(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("status", [400, 403, 404, 410])
-def test_lasting_status_is_not_repeated(server: Server, tmp_path: Path, status: int) -> None:
-    server.answers = [send(b"no", status=status)]
-    with pytest.raises(DatasetError, match=f"HTTP status {status}"):
-        fetch_file(remote(server), tmp_path, n_retries=3, delay=0)
-    assert not any(tmp_path.iterdir())
-    assert len(server.paths) == 1
-
-
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503])
-def test_passing_status_is_repeated(server: Server, tmp_path: Path, status: int) -> None:
-    server.answers = [send(b"wait", status=status), send(b"wait", status=status), send()]
-    assert fetch_file(remote(server), tmp_path, n_retries=2, delay=0) == CONTENT
-    assert len(server.paths) == 3
-
-
-def test_retries_end(server: Server, tmp_path: Path) -> None:
-    server.answers = [send(b"", status=503)]
-    with pytest.raises(DatasetError, match=r"HTTP status 503. Attempts: 3\)"):
-        fetch_file(remote(server), tmp_path, n_retries=2, delay=0)
-    assert len(server.paths) == 3
-    assert not any(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("length", [True, False], ids=["length announced", "length unknown"])
-def test_cut_body_is_repeated(server: Server, tmp_path: Path, length: bool) -> None:
-    server.answers = [send(CONTENT[:700_000], announced=len(CONTENT), length=length), send()]
-    assert fetch_file(remote(server), tmp_path, n_retries=1, delay=0) == CONTENT
-    assert len(server.paths) == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["file.bin"]
-
-
-def test_cut_body_every_time(server: Server, tmp_path: Path) -> None:
-    server.answers = [send(CONTENT[:700_000], announced=len(CONTENT))]
-    with pytest.raises(DatasetError, match="Attempts: 2") as caught:
-        fetch_file(remote(server), tmp_path, n_retries=1, delay=0)
-    assert caught.value.__cause__ is not None
-    assert not any(tmp_path.iterdir())
-
-
-def test_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with socket.socket() as reserved:  # bound, not listening: connections to it are refused
-        reserved.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{reserved.getsockname()[1]}/file.bin"
-        file = RemoteFile("file.bin", url, 3, "0" * 64)
-        with pytest.raises(DatasetError, match=r"ConnectionError while reading from 127\.0\.0\.1") as caught:
-            fetch_file(file, tmp_path / "x", n_retries=1, delay=0)
-    assert f"curl --fail --location --create-dirs --output {tmp_path / 'x' / 'file.bin'} {url}" in str(caught.value)
-    assert type(caught.value.__cause__).__module__.startswith("requests")
-    assert not (tmp_path / "x").exists()
-
-
-def test_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    # A file where a folder should be: refused for every user, root included.
-    with pytest.raises(DatasetError, match="cannot be read: Not a directory"):
-        fetch_file(remote(server), tmp_path / "file", delay=0)
-    (tmp_path / "nowhere").symlink_to(tmp_path / "absent")
-    with pytest.raises(DatasetError, match=r"cannot be written: File exists.*data_home"):
-        fetch_file(remote(server), tmp_path / "nowhere", delay=0)
-
-
-FETCH = """
-import sys
-from pathlib import Path
-from skesm.datasets._download import RemoteFile, fetch_file
-name, url, size, sha256, folder = sys.argv[1:]
-content = fetch_file(RemoteFile(name, url, int(size), sha256), Path(folder), n_retries=0)
-assert len(content) == int(size)
-"""
-
-
-def test_two_processes_leave_one_good_file(server: Server, tmp_path: Path) -> None:
-    both = threading.Barrier(2)
-
-    def together(handler: BaseHTTPRequestHandler) -> None:
-        both.wait(timeout=60)  # both processes are past the look for the file before either gets a byte
-        send()(handler)
-
-    server.answers = [together]
-    file = remote(server)
-    command = [sys.executable, "-c", FETCH, file.name, file.url, str(file.size), file.sha256, str(tmp_path)]
-    processes = [subprocess.Popen(command, cwd=ROOT) for _ in range(2)]
-    assert [process.wait(timeout=60) for process in processes] == [0, 0]
-    assert len(server.paths) == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["file.bin"]
-    assert (tmp_path / "file.bin").read_bytes() == CONTENT
-
-
-def test_fluorescence_downloads_all_splits(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fluorescence_downloads_all_splits(tmp_path: Path, publish: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole way: three files of other content stand in for the published ones, which are elsewhere."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     files = {
-        name: f"seq,label\n{residue}KT,{value}\n{residue}KV,0.5\n".encode()
+        f"fluorescence.{name}.csv": f"seq,label\n{residue}KT,{value}\n{residue}KV,0.5\n".encode()
         for name, residue, value in [("train", "M", 1.5), ("valid", "A", 2.5), ("test", "G", 3.5)]
     }
-    checksums = {n: (len(content), hashlib.sha256(content).hexdigest()) for n, content in files.items()}
-    monkeypatch.setattr(_fluorescence, "_CHECKSUMS", checksums)
-    monkeypatch.setattr(_fluorescence, "_URL", server.url + "/{name}")
-    server.answers = [send(content) for content in files.values()]
-    gfp = fetch_fluorescence(subset="all", data_home=tmp_path, n_retries=0)
-    assert server.paths == [f"/fluorescence.{name}.csv" for name in ("train", "valid", "test")]
+    home = tmp_path / "home"
+    with serving() as server:
+        for name, content in files.items():
+            publish(name, content, f"{server.url}/")
+        server.answers = [send(content) for content in files.values()]
+        gfp = fetch_fluorescence(subset="all", data_home=home, n_retries=0)
+        assert server.paths == [f"/{name}" for name in files]
     assert gfp.data.tolist() == ["MKT", "MKV", "AKT", "AKV", "GKT", "GKV"]
     assert gfp.target.tolist() == [1.5, 0.5, 2.5, 0.5, 3.5, 0.5]
     assert gfp.split.tolist() == ["train"] * 2 + ["valid"] * 2 + ["test"] * 2
-    assert sorted(os.listdir(tmp_path)) == sorted(f"fluorescence.{name}.csv" for name in files)
-    again = fetch_fluorescence(subset="test", data_home=tmp_path, download_if_missing=False)
+    assert gfp.sha256 == {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    assert (gfp.licence, "10.1038/nature17995" in gfp.citation) == ("CC BY 4.0", True)
+    again = fetch_fluorescence(subset="test", data_home=home, download_if_missing=False)
     assert again.data.tolist() == ["GKT", "GKV"]
-    assert len(server.paths) == 3
+
+
+def test_stability(tmp_path: Path, publish: Publish) -> None:
+    publish("stability.valid.csv", b"seq,label\nGSSTTRYRF,0.5\nGSS,-0.25\n")
+    found = fetch_stability(subset="valid", data_home=tmp_path)
+    assert found.target.tolist() == [0.5, -0.25]
+    assert found.target_names == ["stability_score"]
+    for needed in ("Rocklin", "10.1126/science.aan0693", "1906.08230", "yeast"):
+        assert needed in found.DESCR
+    publish("stability.valid.csv", b"sequence,label\nGSS,0.5\n")
+    with pytest.raises(DatasetError, match=r"stability.valid.csv has no column 'seq'. It has sequence, label"):
+        fetch_stability(subset="valid", data_home=tmp_path)
+
+
+def test_flip_gb1(tmp_path: Path, publish: Publish) -> None:
+    rows = [
+        {"sequence": "MQYKV", "target": 1.0, "set": "train", "validation": ""},
+        {"sequence": "MQYKA", "target": 0.5, "set": "train", "validation": "True"},
+        {"sequence": "MQAKA", "target": 2.0, "set": "test", "validation": ""},
+    ]
+    publish("flip_gb1_splits.zip", archive("splits", one_vs_rest=table(rows)))
+    gb1 = fetch_flip_gb1(split="one_vs_rest", data_home=tmp_path)
+    assert gb1.split.tolist() == ["train", "valid", "test"]
+    assert gb1.mutations.tolist() == ["WT", "V5A", "Y3A:V5A"]
+    assert (gb1.wild_type, gb1.target.tolist()) == ("MQYKV", [1.0, 0.5, 2.0])
+    assert set(gb1.sha256) == {"flip_gb1_splits.zip", "one_vs_rest.csv"}
+    assert "eLife" in gb1.citation
+    with pytest.raises(DatasetError, match=r"has no sampled\.csv"):
+        fetch_flip_gb1(split="sampled", data_home=tmp_path)
+    with pytest.raises(ValueError, match="split must be one of"):
+        fetch_flip_gb1(split="random", data_home=tmp_path)  # type: ignore[arg-type]
+
+
+ASSAY = {"DMS_id": "BLAT_TOY_2000", "DMS_filename": "BLAT_TOY_2000.csv", "target_seq": "MKTAY", "seq_len": 5}
+VARIANTS = [
+    {"mutant": "K2R", "mutated_sequence": "MRTAY", "DMS_score": 0.5, "DMS_score_bin": 1},
+    {"mutant": "K2R:A4G", "mutated_sequence": "MRTGY", "DMS_score": -1.5, "DMS_score_bin": 0},
+]
+
+
+def test_proteingym(tmp_path: Path, publish: Publish) -> None:
+    publish("DMS_substitutions.csv", table([ASSAY]))
+    publish("DMS_ProteinGym_substitutions.zip", archive("DMS_ProteinGym_substitutions", BLAT_TOY_2000=table(VARIANTS)))
+    found = fetch_proteingym("BLAT_TOY_2000", data_home=tmp_path)
+    assert found.data.tolist() == ["MRTAY", "MRTGY"]
+    assert found.mutations.tolist() == ["K2R", "K2R:A4G"]
+    assert (found.target.tolist(), found.fit.tolist(), found.folds) == ([0.5, -1.5], [True, False], {})
+    assert (found.wild_type, found.assay["seq_len"]) == ("MKTAY", "5")
+    assert set(found.sha256) == {"DMS_substitutions.csv", "DMS_ProteinGym_substitutions.zip", "BLAT_TOY_2000.csv"}
+    assert fetch_proteingym_table(data_home=tmp_path)["BLAT_TOY_2000"]["target_seq"] == "MKTAY"
+    assert list(fetch_proteingym_table(data_home=tmp_path, as_frame=True).index) == ["BLAT_TOY_2000"]
+    with pytest.raises(ValueError, match=r"no substitution assay 'BLAT_ECOLX'. It has BLAT_TOY_2000"):
+        fetch_proteingym("BLAT_ECOLX", data_home=tmp_path)
+    with pytest.raises(ValueError, match="folds must be"):
+        fetch_proteingym("BLAT_TOY_2000", folds="all", data_home=tmp_path)  # type: ignore[arg-type]
+
+
+def test_proteingym_with_folds(tmp_path: Path, publish: Publish) -> None:
+    publish("DMS_substitutions.csv", table([ASSAY]))
+    rows = [{**VARIANTS[0], "fold_random_5": 3, "fold_modulo_5": 1, "fold_contiguous_5": 0}]
+    publish("cv_folds_singles_substitutions.zip", archive("singles", BLAT_TOY_2000=table(rows)))
+    found = fetch_proteingym("BLAT_TOY_2000", folds="singles", data_home=tmp_path)
+    assert {name: fold.tolist() for name, fold in found.folds.items()} == {
+        "random_5": [3],
+        "modulo_5": [1],
+        "contiguous_5": [0],
+    }
+
+
+def test_proteingym_unpacked(tmp_path: Path, publish: Publish) -> None:
+    """The folder that unzip leaves: digests of its files are learnt."""
+    publish("DMS_substitutions.csv", table([ASSAY]))
+    unpacked = tmp_path / "DMS_ProteinGym_substitutions"
+    unpacked.mkdir()
+    (unpacked / "BLAT_TOY_2000.csv").write_bytes(table(VARIANTS))
+    with pytest.warns(LearntDigestWarning, match=r"BLAT_TOY_2000\.csv"):
+        found = fetch_proteingym("BLAT_TOY_2000", data_home=tmp_path, download_if_missing=False)
+    assert found.target.tolist() == [0.5, -1.5]
+    (unpacked / "BLAT_TOY_2000.csv").write_bytes(table(VARIANTS[:1]))
+    with pytest.raises(DatasetError, match="is not the file that was seen first"):
+        fetch_proteingym("BLAT_TOY_2000", data_home=tmp_path)
+
+
+def test_proteingym_rows_are_checked(tmp_path: Path, publish: Publish) -> None:
+    publish("DMS_substitutions.csv", table([ASSAY]))
+    rows = [VARIANTS[0], {**VARIANTS[0], "mutant": "K3R"}, {**VARIANTS[1], "mutated_sequence": "MRTAY"}]
+    publish("DMS_ProteinGym_substitutions.zip", archive("x", BLAT_TOY_2000=table(rows)))
+    expected = r"mutations of 2 of 3 rows do not make .*\n  row 1, position 3: .*\n  row 2: another sequence"
+    with pytest.raises(DatasetError, match=expected) as caught:
+        fetch_proteingym("BLAT_TOY_2000", data_home=tmp_path)
+    assert "MRT" not in str(caught.value)
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("name", FILES)
+def test_the_published_files_are_where_they_were(name: str, tmp_path: Path) -> None:
+    """Fetches each file. ProteinGym's archives have hundreds of megabytes."""
+    from skesm.datasets._download import Downloads
+
+    assert Downloads(tmp_path, verbose=True).fetch(FILES[name]).is_file()
+
+
+# --- files of a user's own -------------------------------------------------------------------------------------------
+
+COLUMNS = {"mutation_column": "mutant", "target_column": "activity"}
+TEXT = "name,mutant,sequence,activity\na,K2R,MRTAY,0.5\nb,K2R:A4G,MRTGY,1.25\nc,WT,MKTAY,1\n"
+
+
+def write(path: Path, text: str = TEXT) -> Path:
+    """The same table in the format of the file's ending."""
+    rows = list(csv.DictReader(text.splitlines()))
+    if path.suffix == ".parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.Table.from_pylist([{**r, "activity": float(r["activity"])} for r in rows]), path)
+    elif path.suffix == ".fasta":
+        head = ">{name} mutant={mutant} activity={activity}\n{sequence}\n"
+        path.write_text("".join(head.format(**row) for row in rows))
+    else:
+        path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "fasta"])
+@pytest.mark.parametrize("columns", [{}, {"sequence_column": "sequence"}], ids=["mutations", "both"])
+def test_variants_of_every_format(tmp_path: Path, ending: str, columns: dict[str, Any]) -> None:
+    path = write(tmp_path / f"plate.{ending}")
+    found = load_variants(path, reference="MKTAY", **COLUMNS, **columns)
+    assert found.data.tolist() == ["MRTAY", "MRTGY", "MKTAY"]
+    assert found.target.tolist() == [0.5, 1.25, 1.0]
+    assert found.mutations.tolist() == ["K2R", "K2R:A4G", "WT"]
+    assert (found.target_names, found.wild_type) == (["activity"], "MKTAY")
+    X, y = load_variants(path, reference="MKTAY", **COLUMNS, **columns, as_frame=True, return_X_y=True)
+    assert (list(X.columns), y.name) == (["sequence"], "activity")
+
+
+def test_variants_by_sequence_alone(tmp_path: Path) -> None:
+    path = write(tmp_path / "plate.csv")
+    found = load_variants(path, sequence_column="sequence", id_column="name")
+    assert (found.data.tolist(), found.ids) == (["MRTAY", "MRTGY", "MKTAY"], ["a", "b", "c"])
+    assert (found.target, found.mutations, found.target_names) == (None, None, [])
+    assert load_variants(path, sequence_column="sequence", reference="mktay").mutations.tolist()[1] == "K2R:A4G"
+    assert load_variants(write(tmp_path / "plate.fasta")).data.tolist() == found.data.tolist()
+
+
+def test_variants_that_cannot_be_used(tmp_path: Path) -> None:
+    text = TEXT + "d,K3R,MRTAY,1\ne,K2R,MKTAY,1\nf,K2R,MRTAY,\ng,del2,MTAY,1\n"
+    path = write(tmp_path / "plate.csv", text)
+    options = {"reference": "MKTAY", "sequence_column": "sequence", **COLUMNS}
+    with pytest.raises(InputFileError) as caught:
+        load_variants(path, **options)
+    message = str(caught.value)
+    assert caught.value.lines == (5, 6, 7, 8)
+    assert "line 5, position 3: the reference has another residue there" in message
+    assert "line 6: the mutations do not make the sequence from the reference" in message
+    assert "line 7: column 'activity' is empty" in message
+    assert "invalid='drop'" in message
+    assert "MRTAY" not in message
+    found = load_variants(path, **options, invalid="drop")
+    assert (found.lines, list(found.dropped)) == ([2, 3, 4], [5, 6, 7, 8])
+
+
+def test_variants_name_what_is_missing(tmp_path: Path) -> None:
+    path = write(tmp_path / "plate.csv")
+    with pytest.raises(ValueError, match="mutation_column needs a reference"):
+        load_variants(path, mutation_column="mutant")
+    with pytest.raises(ValueError, match="name its sequence_column, or its mutation_column"):
+        load_variants(path)
+    for other in (path, write(tmp_path / "plate.parquet")):
+        with pytest.raises(InputFileError, match=r"has no column .seq.\. Its columns are .name., .mutant."):
+            load_variants(other, sequence_column="seq")
+    shifted = path.with_name("shifted.csv")
+    shifted.write_text("mutant\nK3R\nA5G\n")
+    with pytest.raises(InputFileError, match=r"offset=2 would fit all rows"):
+        load_variants(shifted, reference="MKTAY", mutation_column="mutant")
+    assert load_variants(shifted, reference="MKTAY", mutation_column="mutant", offset=2).data[0] == "MRTAY"

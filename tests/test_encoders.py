@@ -117,3 +117,15 @@ def test_frames_and_names() -> None:
     frame = SubstitutionEncoder("MKT", parts="new").set_output(transform="pandas").fit_transform(pd.Series(["MRT"]))
     assert list(frame.columns[:2]) == ["new_A", "new_C"]
     assert frame.shape == (1, 20)
+
+
+def test_scales_are_those_of_their_sources() -> None:
+    """Sorted by value, as IMGT shows the volumes of Zamyatnin, and Kyte and Doolittle show their scale."""
+    volumes = "G60.1 A88.6 S89.0 C108.5 D111.1 P112.7 N114.1 T116.1 E138.4 V140.0 Q143.8 H153.2 M162.9 I166.7 L166.7 "
+    volumes += "K168.6 R173.4 F189.9 Y193.6 W227.8"
+    hydropathy = "I4.5 V4.2 L3.8 F2.8 C2.5 M1.9 A1.8 G-0.4 T-0.7 S-0.8 W-0.9 Y-1.3 P-1.6 H-3.2 E-3.5 Q-3.5 D-3.5 N-3.5 "
+    hydropathy += "K-3.9 R-4.5"
+    for name, text in (("volume", volumes), ("hydropathy", hydropathy)):
+        expected = {entry[0]: float(entry[1:]) for entry in text.split()}
+        found = dict(zip("ACDEFGHIKLMNPQRSTVWY", PROPERTIES[name].astype(float).round(1).tolist(), strict=True))
+        assert found == expected

@@ -1,16 +1,19 @@
-"""Results of the loaders: arrays or frames, as a Bunch or as ``(X, y)``."""
+"""Results of the loaders: arrays or frames, as a Bunch or as ``(X, y)``; and the parts of their docstrings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
 from skesm._optional import import_optional
+from skesm.exceptions import DatasetError
 
 #: Package that holds the bundled files, named in a Bunch as scikit-learn's loaders do.
 DATA_MODULE = "skesm.datasets.data"
@@ -18,10 +21,108 @@ DATA_MODULE = "skesm.datasets.data"
 #: Name of the one feature, and of its column in a frame.
 SEQUENCE = "sequence"
 
+_Loader = TypeVar("_Loader", bound=Callable[..., Any])
+
+#: Parts of docstrings that loaders share, by their places.
+_SHARED: Mapping[str, str] = {
+    "fetching": """\
+data_home : str or path-like, default=None
+    Folder of the fetched files. Files that are already there are used. By default the environment variable
+    ``SKESM_DATA``, or else ``~/skesm_data``.
+download_if_missing : bool, default=True
+    If False, raise an error when a file is not in `data_home`, without use of the network.
+n_retries : int, default=3
+    Number of further attempts when the network or the server fails. They go on where the last one was cut.
+delay : float, default=1.0
+    Seconds between attempts.
+verbose : bool or "auto", default="auto"
+    Show a progress bar on stderr. ``"auto"`` shows it after two seconds, on a terminal or in a notebook only.""",
+    "form": """\
+return_X_y : bool, default=False
+    If True, return ``(data, target)`` instead of a Bunch.
+as_frame : bool, default=False
+    If True, `data` is a pandas DataFrame with the column ``"sequence"`` and `target` a Series.""",
+    "columns": """\
+    frame : DataFrame or None
+        `data` and `target`, if `as_frame` is True.
+    feature_names : list of str
+        ``["sequence"]``.
+    target_names : list of str
+        Name of the target.
+    DESCR : str
+        Full description: origin, peculiarities, licence.""",
+    "fetched": """\
+    filenames : list of str
+        Path of each file read.
+    sha256 : dict of str to str
+        Digest of each file read.
+    licence, citation : str
+        Terms of the data, and whom to cite.
+(data, target) : tuple if `return_X_y` is True
+    The first two attributes.""",
+    "bundled": """\
+    filename, data_module : str
+        Name of the file and the package that holds it.
+(data, target) : tuple if `return_X_y` is True
+    The first two attributes.""",
+    "raises": """\
+DatasetError
+    If a file cannot be obtained (the message says how to fetch it by hand), or is not the published one.
+MissingDependencyError
+    If `as_frame` is True and pandas is not installed.
+ValueError
+    If a parameter is not one of the allowed values.""",
+}
+
+
+def shares_docs(loader: _Loader) -> _Loader:
+    """Put the shared parts where the docstring of a loader says ``{fetching}``, ``{form}`` and so on.
+
+    Examples
+    --------
+    >>> @shares_docs
+    ... def load():
+    ...     '''Load.
+    ...
+    ...     Parameters
+    ...     ----------
+    ...     {form}
+    ...     '''
+    >>> "return_X_y : bool" in load.__doc__
+    True
+    """
+    doc = loader.__doc__
+    if doc:  # python -OO has no docstrings
+        for place, text in _SHARED.items():
+            doc = doc.replace(f"{{{place}}}", text.replace("\n", "\n    ").strip())
+        loader.__doc__ = inspect.cleandoc(doc)
+    return loader
+
 
 def read_text(filename: str) -> str:
     """Text of a bundled file."""
     return resources.files(DATA_MODULE).joinpath(filename).read_text(encoding="utf-8")
+
+
+def read_rows(text: str) -> list[dict[str, str]]:
+    """Rows of a table of text, by column."""
+    return list(csv.DictReader(text.splitlines(), strict=True))
+
+
+def columns_of(rows: Sequence[Mapping[str, str]], columns: Sequence[str], name: str) -> list[list[str]]:
+    """Columns of the rows of a fetched file.
+
+    Raises
+    ------
+    DatasetError
+        If there are no rows, or a column is missing. The bytes are right then, but the file has another form than
+        skesm knows.
+    """
+    missing = [column for column in columns if not rows or column not in rows[0]]
+    if missing:
+        found = ", ".join(rows[0]) if rows else "no rows"
+        raise DatasetError(f"{name} has no column {missing[0]!r}. It has {found}")
+    return [[row[column] for row in rows] for column in columns]
 
 
 def string_array(values: Sequence[str]) -> NDArray[np.object_]:
@@ -33,7 +134,7 @@ def string_array(values: Sequence[str]) -> NDArray[np.object_]:
 
 def make_dataset(
     sequences: Sequence[str],
-    target: Sequence[float],
+    target: Sequence[float] | None,
     *,
     target_name: str,
     descr: str,
@@ -47,12 +148,12 @@ def make_dataset(
     ----------
     sequences : sequence of str
         One sequence per row.
-    target : sequence of float
-        One value per row.
+    target : sequence of float or None
+        One value per row. None if nothing was measured.
     target_name : str
         Name of the target, and of its Series.
     descr : str
-        Name of the bundled text that describes the data.
+        Text that describes the data, or the name of a bundled file that holds it.
     return_X_y, as_frame : bool
         As in the loaders.
     **extras : object
@@ -69,12 +170,12 @@ def make_dataset(
         If `as_frame` is true and pandas is not installed.
     """
     X: Any = string_array(sequences)
-    y: Any = np.asarray(target, dtype=np.float64)
+    y: Any = None if target is None else np.asarray(target, dtype=np.float64)
     frame: Any = None
     if as_frame:
         pandas = import_optional("pandas", extra="demo")
-        frame = pandas.DataFrame({SEQUENCE: X, target_name: y})
-        X, y = frame[[SEQUENCE]], frame[target_name]
+        frame = pandas.DataFrame({SEQUENCE: X} if y is None else {SEQUENCE: X, target_name: y})
+        X, y = frame[[SEQUENCE]], None if y is None else frame[target_name]
     if return_X_y:
         return X, y
     return Bunch(
@@ -82,7 +183,7 @@ def make_dataset(
         target=y,
         frame=frame,
         feature_names=[SEQUENCE],
-        target_names=[target_name],
-        DESCR=read_text(descr),
+        target_names=[] if target is None else [target_name],
+        DESCR=read_text(descr) if descr.endswith(".rst") else descr,
         **extras,
     )

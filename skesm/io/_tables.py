@@ -63,7 +63,7 @@ class Table:
 
 
 @dataclass
-class _Rows:
+class RawTable:
     """The wanted cells, by column, before they are checked."""
 
     lines: list[int]
@@ -152,7 +152,7 @@ def read_table(
         raise ValueError(f"invalid must be 'raise' or 'drop', not {invalid!r}")
     name = name_of(path)
     wanted = [column for column in (sequence_column, target_column, id_column, group_column) if column is not None]
-    rows, fasta = _read(path, wanted, sequence_column)
+    rows, fasta = read_raw(path, wanted, sequence_column)
     if not rows.lines:
         raise InputFileError(f"{name} holds no rows")
     sequences = rows.columns[sequence_column]
@@ -160,7 +160,7 @@ def read_table(
     problems = {rows.lines[row]: problem for row, problem in found.items()} | rows.problems
     y = None
     if target_column is not None:
-        y, bad = _numbers(rows, target_column)
+        y, bad = numbers(rows, target_column)
         problems |= bad
     problems = dict(sorted(problems.items()))
     if invalid == "raise":
@@ -201,8 +201,8 @@ def count_problems(problems: Mapping[int, str]) -> str:
     return ", ".join(f"{len(lines)} {kind} ({name_lines(lines, _COUNTED)})" for kind, lines in kinds.items())
 
 
-def _read(path: str | os.PathLike[str], wanted: list[str], sequence_column: str) -> tuple[_Rows, bool]:
-    """(the wanted columns, whether the file is FASTA)."""
+def read_raw(path: str | os.PathLike[str], wanted: list[str], sequence_column: str) -> tuple[RawTable, bool]:
+    """(the wanted columns, before they are checked; whether the file is FASTA)."""
     name = name_of(path)
     with open_bytes(path) as file:
         if file.peek(len(SPREADSHEET)).startswith(SPREADSHEET):
@@ -214,8 +214,8 @@ def _read(path: str | os.PathLike[str], wanted: list[str], sequence_column: str)
     return _read_text(text, path, wanted), False
 
 
-def _read_fasta(lines: Iterable[str], name: str, wanted: list[str], sequence_column: str) -> _Rows:
-    rows = _Rows([], {column: [] for column in {*wanted, "id"}})
+def _read_fasta(lines: Iterable[str], name: str, wanted: list[str], sequence_column: str) -> RawTable:
+    rows = RawTable([], {column: [] for column in {*wanted, "id", sequence_column}})
     seen: Counter[str] = Counter()
     for raw, record in parse_fasta(lines, name):
         fields = {"id": record.id, **dict(_FIELD.findall(record.description)), sequence_column: record.sequence}
@@ -235,7 +235,7 @@ def _read_fasta(lines: Iterable[str], name: str, wanted: list[str], sequence_col
     return rows
 
 
-def _read_text(text: str, path: str | os.PathLike[str], wanted: list[str]) -> _Rows:
+def _read_text(text: str, path: str | os.PathLike[str], wanted: list[str]) -> RawTable:
     name = name_of(path)
     skipped = 0
     separator = re.match(r"sep=(.)\r?\n", text)  # a first line for spreadsheet programs
@@ -265,12 +265,12 @@ def choose_delimiter(text: str, wanted: Sequence[str], path: Path) -> str:
     return max(_DELIMITERS, key=fit)
 
 
-def _pick(numbered: Iterable[tuple[int, list[str]]], wanted: list[str], name: str) -> _Rows:
+def _pick(numbered: Iterable[tuple[int, list[str]]], wanted: list[str], name: str) -> RawTable:
     """The wanted columns of numbered rows. The first row is the header."""
     numbered = iter(numbered)
     header = [cell.strip() for cell in next(numbered, (0, []))[1]]
     places = {column: place_of(header, column, name) for column in wanted}
-    rows = _Rows([], {column: [] for column in wanted})
+    rows = RawTable([], {column: [] for column in wanted})
     ragged = []
     for line, row in numbered:
         if not any(row):
@@ -300,8 +300,8 @@ def place_of(header: Sequence[str], column: str, name: str) -> int:
     return list(header).index(column)
 
 
-def _numbers(rows: _Rows, column: str) -> tuple[NDArray[np.float64], dict[int, str]]:
-    """(values, problems by line)."""
+def numbers(rows: RawTable, column: str) -> tuple[NDArray[np.float64], dict[int, str]]:
+    """(values of a column, problems by line)."""
     cells = [cell.strip() for cell in rows.columns[column]]
     if rows.decimal_comma and any(map(_DECIMAL_COMMA.fullmatch, cells)) and not any("." in cell for cell in cells):
         cells = [cell.replace(",", ".") for cell in cells]

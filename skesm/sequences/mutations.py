@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import overload
 
@@ -84,11 +84,36 @@ def apply_mutations(reference: str, mutations: str | Iterable[str], offset: int 
       row 1, position 4: the reference has another residue there
     offset=2 would fit all rows
     """
+    rows = [mutations] if isinstance(mutations, str) else column_of(mutations, "mutations")
+    sequences, problems, advice = read_mutations(reference, rows, offset)
+    try:
+        refuse_rows(problems, len(rows), "mutations")
+    except InvalidSequenceError as error:
+        raise (InvalidSequenceError(f"{error}\n{advice}", error.rows) if advice else error) from None
+    return sequences[0] if isinstance(mutations, str) else sequences
+
+
+def read_mutations(reference: str, rows: Sequence[object], offset: int = 1) -> tuple[list[str], dict[int, str], str]:
+    """Apply the mutations of rows as far as they can be used. Readers of files then name lines.
+
+    Returns
+    -------
+    sequences : list of str
+        One a row; empty for a row that cannot be used.
+    problems : dict of int to str
+        By row, each begins with ``:`` or with ``, position 3:``.
+    advice : str
+        Other offsets that would fit all rows. Empty if there is none, or no problem.
+
+    Examples
+    --------
+    >>> read_mutations("MKTAY", ["K2R", "K3R"])
+    (['MRTAY', ''], {1: ', position 3: the reference has another residue there'}, '')
+    """
     if not isinstance(offset, Integral) or isinstance(offset, bool):
         raise TypeError(f"offset must be a whole number, not {type(offset).__name__}")
     clean = clean_reference(reference, long_sequences="window", max_length=None, unknown_residues="error")
     residues = split_residues(clean)
-    rows = [mutations] if isinstance(mutations, str) else column_of(mutations, "mutations")
     problems: dict[int, str] = {}
     parsed: list[list[_Mutation]] = []
     for number, row in enumerate(rows):
@@ -97,13 +122,22 @@ def apply_mutations(reference: str, mutations: str | Iterable[str], offset: int 
         if problem:
             problems[number] = problem
         parsed.append(found)
-    try:
-        refuse_rows(problems, len(rows), "mutations")
-    except InvalidSequenceError as error:
-        advice = _advise_offset(residues, parsed, int(offset))
-        raise (InvalidSequenceError(f"{error}\n{advice}", error.rows) if advice else error) from None
-    sequences = [_replace(residues, found, int(offset)) for found in parsed]
-    return sequences[0] if isinstance(mutations, str) else sequences
+    sequences = [
+        "" if number in problems else _replace(residues, found, int(offset)) for number, found in enumerate(parsed)
+    ]
+    return sequences, problems, _advise_offset(residues, parsed, int(offset)) if problems else ""
+
+
+def name_mutations(sequence: str, reference: str, offset: int = 1) -> str:
+    """Write the differences of two clean sequences of equal length as `apply_mutations` reads them.
+
+    Examples
+    --------
+    >>> name_mutations("MRTGY", "MKTAY"), name_mutations("MKTAY", "MKTAY")
+    ('K2R:A4G', 'WT')
+    """
+    pairs = zip(split_residues(reference), split_residues(sequence), strict=True)
+    return ":".join(f"{old}{place}{new}" for place, (old, new) in enumerate(pairs, offset) if old != new) or "WT"
 
 
 def _parse(row: object) -> tuple[list[_Mutation], str]:

@@ -34,7 +34,8 @@ BLOSUM62 = _LOWER + np.tril(_LOWER, -1).T
 
 #: Columns A C D E F G H I K L M N P Q R S T V W Y.
 #: Hydropathy: Kyte and Doolittle, J. Mol. Biol. 157, 105-132 (1982). Volume in cubic ångström: Zamyatnin, Prog.
-#: Biophys. Mol. Biol. 24, 107-123 (1972). Charge at pH 7, histidine neutral.
+#: Biophys. Mol. Biol. 24, 107-123 (1972), as IMGT's table of amino acids gives it (Pommié et al., J. Mol. Recognit. 17,
+#: 17-32, 2004). Charge at pH 7, histidine neutral.
 PROPERTIES = {
     "hydropathy": np.array(
         [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from skesm.exceptions import InvalidSequenceError, PartialResultError, Suspiciou
 from skesm.features.compute_outputs import OutputReader
 from skesm.outputs.kinds import KINDS
 from skesm.sequences.clean import find_problems
-from skesm.sequences.mutations import apply_mutations
+from skesm.sequences.mutations import apply_mutations, read_mutations
 
 T = TypeVar("T")
 
@@ -119,7 +119,7 @@ class Work:
     def check(self, texts: Sequence[str]) -> tuple[list[str], dict[int, str]]:
         """Sequences of rows, and the problems of those that cannot be used. Nothing is computed."""
         if self._mutations_of is not None:
-            sequences, problems = self._mutate(texts)
+            sequences, problems, _ = read_mutations(self._mutations_of, texts, self._offset)
         else:
             problems = find_problems(
                 texts, max_length=self._most_residues(), unknown_residues=self.estimator.unknown_residues
@@ -135,22 +135,6 @@ class Work:
         if self._mutations_of is None:
             return list(texts)
         return apply_mutations(self._mutations_of, list(texts), self._offset)
-
-    def _mutate(self, texts: Sequence[str]) -> tuple[list[str], dict[int, str]]:
-        reference = self._mutations_of
-        assert reference is not None
-        try:
-            return apply_mutations(reference, list(texts), self._offset), {}
-        except InvalidSequenceError as error:
-            bad = set(error.rows)
-            if not bad:
-                raise  # the reference itself
-        problems = {place: _reason(self._apply, texts[place]) for place in sorted(bad)}
-        return ["" if place in bad else self._apply(text) for place, text in enumerate(texts)], problems
-
-    def _apply(self, text: str) -> str:
-        assert self._mutations_of is not None
-        return apply_mutations(self._mutations_of, [text], self._offset)[0]
 
     def _misfits(self, sequences: list[str]) -> dict[int, str]:
         """Clean sequences that the estimator cannot use, for example because of the reference's length."""
@@ -259,13 +243,3 @@ def _plain(name: str, value: object) -> object:
     if isinstance(value, str | int | float | bool | None):
         return value
     return [_plain(name, each) for each in value] if isinstance(value, list | tuple) else str(value)
-
-
-def _reason(apply: Callable[[str], str], text: str) -> str:
-    """The reason that an error gives for the only row."""
-    try:
-        apply(text)
-    except InvalidSequenceError as error:
-        line = str(error).split("\n")[1].strip()
-        return line.removeprefix("row 0")
-    raise AssertionError("the row was refused beside others")
