@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from skesm._optional import import_optional
 from skesm._typing import Document
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
@@ -17,6 +16,9 @@ DARK, LIGHT, RED = "#1f5fa8", "#a9c4e4", "#c0392b"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
 _DPI = 150
+
+#: The axes of a figure. matplotlib's own type refuses values that its methods take.
+Axes: TypeAlias = Any
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -36,7 +38,7 @@ def clear_axes(axes: Axes, grid: str = "both") -> None:
     axes.set_axisbelow(True)
 
 
-def rows_of(table: DataFrame, values: Document) -> Figure:
+def rows_of(table: DataFrame, values: Document) -> DataFrame:
     """The rows of a table that have these values."""
     for name, value in values.items():
         table = table[table[name] == value]

@@ -6,10 +6,9 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 
 from skesm.benchmark._scores import name_score
-from skesm.benchmark.figures.canvas import COLORS, clear_axes, new_figure
+from skesm.benchmark.figures.canvas import COLORS, Axes, clear_axes, new_figure
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
@@ -39,7 +38,7 @@ def plot_learning_curve(curve: DataFrame, score: str = "spearman", *, title: str
         If matplotlib is not installed.
     """
     figure = new_figure(*_SIZE)
-    axes = figure.add_subplot()
+    axes: Axes = figure.add_subplot()
     sizes = sorted(curve["n_train"].unique())
     pairs = curve.dropna(subset="mean").groupby(["features", "head"], sort=False)
     for number, (((features, head), rows), color) in enumerate(zip(pairs, cycle(COLORS), strict=False)):
@@ -87,7 +86,7 @@ def plot_layer_profile(profile: DataFrame, score: str = "spearman", *, title: st
         If matplotlib is not installed.
     """
     figure = new_figure(*_SIZE)
-    axes = figure.add_subplot()
+    axes: Axes = figure.add_subplot()
     for (pooling, rows), color in zip(profile.groupby("pooling", sort=False), cycle(COLORS), strict=False):
         axes.fill_between(rows["layer"], rows["low"], rows["high"], color=color, alpha=0.15, linewidth=0)
         axes.plot(rows["layer"], rows["mean"], color=color, label=str(pooling))

@@ -8,10 +8,9 @@ import numpy as np
 
 from skesm.benchmark._comparison import Comparison
 from skesm.benchmark._scores import name_score
-from skesm.benchmark.figures.canvas import DARK, LIGHT, RED, clear_axes, new_figure, rows_of
+from skesm.benchmark.figures.canvas import DARK, LIGHT, RED, Axes, clear_axes, new_figure, rows_of
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
@@ -67,7 +66,7 @@ def plot_predictions(
     lines += _mean_score(comparison.main_score, scores)
 
     figure = new_figure(_INCHES, _INCHES)
-    axes = figure.add_subplot()
+    axes: Axes = figure.add_subplot()
     axes.set_title("\n".join(lines), fontsize=10)
     if comparison.classes is None:
         _draw_values(axes, measured, predicted, target)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skesm._optional import import_optional
-from skesm._typing import Column
 from skesm.benchmark._comparison import Comparison
 from skesm.benchmark.figures.canvas import new_figure, rows_of
 from skesm.sequences.alphabet import AMINO_ACIDS
@@ -29,7 +29,7 @@ _CENTRAL = (1, 99)  # percentiles that the colours span
 
 def plot_scan(
     comparison: Comparison,
-    X: Column,
+    X: Sequence[str],
     reference: str,
     features: str | None = None,
     head: str | None = None,
@@ -37,7 +37,7 @@ def plot_scan(
     split: str | None = None,
     target: str = "target",
     title: str = "",
-) -> Figure:
+) -> Figure | None:
     """Plot single mutants by position and new amino acid, measured above predicted.
 
     Parameters

@@ -65,7 +65,7 @@ def compute_once(name: str, transformer: Estimator, sequences: Sequence[str]) ->
     return ComputedFeatures(transformer, row_of, _without_constants(matrix), matrix.shape[1])
 
 
-def count_columns(transformer: Estimator, X: Sequence[str]) -> int:
+def count_columns(transformer: Estimator, X: Sequence[str] | np.ndarray) -> int:
     """Columns that a fitted transformer gives, constant ones included."""
     if isinstance(transformer, FeatureUnion):
         return sum(count_columns(part, X) for _, part in transformer.transformer_list)
