@@ -18,6 +18,8 @@ MODULES = {
     "skesm.datasets": "Data sets",
     "skesm.model_selection": "Splits",
     "skesm.benchmark": "Comparisons",
+    "skesm.reproduce": "Published figures",
+    "skesm.design": "The next round",
     "skesm.backends": "Where the model runs",
     "skesm.models": "Checkpoints",
     "skesm.cache": "The record store",

@@ -31,7 +31,8 @@ LARGE: set[str] = set()
 FLOORS = (
     *("exceptions", "_messages", "_optional", "_progress", "_typing"),
     *("sequences", "outputs", "esm2", "protocol", "cache", "backends", "fetch"),
-    *("features", "__init__", "models", "io", "datasets", "model_selection", "benchmark", "design", "server", "cli"),
+    *("features", "__init__", "models", "io", "datasets", "model_selection", "benchmark", "reproduce", "design"),
+    *("server", "cli"),
     "__main__",
 )
 
@@ -58,7 +59,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "sequences": {"numpy"},
     "outputs": {"numpy"},
     "protocol": {"numpy"},
-    "esm2": {"numpy", "scipy", "threadpoolctl", "huggingface_hub", "filelock", "torch"},
+    "esm2": {"numpy", "scipy", "threadpoolctl", "huggingface_hub", "filelock", "torch", "llvmlite"},
     "cache": {"numpy", "joblib", "filelock"},
     "fetch": {"numpy"},
     "io": {"numpy", "filelock", "pyarrow", "h5py"},
@@ -78,6 +79,8 @@ LATER_PARTS = (
     "skesm.protocol",
     "skesm.datasets",
     "skesm.benchmark",
+    "skesm.design",
+    "skesm.reproduce",
     "skesm.cli",
     "skesm.io",
 )
@@ -222,8 +225,8 @@ def test_third_parties(path: Path) -> None:
     others = {name.partition(".")[0] for name in all_imports(path)} - sys.stdlib_module_names - {"skesm"}
     if floor in THIRD_PARTY:
         assert others <= THIRD_PARTY[floor]
-    if floor == "server" or ".torch_engine." in name_of(path):
-        return  # imported by nobody who has not asked for a server, or for torch
+    if floor == "server" or re.search(r"\.(torch_engine|kernels)\.", name_of(path)):
+        return  # imported by nobody who has not asked for a server or torch, or has not installed llvmlite
     declared = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in PROJECT["dependencies"]}  # type: ignore[index]
     distributions = packages_distributions()
     at_start = {name.partition(".")[0] for name in imports_at_start(path)} & others
@@ -270,6 +273,7 @@ OPTIONAL: dict[str, tuple[str, list[str]]] = {
             "skesm.ESM2Embedder(folder, backend=LocalBackend(device='cuda')).transform(['MKT'])",
         ],
     ),
+    "llvmlite": ("fast", ["skesm.ESM2Embedder(folder, backend=LocalBackend('compiled')).transform(['MKT'])"]),
     "xgboost": ("benchmark", ["skesm.benchmark.make_heads(['xgboost'])"]),
     "pandas": ("demo", ["skesm.datasets.load_gb1_stability(as_frame=True)"]),
     "matplotlib": ("benchmark", ["skesm.benchmark.plot_predictions(skesm.benchmark.Comparison)"]),

@@ -19,6 +19,7 @@ from skesm import ESM2Embedder
 from skesm.backends import LocalBackend
 from skesm.esm2.checkpoints.checkpoint import locate
 from skesm.esm2.numpy_engine.alignment import ALIGNMENTS, LEAST_ROWS, Alignment, is_invariant
+from skesm.esm2.numpy_engine.compiled import CompiledEngine
 from skesm.esm2.numpy_engine.engine import SPLIT_WIDTH, NumpyEngine
 from skesm.esm2.packing import most_together
 from skesm.esm2.tokenizer import tokenize
@@ -47,14 +48,18 @@ def wide(make_checkpoint) -> Path:
     return make_checkpoint(1, SPLIT_WIDTH, 20)
 
 
-def load(folder: Path) -> NumpyEngine:
+#: NumPy's own, and the one whose element-wise work is compiled: both keep every bit.
+ENGINES: dict[str, type[NumpyEngine]] = {"numpy": NumpyEngine, "compiled": CompiledEngine}
+
+
+def load(folder: Path, engine: str = "numpy") -> NumpyEngine:
     checkpoint = locate(folder)
-    return NumpyEngine(checkpoint.spec, read_parameters(checkpoint.spec, WeightsFiles(checkpoint.files)))
+    return ENGINES[engine](checkpoint.spec, read_parameters(checkpoint.spec, WeightsFiles(checkpoint.files)))
 
 
-def run(model: Path, sequences: list[str], **options: int | None) -> list[dict]:
+def run(model: Path, sequences: list[str], engine: str = "numpy", **options: int | None) -> list[dict]:
     records = {}
-    for batch in LocalBackend(engine="numpy", **options).run(model, sequences, OUTPUTS):
+    for batch in LocalBackend(engine=engine, **options).run(model, sequences, OUTPUTS):
         records.update(zip(batch.indices, batch.records, strict=True))
     return [records[i] for i in range(len(sequences))]
 
@@ -64,9 +69,9 @@ def random_sequences(lengths: list[int], seed: int = 0) -> list[str]:
     return ["".join(rng.choice(list(AMINO_ACIDS), n)) for n in lengths]
 
 
-def differences(model: Path, sequences: list[str], seed: int = 0) -> list[str]:
+def differences(model: Path, sequences: list[str], seed: int = 0, engine: str = "numpy") -> list[str]:
     """Ways to run the same sequences that change a bit of a feature; should be none."""
-    expected = run(model, sequences, num_threads=1)
+    expected = run(model, sequences, engine, num_threads=1)
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(sequences)).tolist()
     company = random_sequences(rng.integers(1, 200, 20).tolist(), seed + 1)
@@ -79,10 +84,10 @@ def differences(model: Path, sequences: list[str], seed: int = 0) -> list[str]:
     }
     changed = []
     for name, (indices, variant, options) in ways.items():
-        if not same_bits([expected[i] for i in indices], run(model, variant, **options)):
-            changed.append(name)
-    if not same_bits(expected, [run(model, [sequence], num_threads=1)[0] for sequence in sequences]):
-        changed.append("one by one")
+        if not same_bits([expected[i] for i in indices], run(model, variant, engine, **options)):
+            changed.append(f"{engine}, {name}")
+    if not same_bits(expected, [run(model, [sequence], engine, num_threads=1)[0] for sequence in sequences]):
+        changed.append(f"{engine}, one by one")
     return changed
 
 
@@ -118,10 +123,10 @@ def shallow_8m(make_checkpoint) -> Path:
     return make_checkpoint(2, 320, 20, seed=1)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_features_do_not_move_by_a_bit(seed: int, shallow_8m: Path) -> None:
+@pytest.mark.parametrize(("seed", "engine"), [(0, "numpy"), (1, "numpy"), (2, "compiled")])
+def test_features_do_not_move_by_a_bit(seed: int, engine: str, shallow_8m: Path) -> None:
     lengths = [*LENGTHS, *range(1 + seed, 301, 23)]
-    assert differences(shallow_8m, random_sequences(lengths, seed), seed) == []
+    assert differences(shallow_8m, random_sequences(lengths, seed), seed, engine) == []
 
 
 @pytest.mark.parametrize("width", [320, SPLIT_WIDTH])
@@ -214,18 +219,21 @@ def test_features_do_not_move_on_other_processors(kernel: str, shallow_8m: Path)
 # Numbers
 
 
-def test_gelu_is_exact_to_float32(tiny_checkpoint: Path) -> None:
-    x = np.concatenate([np.linspace(-12, 12, 200_001), [-1e30, -100, -0.0, 100, 1e30]]).astype(np.float32)[:, None]
+@pytest.mark.parametrize("engine", ENGINES)
+def test_gelu_is_exact_to_float32(engine: str, tiny_checkpoint: Path) -> None:
+    x = np.concatenate([np.linspace(-12, 12, 200_075), [-1e30, -100, -0.0, 100, 1e30]]).astype(np.float32)
+    x = x.reshape(-1, 40)
     result = x.copy()
     with np.errstate(over="ignore", under="ignore"):
-        load(tiny_checkpoint)._double_gelu(result, np.zeros(1, dtype=np.float32))
+        load(tiny_checkpoint, engine)._head_gelu(result, np.zeros(40, dtype=np.float32))
     wide = x.astype(np.float64)
     exact = wide / 2 * (1 + erf(wide / np.sqrt(2)))
-    np.testing.assert_allclose(result / 2, exact, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(result, exact, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("factor", [30, 300])
-def test_sharp_attention(factor: float, make_checkpoint) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_sharp_attention(engine: str, factor: float, make_checkpoint) -> None:
     """Scores of any size neither overflow nor lose digits, measured against float64."""
     import torch
     from transformers import EsmForMaskedLM
@@ -244,7 +252,7 @@ def test_sharp_attention(factor: float, make_checkpoint) -> None:
                 m.esm(torch.from_numpy(tokens[None].astype(np.int64))).last_hidden_state[0, 1:-1].double().numpy()
                 for m in models
             )
-        (record,) = load(folder).forward([tokens], [output])
+        (record,) = load(folder, engine).forward([tokens], [output])
         # A softmax turns the absolute rounding errors of scores, 1 / 2²⁴ of their size, into relative ones of weights:
         # what float32 can do shrinks as scores grow. Seen: 6 times transformers' error at most; torch the same.
         error, transformers_error = (np.abs(x - exact).max() for x in (record[output], single))
@@ -360,12 +368,15 @@ if __name__ == "__main__":  # in a process with another OPENBLAS_CORETYPE
         "architecture": _openblas_architecture(),
         "alignment": load(folder).alignment,
         "all_sizes": all_sizes_are_invariant(folder),
-        "differences": differences(folder, random_sequences(LENGTHS)),
+        "differences": [
+            way for engine in ENGINES for way in differences(folder, random_sequences(LENGTHS), engine=engine)
+        ],
     }
     print(json.dumps(report))
 
 
-def test_helping_threads_change_no_bit(wide: Path) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_helping_threads_change_no_bit(engine: str, wide: Path) -> None:
     """One sequence that has the machine for itself, and the same among others, on one thread each."""
     outputs = [
         OutputSpec("residues", 1),
@@ -373,13 +384,13 @@ def test_helping_threads_change_no_bit(wide: Path) -> None:
         OutputSpec("contacts"),
         OutputSpec("attention_heads", 1),
     ]
-    engine = load(wide)
+    chosen = load(wide, engine)
     lengths = [1, 20, 130, 250, 700]
     sequences = [tokenize(sequence) for sequence in random_sequences(lengths)]
-    with engine.hold(4), ThreadPoolExecutor(4) as helpers:
+    with chosen.hold(4), ThreadPoolExecutor(4) as helpers:
         for sequence in sequences:
             for wanted in (outputs, outputs[:2]):  # heads whose weights are read are computed in order
-                (alone,), (helped,) = engine.forward([sequence], wanted), engine.forward([sequence], wanted, helpers)
+                (alone,), (helped,) = chosen.forward([sequence], wanted), chosen.forward([sequence], wanted, helpers)
                 assert all(np.array_equal(alone[output], helped[output]) for output in wanted)
 
 

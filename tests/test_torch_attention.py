@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from skesm.esm2.kernels.kernels import Kernels
+from skesm.esm2.spec import ModelSpec
 from skesm.esm2.torch_engine.attention import (
     Attend,
     Attention,
+    AttentionCompiled,
     AttentionOnCpu,
     AttentionOnDevice,
     Shapes,
@@ -63,6 +66,10 @@ def on_cpu() -> Attention:
     return AttentionOnCpu(OF_LAYERS, PlainLinear.channels)
 
 
+def compiled() -> Attention:
+    return AttentionCompiled(OF_LAYERS, PlainLinear, Kernels(ModelSpec("", 1, HEADS * WIDTH, HEADS, 4 * HEADS * WIDTH)))
+
+
 def on_device() -> Attention:
     """What GPUs do, on the CPU."""
     return AttentionOnDevice(OF_LAYERS, attend_by_runs, torch.from_numpy)
@@ -104,7 +111,7 @@ def place(attention: Attention, block: Block, dtype: torch.dtype) -> Any:
     return attention.projection(weight.to(dtype), bias)
 
 
-@pytest.mark.parametrize("make", [on_cpu, on_device])
+@pytest.mark.parametrize("make", [on_cpu, compiled, on_device])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
 def test_a_layer_is_mixed_as_defined(
     layer: tuple[torch.Tensor, Block], make: Callable[[], Attention], dtype: torch.dtype, tolerance: float
@@ -158,7 +165,7 @@ def test_gpus_use_one_call_for_all(width: int) -> None:
     device, frequencies = torch.device("cuda"), torch.ones(width // 2).cuda()
     for dtype, expected in ((torch.bfloat16, attend_packed), (torch.float32, attend_by_runs)):
         attention = choose_attention(
-            device, dtype, HEADS, frequencies, channels=PlainLinear.channels, put=torch.from_numpy
+            device, dtype, HEADS, frequencies, linear=PlainLinear, kernels=None, put=torch.from_numpy
         )
         assert isinstance(attention, AttentionOnDevice)
         assert attention._attend is expected

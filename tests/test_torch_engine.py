@@ -104,7 +104,7 @@ def test_what_gpus_do_agrees_with_numpy(
 ) -> None:
     """Their attention and plain products, on the CPU."""
 
-    def choose(device, dtype, n_heads, inverse_frequencies, *, channels, put) -> AttentionOnDevice:
+    def choose(device, dtype, n_heads, inverse_frequencies, *, linear, kernels, put) -> AttentionOnDevice:
         return AttentionOnDevice(inverse_frequencies, attend_by_runs, put)
 
     monkeypatch.setattr("skesm.esm2.torch_engine.engine.choose_attention", choose)

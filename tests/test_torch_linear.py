@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import platform
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import torch
 from skesm.esm2.checkpoints.checkpoint import locate
 from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.torch_engine import TorchEngine
-from skesm.esm2.torch_engine.linear import PackedLinear, PlainLinear, choose_linear, is_usable
+from skesm.esm2.torch_engine.linear import PackedLinear, PlainLinear, choose_linear, is_usable, packed_pays
+from skesm.esm2.torch_engine.trial import choose_exponential, exp2_by_numpy, exp2_by_torch, is_faster
 from skesm.esm2.weights.files import WeightsFiles
 from skesm.esm2.weights.parameters import read_parameters
 from skesm.outputs.spec import OutputSpec
@@ -44,8 +46,35 @@ def load(folder: Path, dtype: str = "float32") -> TorchEngine:
 
 
 @needs_packed
-def test_packed_layers_are_chosen_on_x86() -> None:
-    assert choose_linear(CPU, torch.float32) is PackedLinear
+@pytest.mark.parametrize("pays", [True, False])
+def test_packed_layers_are_chosen_on_x86_where_they_pay(pays: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skesm.esm2.torch_engine.linear.packed_pays", lambda: pays)
+    assert choose_linear(CPU, torch.float32) is (PackedLinear if pays else PlainLinear)
+    assert choose_linear(CPU, torch.bfloat16) is PackedLinear, "what is fastest there is not known"
+
+
+@needs_packed
+@pytest.mark.parametrize("wide", [True, False])
+def test_the_expected_way_remains_unless_another_is_clearly_faster(wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skesm.esm2.torch_engine.linear.has_wide_vectors", lambda: wide)
+    for faster in (True, False):
+        monkeypatch.setattr("skesm.esm2.torch_engine.linear.is_faster", lambda *ways, faster=faster: faster)
+        assert packed_pays.__wrapped__() is (wide != faster)
+
+
+def test_a_way_is_faster_if_it_takes_less_time() -> None:
+    assert is_faster(lambda: None, lambda: time.sleep(0.01))
+    assert not is_faster(lambda: time.sleep(0.01), lambda: None)
+
+
+def test_both_ways_to_the_power_of_two_agree() -> None:
+    values = np.linspace(-140, 120, 4001, dtype=np.float32)
+    by_numpy, by_torch = values.copy(), values.copy()
+    with np.errstate(under="ignore"):
+        exp2_by_numpy(by_numpy)
+    exp2_by_torch(by_torch)
+    np.testing.assert_allclose(by_torch, by_numpy, rtol=3e-7, atol=1e-38)
+    assert choose_exponential() in (exp2_by_numpy, exp2_by_torch)
 
 
 @pytest.mark.usefixtures("without_layout")

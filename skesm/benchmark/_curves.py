@@ -11,7 +11,7 @@ from sklearn.model_selection import ShuffleSplit
 
 from skesm import ESM2Embedder
 from skesm._optional import import_optional
-from skesm._typing import Column, Document, Estimator, Memory
+from skesm._typing import Column, Estimator, Memory, Options
 from skesm.backends import resolve_backend
 from skesm.backends.base import Backend
 from skesm.benchmark._compare import compare
@@ -186,7 +186,13 @@ def layer_profile(
     >>> best_layers(profile).columns.tolist()
     ['layer', 'pooling', 'mean', 'low', 'high', 'cost']
     """
-    shared = {"model": model, "poolings": poolings, "reference": reference, "backend": backend, "memory": memory}
+    shared: Options = {
+        "model": model,
+        "poolings": poolings,
+        "reference": reference,
+        "backend": backend,
+        "memory": memory,
+    }
     return profile_layers(X, y, **shared, cv=cv, head=head, score=score, prefetch=prefetch, **options)[0]
 
 
@@ -209,7 +215,7 @@ def profile_layers(
     pandas = import_optional("pandas", "benchmark")
     layers = range(resolve_backend(backend).model(model).spec.n_layers + 1)
     kinds = [*(f"{pooling}@*" for pooling in poolings if pooling != "mutated"), *prefetch]
-    shared: Document = {"backend": backend, "memory": memory, "reference": reference}
+    shared: Options = {"backend": backend, "memory": memory, "reference": reference}
     pairs = [(layer, pooling) for pooling in poolings for layer in layers]
     passes = 0
     if "mutated" in poolings:

@@ -12,7 +12,7 @@ import numpy as np
 from joblib import effective_n_jobs
 from numpy.typing import NDArray
 
-from skesm._typing import Constraints, ModelName
+from skesm._typing import Constraints
 from skesm.backends import Backend, Batch, ModelSpec, Namespace, OutputSpec, resolve_backend
 from skesm.backends.local_run import make_plan, refuse, run_ahead
 from skesm.esm2.machine.threads import default_workers
@@ -60,7 +60,7 @@ class RandomWeightsBackend(Backend):
         self.seed = seed
         self.shape_of = shape_of
 
-    def spec(self, model: ModelName) -> ModelSpec:
+    def spec(self, model: str) -> ModelSpec:
         """Shape of `model`."""
         spec: ModelSpec = resolve_backend(self.shape_of).spec(model)
         return spec

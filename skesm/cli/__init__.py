@@ -21,6 +21,8 @@ from skesm.cli.demo import add_benchmark, add_demo
 from skesm.cli.doctor import add_doctor
 from skesm.cli.files import add_embed, add_logits, add_score
 from skesm.cli.models import add_models
+from skesm.cli.propose import add_propose
+from skesm.cli.reproduce import add_reproduce
 from skesm.exceptions import SkesmError
 
 if TYPE_CHECKING:
@@ -121,7 +123,19 @@ def _add_serve(commands: Commands) -> None:
 
 
 _COMMANDS = (
-    *(add_embed, add_logits, add_score, add_demo, add_benchmark, add_models, add_cache, _add_serve, add_doctor),
+    *(
+        add_embed,
+        add_logits,
+        add_score,
+        add_demo,
+        add_benchmark,
+        add_reproduce,
+        add_propose,
+        add_models,
+        add_cache,
+        _add_serve,
+        add_doctor,
+    ),
 )
 
 _EXAMPLES = {

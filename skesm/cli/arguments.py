@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -42,3 +43,15 @@ def examples(*lines: str) -> str:
       skesm models list
     """
     return "\n".join([f"example{'s' if len(lines) > 1 else ''}:", *(f"  skesm {line}" for line in lines)])
+
+
+def reference_of(given: str | None) -> str | None:
+    """The reference that was given, or the only sequence of the file that was given."""
+    if given is None or not Path(given).is_file():
+        return given
+    from skesm.io import read_fasta
+
+    sequences = read_fasta(given).sequences
+    if len(sequences) != 1:
+        raise ValueError(f"--reference {given} holds {len(sequences)} sequences; one is needed")
+    return sequences[0]

@@ -26,6 +26,7 @@ OK, NOTE, PROBLEM = "ok", "note", "problem"
 #: Packages of the extras, and the purpose of each.
 _EXTRAS = {
     "torch": ("torch", "GPUs and bfloat16"),
+    "llvmlite": ("fast", "speed on CPUs"),
     "pyarrow": ("parquet", ".parquet files"),
     "h5py": ("h5", ".h5 files"),
     "openpyxl": ("excel", ".xlsx files"),
@@ -95,6 +96,7 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
     yield from _packages()
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("engine", _engine),
+        ("torch on CPU", _torch_on_cpu),
         ("processor", _processor),
         ("threads", _threads),
         ("precision", _precision),
@@ -124,6 +126,24 @@ def _engine() -> Finding:
 
     engine, device = LocalBackend()._resolve_engine()
     return Finding("engine", OK, f"{engine} on {device}")
+
+
+def _torch_on_cpu() -> Finding:
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:
+        return Finding("torch on CPU", NOTE, "not installed")
+    import torch
+
+    from skesm.esm2.kernels import are_installed
+    from skesm.esm2.torch_engine.linear import PackedLinear, choose_linear
+    from skesm.esm2.torch_engine.trial import choose_exponential, exp2_by_numpy
+
+    packed = choose_linear(torch.device("cpu"), torch.float32) is PackedLinear
+    exponential = "NumPy" if choose_exponential() is exp2_by_numpy else "torch"
+    products = "with weights laid out by oneDNN" if packed else "by torch.nn.functional.linear"
+    attention = "compiled" if are_installed() else f"NumPy's, 2^x by {exponential}"
+    return Finding("torch on CPU", OK, f"products {products}; attention {attention}: the fastest in a trial")
 
 
 def _processor() -> Finding:

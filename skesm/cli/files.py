@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skesm._typing import Options
-from skesm.cli.arguments import examples, positive, size
+from skesm.cli.arguments import examples, positive, reference_of, size
 
 if TYPE_CHECKING:
     from skesm.backends import Backend
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from skesm.io.jobs.reports import FilePlan, FileReport
     from skesm.io.jobs.work import Work
 
-_LONG = ("error", "truncate", "window")
+_LONG = ("error", "truncate", "window", "optimal")
 _STRATEGIES = ("masked_marginal", "wt_marginal", "mutant_marginal", "pll_ratio")
 
 _FORMATS = """
@@ -179,7 +179,7 @@ def _make_embedder(args: argparse.Namespace) -> Work:
 
     shared = _shared(args)
     if not args.residues:
-        reference = _reference(args)
+        reference = reference_of(args.reference)
         return Work(ESM2Embedder(layers=args.layers, pooling=args.pooling, reference=reference, **shared))
     outputs = [f"residues@{layer}" for layer in args.layers]
     reader = OutputReader(shared.pop("model"), window_overlap=None, on_error="raise", **shared)
@@ -201,22 +201,9 @@ def _make_scorer(args: argparse.Namespace) -> Work:
     shared = _shared(args)
     if args.mutations_column is not None:
         args.mutations, args.sequence_column = True, args.mutations_column
-    reference = _reference(args)
+    reference = reference_of(args.reference)
     scorer = ESM2VariantScorer(strategy=args.strategy, reference=reference, **shared)
     return Work(scorer, mutations_of=reference if args.mutations else None, offset=args.offset)
-
-
-def _reference(args: argparse.Namespace) -> str | None:
-    """The reference that was given, or the only sequence of the file that was given."""
-    if args.reference is None or not Path(args.reference).is_file():
-        found: str | None = args.reference
-        return found
-    from skesm.io import read_fasta
-
-    sequences = read_fasta(args.reference).sequences
-    if len(sequences) != 1:
-        raise ValueError(f"--reference {args.reference} holds {len(sequences)} sequences; one is needed")
-    return sequences[0]
 
 
 # runs -----------------------------------------------------------------------------------------------------------------

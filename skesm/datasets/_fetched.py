@@ -8,6 +8,7 @@ import io
 import os
 import zipfile
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from skesm._typing import Document
 from skesm.datasets._download import Downloads, RemoteFile, digest_of
@@ -75,6 +76,41 @@ class Fetched:
             "sha256": dict(self._sha256),
             "licence": "; ".join(dict.fromkeys(file.licence for file in self._files.values())),
             "citation": "; ".join(dict.fromkeys(file.citation for file in self._files.values())),
+        }
+
+
+class OwnFiles:
+    """The same, of a user's own folder in ProteinGym's form: nothing is fetched, and no digest is expected."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._paths: list[Path] = []
+
+    def rows(self, name: str) -> list[dict[str, str]]:
+        """Rows of a table, by column."""
+        return self._rows(self._folder / name)
+
+    def rows_of_member(self, archive: str, member: str) -> list[dict[str, str]]:
+        """Rows of a table, which may lie in the folder of the archive's name."""
+        unpacked = self._folder / archive.removesuffix(".zip") / member
+        return self._rows(unpacked if unpacked.is_file() else self._folder / member)
+
+    def _rows(self, path: Path) -> list[dict[str, str]]:
+        try:
+            with path.open(encoding="utf-8", newline="") as text:
+                rows = list(csv.DictReader(text, strict=True))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise DatasetError(f"{path} cannot be read: {error}") from error
+        self._paths.append(path)
+        return rows
+
+    def entries(self) -> dict[str, Any]:
+        """Entries of the Bunch."""
+        return {
+            "filenames": [os.fspath(path) for path in self._paths],
+            "sha256": {path.name: digest_of(path) for path in self._paths},
+            "licence": "",
+            "citation": "",
         }
 
 

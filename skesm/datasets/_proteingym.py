@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from skesm._optional import import_optional
 from skesm._typing import Document
 from skesm.datasets._bunch import Dataset, columns_of, make_dataset, shares_docs, string_array
 from skesm.datasets._download import Downloads
-from skesm.datasets._fetched import Fetched
+from skesm.datasets._fetched import Fetched, OwnFiles
 from skesm.datasets._sources import ASSAYS, FOLDS, MEASUREMENTS, ZERO_SHOT
 from skesm.exceptions import DatasetError
 from skesm.sequences.mutations import read_mutations
@@ -27,6 +28,7 @@ def fetch_proteingym(
     name: str,
     *,
     folds: Literal["singles", "multiples"] | None = None,
+    folder: str | os.PathLike[str] | None = None,
     data_home: str | os.PathLike[str] | None = None,
     download_if_missing: bool = True,
     n_retries: int = 3,
@@ -50,6 +52,9 @@ def fetch_proteingym(
         With ProteinGym's folds for supervised learning, which come in archives of their own. ``"singles"`` are the
         single mutants, with random, modulo and contiguous folds. ``"multiples"`` are rows with several mutations, with
         random folds. None are all rows, without folds.
+    folder : str or path-like, default=None
+        A folder of assays of your own in ProteinGym's form: ``DMS_substitutions.csv``, and the files that it names.
+        Nothing is fetched then, and digests are computed, not compared.
     {fetching}
     {form}
 
@@ -103,7 +108,8 @@ def fetch_proteingym(
     """
     if folds not in (None, *FOLDS):
         raise ValueError(f"folds must be 'singles', 'multiples' or None, got {folds!r}")
-    fetched = Fetched(Downloads(data_home, download_if_missing, n_retries, delay, verbose))
+    downloads = Downloads(data_home, download_if_missing, n_retries, delay, verbose)
+    fetched = Fetched(downloads) if folder is None else OwnFiles(Path(folder))
     assay = _find(fetched.rows(ASSAYS), name)
     filename, wild_type = assay["DMS_filename"], assay["target_seq"].strip().upper()
     rows = fetched.rows_of_member(MEASUREMENTS if folds is None else FOLDS[folds], filename)

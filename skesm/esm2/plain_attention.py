@@ -63,6 +63,16 @@ def rotary_tables(inverse_frequencies: FloatArray, spans: Sequence[slice], rows:
     return np.stack([cos * scale, cos])[:, None], np.stack([sin * scale, sin])[:, None]
 
 
+def _exponential(scores: FloatArray) -> None:
+    np.exp2(scores, out=scores)
+
+
+def _safe_exponential(scores: FloatArray) -> None:
+    scores -= scores.max(axis=1, keepdims=True)
+    np.maximum(scores, _SCORE_MIN, out=scores)
+    np.exp2(scores, out=scores)
+
+
 def mix(
     products: FloatArray,
     biases: Sequence[FloatArray],
@@ -71,6 +81,7 @@ def mix(
     work: Workspace,
     do: Do = do_in_turn,
     read: Read | None = None,
+    exponential: Exponential | None = None,
 ) -> FloatArray:
     """The weighted mean of its own sequence's values for each token, from the products of one layer.
 
@@ -88,6 +99,8 @@ def mix(
     do : callable, optional
     read : callable, optional
         Gets the weights.
+    exponential : callable, optional
+        Computes 2^x in place; NumPy's by default.
 
     Returns
     -------
@@ -108,7 +121,7 @@ def mix(
     high *= cos
     high += of_low
     query, key, value = products.reshape(3, -1, 2 * half, rows)
-    attend(query, key, value, spans, query, work, do, read)
+    attend(query, key, value, spans, query, work, do, read, exponential or _exponential)
     query[:, :, spans[-1].stop :] = 0
     mixed: FloatArray = products[0]
     return mixed
@@ -123,6 +136,7 @@ def attend(
     work: Workspace,
     do: Do = do_in_turn,
     read: Read | None = None,
+    exponential: Exponential = _exponential,
 ) -> None:
     """The weighted mean of its own sequence's values for each token.
 
@@ -139,6 +153,8 @@ def attend(
     do : callable, optional
     read : callable, optional
         Gets the weights.
+    exponential : callable, optional
+        Computes 2^x in place.
     """
     heads, width, used = *query.shape[:2], spans[-1].stop
     # in memory that the NumPy engine's feed-forward networks use in their turn
@@ -155,15 +171,15 @@ def attend(
             parts = (part[:, :, own] for part in (query, key, values, taken))
             yield from _tasks(*parts, work=work, exponential=exponential)
 
-    do(tasks(spans, _exponential))
+    do(tasks(spans, exponential))
     sums = taken[:, width:]
     large = [] if _in_range(sums) else [own for own in spans if not _in_range(sums[:, :, own])]
     do(tasks(large, _safe_exponential))
     if read is not None:
         for place, own in enumerate(spans):
             parts = (part[:, :, own] for part in (query, key, sums))
-            exponential = _safe_exponential if own in large else _exponential
-            _read(*parts, work=work, exponential=exponential, read=partial(read, place))
+            way = _safe_exponential if own in large else exponential
+            _read(*parts, work=work, exponential=way, read=partial(read, place))
     np.divide(taken[:, :width], sums, out=out[:, :, :used])
 
 
@@ -206,16 +222,6 @@ def _columns(length: int, width: int) -> int:
     n_parts = -(-length // most)
     columns = -(-length // (n_parts * _COLUMNS)) * _COLUMNS
     return columns if columns <= most else most // _COLUMNS * _COLUMNS
-
-
-def _exponential(scores: FloatArray) -> None:
-    np.exp2(scores, out=scores)
-
-
-def _safe_exponential(scores: FloatArray) -> None:
-    scores -= scores.max(axis=1, keepdims=True)
-    np.maximum(scores, _SCORE_MIN, out=scores)
-    np.exp2(scores, out=scores)
 
 
 def _read(

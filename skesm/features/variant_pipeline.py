@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.linear_model import RidgeCV
-from sklearn.pipeline import FeatureUnion, Pipeline
-from sklearn.preprocessing import StandardScaler
 
 from skesm._typing import Memory, ModelName
 from skesm.features.embedder import ESM2Embedder
 from skesm.features.encoders.variant_encoders import PARTS, SubstitutionEncoder
 
 if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
     from skesm.backends.base import Backend
 
 #: Scaled columns leave penalties of this range for any number of rows and columns that is usual.
@@ -72,6 +71,11 @@ def variant_pipeline(
     (2,)
     >>> with_mean = pipeline.set_params(features__esm2__pooling=("mean", "mutated"))
     """
+    # here, and not for everybody who imports skesm: linear models alone take 8 MB
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import FeatureUnion, Pipeline
+    from sklearn.preprocessing import StandardScaler
+
     embedder = ESM2Embedder(
         model, pooling="mutated", reference=reference, backend=backend, memory=memory, n_jobs=n_jobs
     )

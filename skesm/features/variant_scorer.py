@@ -26,6 +26,9 @@ from skesm.outputs.types import FloatArray
 from skesm.sequences.alphabet import AMINO_ACIDS, count_residues
 from skesm.sequences.variants import check_lengths, check_scorable, differences, distinct_rows, own_columns
 
+#: The value of `long_sequences` that gives each masked position a window of its own.
+OPTIMAL = "optimal"
+
 STRATEGIES = ("wt_marginal", "masked_marginal", "mutant_marginal", "pll_ratio")
 
 
@@ -47,10 +50,11 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Transformer):  # ty
         The sequence that variants are compared with, usually the wild type. A given reference needs no ``fit``. You can
         also let ``fit`` choose it from its rows. None takes their consensus (the most common amino acid at each
         position), ``"most_common"`` the most common sequence, ``"first"`` the first row.
-    long_sequences : {"error", "window"}, default="error"
+    long_sequences : {"error", "window", "optimal"}, default="error"
         How to treat sequences of more than `max_length` residues. ``"error"`` refuses them. ``"window"`` computes them
         in windows of `max_length` residues that overlap, as `ESM2LogitSummarizer` does. A masked position is computed
-        in every window that holds it.
+        in every window that holds it. ``"optimal"``, for masked marginals only, computes each masked position in one
+        window, see Notes.
     {shared}
 
     Attributes
@@ -77,7 +81,7 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Transformer):  # ty
                          residue i masked)
     ===================  ==========================================================  =============================
 
-    For single substitutions these are the scores of Meier et al. For a variant with several substitutions, their
+    For single substitutions these are the scores of Meier et al. [1]_. For a variant with several substitutions, their
     ``masked_marginal`` masks all mutated positions at once. Here the scores of the single substitutions are added, each
     with one residue masked. So all variants together need one pass for each position that is mutated in any of them.
 
@@ -85,14 +89,21 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Transformer):  # ty
     an error. A longer sequence has a lower pseudo-log-likelihood because of its length alone. So compare insertions and
     deletions only among themselves.
 
+    ``long_sequences="optimal"`` follows ProteinGym [2]_: the window of `max_length` residues has the mutated position
+    at its middle, and is moved inside near the ends of the sequence. So a position costs one pass. ProteinGym cuts
+    windows of 1,024 tokens and lets those in the middle of a sequence have no start and end token. Here every window
+    has them, and `max_length` residues between them.
+
     The reference's own score is 0. ``X``, ``B``, ``Z``, ``U``, ``O`` and ``<mask>`` are allowed where variant and
     reference agree. Where they differ, or in a row of another length, they are an error. ``pll_ratio`` sums over the 20
     amino acids only.
 
     References
     ----------
-    Meier et al., "Language models enable zero-shot prediction of the effects of mutations on protein function", NeurIPS
-    34, 29287-29303 (2021).
+    .. [1] Meier et al., "Language models enable zero-shot prediction of the effects of mutations on protein function",
+       NeurIPS 34, 29287-29303 (2021).
+    .. [2] Notin et al., "ProteinGym: Large-Scale Benchmarks for Protein Fitness Prediction and Design", NeurIPS 36,
+       64331-64379 (2023); ``get_optimal_window`` in its repository.
 
     Examples
     --------
@@ -105,7 +116,7 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Transformer):  # ty
     """
 
     # The score of a part is not the score of the sequence.
-    _long_sequences: ClassVar[tuple[str, ...]] = ("error", "window")
+    _long_sequences: ClassVar[tuple[str, ...]] = ("error", "window", OPTIMAL)
 
     _parameter_constraints: Constraints = {  # noqa: RUF012  # scikit-learn's convention
         **_ESM2Transformer._parameter_constraints,
@@ -177,6 +188,11 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Transformer):  # ty
         """
         return self._transform(X, dtype=np.float64, one_column=True)
 
+    def _check(self, spec: ModelSpec) -> None:
+        super()._check(spec)
+        if self.long_sequences == OPTIMAL and (self.strategy != "masked_marginal" or self.max_length is None):
+            raise ValueError("long_sequences='optimal' needs strategy='masked_marginal' and a max_length")
+
     def _learn(self, sequences: Sequence[str]) -> None:
         super()._learn(sequences)
         self._check_variants(sequences, self._known_reference())
@@ -204,14 +220,15 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Transformer):  # ty
             return self._compare_likelihoods(recipe, reference)
         differing = [differences(sequence, reference) for sequence in distinct_rows(sequences)]
         mutated: list[int] = np.unique(np.concatenate(differing)).tolist()
+        size = self.max_length if self.long_sequences == OPTIMAL else None
 
         def of_masked(records: Sequence[Record]) -> Row:
             table = np.zeros((count_residues(reference), len(AMINO_ACIDS)), dtype=np.float32)
-            table[mutated] = masked_rows(records, reference, mutated)
+            table[mutated] = masked_rows(records, reference, mutated, size)
             return _of_table(reference, table)
 
         return replace(
-            recipe, shared=masked_request(reference, mutated) if mutated else None, row_from_shared=of_masked
+            recipe, shared=masked_request(reference, mutated, size) if mutated else None, row_from_shared=of_masked
         )
 
     def _compare_likelihoods(self, recipe: Recipe, reference: str) -> Recipe:

@@ -44,6 +44,9 @@ _FILE_NAME = re.compile(
 #: Ways to treat sequences that are too long. Not every estimator has all three.
 LONG_SEQUENCES = ("error", "truncate", "window")
 
+#: Ways that need the whole sequence. Estimators cut windows out of it.
+KEPT_WHOLE = ("window", "optimal")
+
 
 def clean_sequences(
     X: Column,  # scikit-learn's name
@@ -112,7 +115,7 @@ def clean_sequences(
     sequences: list[str] = []
     problems: dict[int, str] = {}
     truncated: list[int] = []
-    limit = None if long_sequences == "window" else max_length
+    limit = None if long_sequences in KEPT_WHOLE else max_length
     for number, row in enumerate(rows):
         sequence, problem = ("", _MISSING) if number in missing else _clean(row, unknown_residues)
         if not problem and limit is not None and (length := count_residues(sequence)) > limit:
@@ -175,7 +178,11 @@ def clean_reference(reference: str, *, long_sequences: str, max_length: int | No
     sequence, problem = ("", _MISSING) if _missing_texts([reference]) else _clean(reference, unknown_residues)
     if problem:
         raise InvalidSequenceError(f"reference{problem}")
-    if max_length is not None and long_sequences != "window" and (length := count_residues(sequence)) > max_length:
+    if (
+        max_length is not None
+        and long_sequences not in KEPT_WHOLE
+        and (length := count_residues(sequence)) > max_length
+    ):
         if long_sequences == "error":
             raise InvalidSequenceError(
                 f"reference: {length} residues, more than max_length={max_length}. Raise max_length"

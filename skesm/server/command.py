@@ -58,7 +58,9 @@ def add_serve_parser(
         default=argparse.SUPPRESS,
     )
     compute = parser.add_argument_group("computing")
-    compute.add_argument("--engine", choices=("auto", "numpy", "torch"), default="auto", help="runs the model")
+    compute.add_argument(
+        "--engine", choices=("auto", "numpy", "compiled", "torch"), default="auto", help="runs the model"
+    )
     compute.add_argument("--device", default="auto", help="for torch, for example cuda:1")
     compute.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of matrix products")
     compute.add_argument("--threads", type=_from(1), metavar="N", help="CPU threads. None takes all cores.")

@@ -33,6 +33,9 @@ from skesm.esm2.spec import REGISTRY
 
 BASE = "transformers sdpa"
 
+#: What suits transformers better where sequences are short.
+LARGER_BATCHES = (32, 128)
+
 #: Sequences of each set for the 8M model, and the share of them that larger ones get.
 SEQUENCES = {"equal": 64, "mixed": 128, "short": 128, "peptides": 600}
 SHARES = {"esm2_t6_8M_UR50D": 1.0, "esm2_t12_35M_UR50D": 0.5, "esm2_t30_150M_UR50D": 0.1875}
@@ -59,6 +62,7 @@ def engines(
 
     known: dict[str, Callable[[], Features]] = {
         "skesm numpy": lambda: ours(engine="numpy"),
+        "skesm compiled": lambda: ours(engine="compiled"),
         "skesm torch": lambda: ours(engine="torch", device="cpu"),
         "skesm torch bf16": lambda: ours(engine="torch", device="cpu", dtype="bfloat16"),
         BASE: lambda: peers.transformers(checkpoint, "sdpa"),
@@ -66,6 +70,8 @@ def engines(
         "transformers sdpa bf16": lambda: peers.transformers(checkpoint, "sdpa", "bfloat16"),
         "transformers sdpa, unsorted": lambda: peers.transformers(checkpoint, "sdpa", by_length=False),
     }
+    for size in LARGER_BATCHES:
+        known[f"{BASE}, batches of {size}"] = lambda size=size: peers.transformers(checkpoint, "sdpa", size=size)
     if find_spec("esm") is not None:
         known["fair-esm"] = lambda: peers.fair_esm(checkpoint, model)
     if esm_cpp is not None:

@@ -22,15 +22,15 @@ Features = Callable[[list[str]], np.ndarray]
 PADDED_BATCH = 8
 
 
-def padded_mean(forward: Callable[..., object], *, by_length: bool = True) -> Features:
+def padded_mean(forward: Callable[..., object], *, by_length: bool = True, size: int = PADDED_BATCH) -> Features:
     """Features by batches of padded sequences; `forward` maps (ids, mask) to representations."""
     import torch
 
     def run(sequences: list[str]) -> np.ndarray:
         order = sorted(range(len(sequences)), key=lambda i: by_length and len(sequences[i]))
         rows: dict[int, np.ndarray] = {}
-        for start in range(0, len(order), PADDED_BATCH):
-            chosen = order[start : start + PADDED_BATCH]
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
             tokens = [torch.from_numpy(tokenize(sequences[i]).astype(np.int64)) for i in chosen]
             ids = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=PAD)
             with torch.inference_mode():
@@ -42,7 +42,9 @@ def padded_mean(forward: Callable[..., object], *, by_length: bool = True) -> Fe
     return run
 
 
-def transformers(folder: Path, attention: str, dtype: str = "float32", *, by_length: bool = True) -> Features:
+def transformers(
+    folder: Path, attention: str, dtype: str = "float32", *, by_length: bool = True, size: int = PADDED_BATCH
+) -> Features:
     import torch
     from transformers import EsmModel
 
@@ -50,7 +52,7 @@ def transformers(folder: Path, attention: str, dtype: str = "float32", *, by_len
         folder, add_pooling_layer=False, attn_implementation=attention, dtype=getattr(torch, dtype)
     ).eval()
     return padded_mean(
-        lambda ids, mask: model(input_ids=ids, attention_mask=mask).last_hidden_state, by_length=by_length
+        lambda ids, mask: model(input_ids=ids, attention_mask=mask).last_hidden_state, by_length=by_length, size=size
     )
 
 

@@ -26,7 +26,9 @@ def new_figure(width: float, height: float) -> Figure:
 
     No pyplot: a figure of its own leaves the user's backend and open figures alone.
     """
-    figure = import_optional("matplotlib.figure", "benchmark").Figure((width, height), dpi=_DPI, layout="constrained")
+    figure: Figure = import_optional("matplotlib.figure", "benchmark").Figure(
+        (width, height), dpi=_DPI, layout="constrained"
+    )
     import_optional("matplotlib.backends.backend_agg", "benchmark").FigureCanvasAgg(figure)
     return figure
 

@@ -26,7 +26,7 @@ def make_manifest(
     regressors: Mapping[str, Estimator],
     parameters: Mapping[str, object],
     model: Mapping[str, object],
-    digests: Mapping[str, object] | None = None,
+    digests: Mapping[str, Mapping[str, object]] | None = None,
 ) -> Document:
     """Versions, machine, parameters and data of a comparison; nothing in it depends on when or how fast it ran.
 

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from skesm._optional import import_optional
-from skesm._typing import Document, Estimator, Memory
+from skesm._typing import Document, Estimator, Memory, Options
 from skesm.backends import resolve_backend
 from skesm.benchmark._compare import compare_on, pose
 from skesm.benchmark._comparison import Comparison
@@ -145,7 +145,7 @@ class _Work:
     config: RunConfig
     data: RunData
     memory: Memory
-    options: Mapping[str, object]
+    options: Options
 
     def do(self) -> Run:
         started, clock = datetime.now(UTC), perf_counter()

@@ -56,7 +56,7 @@ ALIGNMENTS = tuple(
 Products = Callable[[int, int, bool], Iterator[FloatArray]]
 
 
-def find_alignment(products: Products, most: int) -> Alignment | None:
+def find_alignment(products: Products, most: int, alignments: Iterable[Alignment] = ALIGNMENTS) -> Alignment | None:
     """Find the alignment with the least padding under which equal rows give equal results.
 
     Parameters
@@ -64,16 +64,18 @@ def find_alignment(products: Products, most: int) -> Alignment | None:
     products : callable
     most : int
         Rows of the largest pack that several sequences share.
+    alignments : iterable of Alignment, optional
+        What is tried, in this order.
 
     Returns
     -------
     alignment : Alignment or None
-        None if there is none among `ALIGNMENTS`.
+        None if there is none among them.
     """
     return next(
         (
             alignment
-            for alignment in ALIGNMENTS
+            for alignment in alignments
             if is_invariant(alignment, products, _SIZES)
             and is_invariant(alignment, products, (LEAST_ROWS, most), _COLUMNS)
         ),

@@ -18,16 +18,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
 from skesm.esm2.attention import AttentionReader
 from skesm.esm2.machine.stopping import check_stop
 from skesm.esm2.machine.threads import limit_own_thread, one_blas_thread
-from skesm.esm2.numpy_engine.alignment import LEAST_ROWS, ROW_MULTIPLE, Alignment, find_alignment
+from skesm.esm2.numpy_engine.alignment import ALIGNMENTS, LEAST_ROWS, ROW_MULTIPLE, Alignment, find_alignment
 from skesm.esm2.packing import MIN_PACK_TOKENS, lay_out, most_together, plan_packs, round_up, share_evenly
 from skesm.esm2.plain import TRAINED_MASK_RATIO
-from skesm.esm2.plain_attention import Read, Rotary, distinct_rows, do_in_turn, mix, rotary_tables
+from skesm.esm2.plain_attention import Read, distinct_rows, do_in_turn, mix, rotary_tables
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.tokenizer import AMINO_ACID_TOKENS, MASK, Tokens
 from skesm.esm2.weights.parameters import Affine, Block, Parameters
@@ -59,7 +60,7 @@ _GELU_ELEMENTS = 1 << 17  # worked on at a time: about the second-level cache; w
 SPLIT_WIDTH, _PARTS = 1280, 4
 
 
-def _do(tasks: Iterable[Callable[[], object]], helpers: Executor | None) -> None:
+def do(tasks: Iterable[Callable[[], object]], helpers: Executor | None) -> None:
     """Tasks that do not depend on each other, on the helping threads if there are any."""
     if helpers is None:
         do_in_turn(tasks)
@@ -84,6 +85,9 @@ class NumpyEngine:
     parameters : Parameters
     """
 
+    #: Layouts of packs that are tried, in this order.
+    alignments: Sequence[Alignment] = ALIGNMENTS
+
     def __init__(self, spec: ModelSpec, parameters: Parameters) -> None:
         self.spec = spec
         self.has_head = parameters.head is not None
@@ -97,7 +101,8 @@ class NumpyEngine:
     def alignment(self) -> Alignment | None:
         """How packs have to be laid out on this machine; None if each sequence needs its own."""
         with one_blas_thread():
-            return find_alignment(self._products_of_equal_rows, most_together(self.spec.width))
+            most = most_together(self.spec.width)
+            return find_alignment(self._products_of_equal_rows, most, self.alignments)
 
     def _products_of_equal_rows(self, rows: int, columns: int, turned: bool) -> Iterator[FloatArray]:
         """Results of products of all shapes in this model, of equal rows; see `alignment.Products`."""
@@ -179,7 +184,7 @@ class NumpyEngine:
                         record[output] = pool(x[own], output.kind)
 
         x = self._embed(sequences, spans, rows)
-        tables = [rotary_tables(frequencies, spans, rows) for frequencies in self._frequencies]
+        tables = [self._rotary(frequencies, spans, rows) for frequencies in self._frequencies]
         with np.errstate(over="ignore", under="ignore"):  # tanh and exp2 saturate as they should
             for i, block in enumerate(self._blocks[:last]):
                 check_stop()
@@ -224,6 +229,10 @@ class NumpyEngine:
                 part *= np.float32((1 - TRAINED_MASK_RATIO) / (1 - masked.mean()))
         return x
 
+    def _rotary(self, frequencies: FloatArray, spans: Sequence[slice], rows: int) -> Any:
+        """What the attention of this engine takes for a pack's rotary embedding."""
+        return rotary_tables(frequencies, spans, rows)
+
     def _norm(self, x: FloatArray, affine: Affine, out: FloatArray) -> FloatArray:
         """LayerNorm of the rows of x into out."""
         share = np.float32(1 / self.spec.width)
@@ -259,13 +268,18 @@ class NumpyEngine:
         """The product of x with Wᵀ into out, in parts of a shape that depends on the model and the rows of x alone."""
         step = self._part_of(weight)
         parts = [slice(begin, begin + step) for begin in range(0, len(weight), step)]
-        _do((partial(np.matmul, x, weight[part].T, out=out[:, part]) for part in parts), helpers)
+        do((partial(np.matmul, x, weight[part].T, out=out[:, part]) for part in parts), helpers)
 
     def _double_gelu(self, h: FloatArray, bias: FloatArray, helpers: Executor | None = None) -> None:
         """2 GELU(h + bias) in place; the caller folds the half into what follows."""
         step = max(1, _GELU_ELEMENTS // h.shape[1])
         parts = (h[begin : begin + step] for begin in range(0, len(h), step))
-        _do((partial(self._double_gelu_part, part, bias) for part in parts), helpers)
+        do((partial(self._double_gelu_part, part, bias) for part in parts), helpers)
+
+    def _head_gelu(self, h: FloatArray, bias: FloatArray) -> None:
+        """GELU(h + bias) in place."""
+        self._double_gelu(h, bias)
+        h *= np.float32(0.5)
 
     def _double_gelu_part(self, part: FloatArray, bias: FloatArray) -> None:
         u, a = (self._workspace.get(name, *part.shape) for name in ("gelu_square", "gelu_inner"))
@@ -286,7 +300,7 @@ class NumpyEngine:
         block: Block,
         x: FloatArray,
         spans: Sequence[slice],
-        rotary: Rotary,
+        rotary: Any,
         read: Read | None,
         helpers: Executor | None,
     ) -> None:
@@ -300,7 +314,7 @@ class NumpyEngine:
         for affine, part in zip(layers, products, strict=True):
             self._project(h, affine.weight, part, turned, helpers)
         biases = [affine.bias for affine in layers]
-        mixed = mix(products, biases, rotary, spans, work, partial(_do, helpers=helpers), read)
+        mixed = mix(products, biases, rotary, spans, work, partial(do, helpers=helpers), read)
         self._product(mixed.T, block.attention_output.weight, h, helpers)
         h += block.attention_output.bias
         x += h
@@ -322,8 +336,7 @@ class NumpyEngine:
         head = self._parameters.head
         assert head is not None, "the backend refuses logits of models without a head"
         h = np.matmul(x, head.dense.weight.T)
-        self._double_gelu(h, head.dense.bias)
-        h *= np.float32(0.5)
+        self._head_gelu(h, head.dense.bias)
         h = self._norm(h, head.norm, h)
         logits: FloatArray = np.matmul(h, head.decoder.weight.T)
         logits += head.decoder.bias

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,17 +17,21 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from skesm.esm2.packing import lay_out
 from skesm.esm2.plain_attention import distinct_rows, mix, rotary_tables
-from skesm.esm2.torch_engine.linear import PlainLinear
+from skesm.esm2.torch_engine.linear import Linear, PackedLinear, PlainLinear
+from skesm.esm2.torch_engine.trial import choose_exponential
 from skesm.esm2.weights.parameters import Affine, Block
 from skesm.esm2.workspace import Workspace
 from skesm.outputs.types import FloatArray
+
+if TYPE_CHECKING:
+    from skesm.esm2.kernels.kernels import Kernels
 
 Shapes = Sequence[tuple[int, int]]
 #: Takes a sequence's place, some heads, and their weights, (heads, keys, queries), float32.
 Read = Callable[[int, slice, Tensor | FloatArray], None]
 #: A layer's projection to queries, keys and values, (3 d, d), and its input, (tokens, d), to each token's mean of
 #: the values, of the input's shape and type. `Read` gets the weights, if they are wanted. The number is the layer's.
-Mix = Callable[[PlainLinear, Tensor, Read | None, int], Tensor]
+Mix = Callable[[Linear, Tensor, Read | None, int], Tensor]
 #: Query and key, float32, and value, of the products' type, (tokens, heads, h), to each token's mean of the values,
 #: (tokens, heads × h), of their type.
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -102,12 +107,58 @@ class AttentionOnCpu:
         spans = lay_out(length for count, length in shapes for _ in range(count))
         tables = [rotary_tables(frequencies, spans, spans[-1].stop) for frequencies in self._frequencies]
 
-        def of_layer(projection: PlainLinear, x: Tensor, read: Read | None, layer: int) -> Tensor:
+        def of_layer(projection: Linear, x: Tensor, read: Read | None, layer: int) -> Tensor:
             rotary = tables[self._rotary_of_layer[layer]]
             products = self._channels(projection.weight, x).float().numpy().reshape(3, -1, len(x))
             biases = projection.bias.numpy().reshape(3, -1)
-            mixed = mix(products, list(biases), rotary, spans, self._workspace, read=read)
+            mixed = mix(
+                products, list(biases), rotary, spans, self._workspace, read=read, exponential=choose_exponential()
+            )
             return torch.from_numpy(mixed).to(x.dtype).t().contiguous()
+
+        return of_layer
+
+
+class AttentionCompiled:
+    """Attention on CPUs by the functions of the extra ``fast``, which need no channel-major products.
+
+    Parameters
+    ----------
+    inverse_frequencies : Tensor of shape (n_layers, h/2)
+        Of the rotary embedding.
+    linear : type
+        Computes the projections.
+    kernels : Kernels
+    """
+
+    library, put, fetch = np, staticmethod(np.asarray), staticmethod(np.asarray)
+
+    def __init__(
+        self, inverse_frequencies: Tensor, linear: type[PlainLinear] | type[PackedLinear], kernels: Kernels
+    ) -> None:
+        self._frequencies, self._rotary_of_layer = distinct_rows(inverse_frequencies.numpy())
+        self.projection = linear.of
+        self._kernels = kernels
+        self._workspace = Workspace()
+
+    def order(self, block: Block) -> Block:
+        """The block with queries' and keys' channels in the order that is needed here: as they are."""
+        return block
+
+    def of(self, shapes: Shapes) -> Mix:
+        """What mixes the layers of a pack."""
+        spans = lay_out(length for count, length in shapes for _ in range(count))
+        longest = max(length for _, length in shapes)
+        tables = [self._kernels.rotary_table(frequencies, longest) for frequencies in self._frequencies]
+
+        def of_layer(projection: Linear, x: Tensor, read: Read | None, layer: int) -> Tensor:
+            place = self._rotary_of_layer[layer]
+            products, bias = projection.product(x).float().contiguous().numpy(), projection.bias.float().numpy()
+            mixed = self._workspace.get("mixed", len(x), products.shape[1] // 3)
+            self._kernels.attend(products, bias, tables[place], spans, None, mixed, self._workspace)
+            if read is not None:
+                self._kernels.read_weights(products, bias, self._frequencies[place], spans, read)
+            return torch.from_numpy(mixed).to(x.dtype)
 
         return of_layer
 
@@ -162,7 +213,7 @@ class AttentionOnDevice:
         tables = [torch.complex(angle.cos(), angle.sin()) for angle in angles]  # (tokens, 1, 1, h/2)
         attend = self._attend(shapes, self._frequencies.device)
 
-        def of_layer(projection: PlainLinear, x: Tensor, read: Read | None, layer: int) -> Tensor:
+        def of_layer(projection: Linear, x: Tensor, read: Read | None, layer: int) -> Tensor:
             rotary = tables[self._rotary_of_layer[layer]]
             products = projection(x).view(len(x), 3, -1, 2 * rotary.shape[-1])
             rotated = products[:, :2].float()
@@ -176,7 +227,7 @@ class AttentionOnDevice:
         return of_layer
 
 
-Attention = AttentionOnCpu | AttentionOnDevice
+Attention = AttentionOnCpu | AttentionCompiled | AttentionOnDevice
 
 
 def choose_attention(
@@ -185,12 +236,15 @@ def choose_attention(
     n_heads: int,
     inverse_frequencies: Tensor,
     *,
-    channels: Callable[[Tensor, Tensor], Tensor],
+    linear: type[PlainLinear] | type[PackedLinear],
+    kernels: Kernels | None,
     put: Callable[[NDArray[np.generic]], Tensor],
 ) -> Attention:
-    """`AttentionOnCpu`, or on a device by `attend_packed` if it works, else by `attend_by_runs`."""
+    """Compiled or NumPy's on CPUs; on a device by `attend_packed` if it works, else by `attend_by_runs`."""
     if device.type == "cpu":
-        return AttentionOnCpu(inverse_frequencies, channels)
+        if kernels is not None:
+            return AttentionCompiled(inverse_frequencies, linear, kernels)
+        return AttentionOnCpu(inverse_frequencies, linear.channels)
     packed = device.type == "cuda" and is_usable(
         attend_packed, device, dtype, n_heads, 2 * inverse_frequencies.shape[1]
     )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from skesm.esm2.torch_engine.linear import Linear, PlainLinear
+from skesm.esm2.torch_engine.linear import Linear
 
 
 class Pair(NamedTuple):
@@ -20,7 +20,7 @@ class PlacedBlock(NamedTuple):
     """The layers of a block, in the order of their computation."""
 
     attention_norm: Pair
-    projection: PlainLinear  # to queries, keys and values, as the attention wants them
+    projection: Linear  # to queries, keys and values, as the attention wants them
     attention_output: Linear
     ffn_norm: Pair
     ffn_in: Linear

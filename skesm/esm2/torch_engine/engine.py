@@ -14,6 +14,7 @@ poolings stay float32.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -27,6 +28,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from skesm.esm2.attention import AttentionReader, ContactHead
+from skesm.esm2.kernels import find_kernels
 from skesm.esm2.machine.stopping import check_stop
 from skesm.esm2.machine.threads import limit_own_thread, one_blas_thread, one_torch_thread
 from skesm.esm2.packing import MIN_PACK_TOKENS, most_together, plan_packs, share_evenly
@@ -37,6 +39,7 @@ from skesm.esm2.torch_engine.attention import Mix, Read, choose_attention, split
 from skesm.esm2.torch_engine.blocks import Pair, PlacedBlock, PlacedHead
 from skesm.esm2.torch_engine.centring import CALIBRATION_SEQUENCE, centre
 from skesm.esm2.torch_engine.linear import Linear, choose_linear
+from skesm.esm2.torch_engine.memory import Limit, is_out_of_memory
 from skesm.esm2.weights.parameters import Affine, Block, Parameters
 from skesm.exceptions import BackendError
 from skesm.outputs.kinds import HEAD_KINDS, LAYER_KINDS
@@ -77,6 +80,7 @@ class TorchEngine:
         self.has_contact_head = parameters.contacts is not None
         self._device = torch.device(device)
         self._dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+        self._limit = Limit()
         # MPS has one command queue, which is not made for several threads at once
         self._turn: AbstractContextManager[object] = threading.Lock() if self._device.type == "mps" else nullcontext()
         try:
@@ -120,7 +124,8 @@ class TorchEngine:
             self._dtype,
             self.spec.n_heads,
             small(parameters.inverse_frequencies),
-            channels=linear.channels,
+            linear=linear,
+            kernels=find_kernels(self.spec) if self._device.type == "cpu" else None,
             put=self._to_device,
         )
         self._embedding = small(parameters.embedding)
@@ -163,7 +168,7 @@ class TorchEngine:
         if self._device.type == "cpu":
             budget = share_evenly(sum(lengths), workers, MIN_PACK_TOKENS, most_together(self.spec.width))
         else:
-            budget = max(1, GPU_PACK_ELEMENTS // self.spec.width)
+            budget = min(max(1, GPU_PACK_ELEMENTS // self.spec.width), self._limit.tokens or sys.maxsize)
         return plan_packs(lengths, budget)
 
     @contextmanager
@@ -200,30 +205,47 @@ class TorchEngine:
         Raises
         ------
         BackendError
-            If the device fails, for example for lack of memory.
+            If the device fails, or a single sequence does not fit into its memory. A pack that does not is computed in
+            halves, and so are those after it.
         """
         limit_own_thread()
+        parts = self._limit.split(sequences)
+        if len(parts) > 1:
+            return [record for part in parts for record in self.forward(part, outputs)]
+        tokens = sum(map(len, sequences))
+        try:
+            return self._forward(sequences, outputs)
+        except (RuntimeError, MemoryError) as error:  # the base of torch's errors
+            short = is_out_of_memory(error)
+            if len(sequences) == 1 or not short:
+                remedy = ". Use long_sequences='window', a smaller model, or device='cpu'" if short else ""
+                raise BackendError(
+                    f"{self.spec.name} failed on {self._device} with {tokens} tokens: {error}{remedy}"
+                ) from error
+        # behind the handler: the error holds the frames that hold the pack's memory
+        self._limit.lower(tokens, self._device)
+        return self.forward(sequences, outputs)
+
+    def _forward(
+        self, sequences: Sequence[Tokens], outputs: Sequence[OutputSpec]
+    ) -> list[dict[OutputSpec, FloatArray]]:
         order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
         runs = [list(run) for _, run in groupby(order, key=lambda i: len(sequences[i]))]
         shapes = [(len(run), len(sequences[run[0]])) for run in runs]
-        try:
-            with torch.inference_mode(), self._turn:
-                reader = AttentionReader(
-                    outputs,
-                    [len(sequences[i]) for i in order],
-                    self.spec.n_layers,
-                    self.spec.n_heads,
-                    contacts=self._contacts,
-                    library=self._attention.library,
-                    put=self._attention.put,
-                    fetch=self._attention.fetch,
-                )
-                results = self._compute([sequences[i] for i in order], shapes, outputs, reader)
-                arrays = self._to_host([tensor for _, tensors in results for tensor in tensors])
-                of_attention = [reader.finish(place) for place in range(len(order))]
-        except RuntimeError as error:  # the base of torch's errors, those about memory among them
-            tokens = sum(map(len, sequences))
-            raise BackendError(f"{self.spec.name} failed on {self._device} with {tokens} tokens: {error}") from error
+        with torch.inference_mode(), self._turn:
+            reader = AttentionReader(
+                outputs,
+                [len(sequences[i]) for i in order],
+                self.spec.n_layers,
+                self.spec.n_heads,
+                contacts=self._contacts,
+                library=self._attention.library,
+                put=self._attention.put,
+                fetch=self._attention.fetch,
+            )
+            results = self._compute([sequences[i] for i in order], shapes, outputs, reader)
+            arrays = self._to_host([tensor for _, tensors in results for tensor in tensors])
+            of_attention = [reader.finish(place) for place in range(len(order))]
         records: list[dict[OutputSpec, FloatArray]] = [{} for _ in sequences]
         taken = iter(arrays)
         for output, _ in results:

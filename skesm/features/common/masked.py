@@ -17,7 +17,7 @@ from skesm.fetch.request import Request
 from skesm.fetch.run import Run
 from skesm.outputs.spec import Record
 from skesm.outputs.types import FloatArray
-from skesm.sequences.alphabet import AMINO_ACIDS
+from skesm.sequences.alphabet import AMINO_ACIDS, count_residues, split_residues
 from skesm.sequences.variants import is_mask, mask_each, own_columns
 
 #: Copies in one request. So many are held in memory at a time.
@@ -30,9 +30,32 @@ def known_positions(sequence: str) -> list[int]:
     return positions
 
 
-def masked_request(sequence: str, positions: Sequence[int]) -> Request:
-    """Request passes of a sequence with each of some residues masked. Masks of the sequence itself stay."""
-    return Request(mask_each(sequence, positions), [MASKED])
+def masked_request(sequence: str, positions: Sequence[int], window: int | None = None) -> Request:
+    """Request passes of a sequence with each of some residues masked. Masks of the sequence itself stay.
+
+    With a `window`, each pass has so many residues at the most, see `optimal_window`.
+    """
+    copies = mask_each(sequence, positions)
+    if window is not None:
+        copies = [
+            "".join(split_residues(copy)[slice(*optimal_window(position, count_residues(sequence), window))])
+            for copy, position in zip(copies, positions, strict=True)
+        ]
+    return Request(copies, [MASKED])
+
+
+def optimal_window(position: int, length: int, size: int) -> tuple[int, int]:
+    """First and one past the last residue of the window around a position, inside the sequence.
+
+    Examples
+    --------
+    >>> [optimal_window(position, 10, 4) for position in (0, 1, 2, 5, 8, 9)]
+    [(0, 4), (0, 4), (0, 4), (3, 7), (6, 10), (6, 10)]
+    >>> optimal_window(3, 10, 1022)
+    (0, 10)
+    """
+    begin = max(0, min(position - size // 2, length - size))
+    return begin, min(length, begin + size)
 
 
 def masked_requests(sequences: Sequence[str]) -> Iterator[tuple[list[str], Request]]:
@@ -50,10 +73,15 @@ def masked_requests(sequences: Sequence[str]) -> Iterator[tuple[list[str], Reque
         yield some, Request(copies, [MASKED])
 
 
-def masked_rows(records: Sequence[Record], sequence: str, positions: Sequence[int]) -> FloatArray:
+def masked_rows(
+    records: Sequence[Record], sequence: str, positions: Sequence[int], window: int | None = None
+) -> FloatArray:
     """Logits of the residues at some positions, (number of positions, 20), from their copies' records."""
     # a sequence with masks of its own has copies with several masks
-    ranks = np.cumsum(is_mask(sequence))[positions]
+    masks = np.concatenate([[0], np.cumsum(is_mask(sequence))])
+    length = count_residues(sequence)
+    begins = [0 if window is None else optimal_window(position, length, window)[0] for position in positions]
+    ranks = masks[positions] - masks[begins]
     logits = np.empty((len(positions), len(AMINO_ACIDS)), dtype=np.float32)
     for row, record, rank in zip(logits, records, ranks, strict=True):
         row[:] = record[MASKED][rank]

@@ -1,0 +1,166 @@
+"""The compiled engine beside its definition; `test_numpy_engine` holds it to the same bits as the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skesm import ESM2Embedder, compute_outputs
+from skesm.backends import LocalBackend
+from skesm.esm2.kernels.compilation import compile_text
+from skesm.esm2.kernels.kernels import Kernels
+from skesm.esm2.machine.threads import has_small_products
+from skesm.esm2.packing import lay_out
+from skesm.esm2.plain_attention import rotary_tables
+from skesm.esm2.spec import ModelSpec
+from skesm.esm2.weights.parameters import Affine
+from skesm.esm2.workspace import Workspace
+from skesm.exceptions import BackendError
+
+OUTPUTS = ("mean@*", "max@1", "cls@-1", "residues@-1", "logits", "logit_means", "contacts", "attention_heads@*")
+
+
+def spec_of(width: int, n_heads: int, ffn_width: int | None = None) -> ModelSpec:
+    return ModelSpec("shape", 1, width, n_heads, ffn_width or 4 * width)
+
+
+def random(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def softmax_attention(products: np.ndarray, bias: np.ndarray, spans: list[slice], n_heads: int) -> np.ndarray:
+    """The definition, in float64, one sequence and head at a time; rows of no sequence are NaN."""
+    d = products.shape[1] // 3
+    h = d // n_heads
+    out = np.full((len(products), d), np.nan)
+    cos, sin = (parts[1, 0].T.astype(np.float64) for parts in rotary_tables(frequencies(h), [slice(0, 400)], 400))
+    for own in spans:
+        length = own.stop - own.start
+        for head in range(n_heads):
+            columns = [slice(part * d + head * h, part * d + (head + 1) * h) for part in range(3)]
+            query, key, value = (products[own, c].astype(np.float64) + bias[c] for c in columns)
+            turned = []
+            for part in (query, key):
+                low, high = part[:, : h // 2], part[:, h // 2 :]
+                c, s = cos[:length], sin[:length]
+                turned.append(np.hstack([low * c - high * s, high * c + low * s]))
+            scores = turned[0] @ turned[1].T / np.sqrt(h)
+            weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+            out[own, columns[0]] = weights @ value / weights.sum(axis=1, keepdims=True)
+    return out
+
+
+def frequencies(head_width: int) -> np.ndarray:
+    return (10000.0 ** -(np.arange(0, head_width, 2) / head_width)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("n_heads", "head_width"), [(4, 10), (3, 16), (2, 24), (2, 64), (1, 2)])
+def test_attention_is_as_defined(n_heads: int, head_width: int) -> None:
+    """Widths of heads that are and are not whole vectors; lengths around those of tiles, with rows between them."""
+    kernels, d = Kernels(spec_of(n_heads * head_width, n_heads)), n_heads * head_width
+    spans = lay_out([1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40, 300], alignment=12)
+    products, bias = random(spans[-1].stop, 3 * d), random(3 * d, seed=1)
+    out = np.full((len(products), d), np.nan, dtype=np.float32)
+    table = Kernels.rotary_table(frequencies(head_width), 300)
+    for first in range(n_heads):
+        kernels.attend(products, bias, table, spans, slice(first, first + 1), out, Workspace())
+    expected = softmax_attention(products, bias, spans, n_heads)
+    np.testing.assert_allclose(out, expected, rtol=0, atol=1e-5)  # rows of no sequence are not touched
+
+
+@pytest.mark.parametrize("width", [10, 40, 320])
+def test_rows_are_as_defined(width: int) -> None:
+    spec = spec_of(width, 1)
+    kernels, x, h = Kernels(spec), 3 * random(37, width), random(37, width, seed=1)
+    affine, out = Affine(random(width, seed=2), random(width, seed=3)), np.empty_like(x)
+    kernels.norm(x, affine, out)
+    exact = x.astype(np.float64)
+    centred = exact - exact.mean(axis=1, keepdims=True)
+    scale = np.sqrt((centred**2).mean(axis=1, keepdims=True) + spec.layer_norm_eps)
+    np.testing.assert_allclose(out, centred / scale * affine.weight + affine.bias, rtol=0, atol=1e-5)
+    kernels.add(x, h, affine.bias)
+    np.testing.assert_array_equal(x, exact.astype(np.float32) + (h + affine.bias))
+
+
+def test_what_is_no_number_stays_so(tiny_checkpoint: Path) -> None:
+    kernels = Kernels(spec_of(40, 4))
+    x = np.full((2, 160), np.nan, dtype=np.float32)
+    x[1] = 1
+    kernels.gelu(x, np.zeros(160, dtype=np.float32))
+    assert np.isnan(x[0]).all()
+    assert not np.isnan(x[1]).any()
+    products = random(20, 120)
+    products[3] = np.nan
+    out = np.zeros((20, 40), dtype=np.float32)
+    spans = [slice(0, 8), slice(8, 20)]
+    kernels.attend(
+        products,
+        np.zeros(120, dtype=np.float32),
+        Kernels.rotary_table(frequencies(10), 12),
+        spans,
+        slice(0, 4),
+        out,
+        Workspace(),
+    )
+    assert np.isnan(out[:8]).all()
+    assert not np.isnan(out[8:]).any()
+
+
+@pytest.mark.parametrize("shape", [(2, 40, 4), (1, 320, 20)])
+def test_outputs_agree_with_the_numpy_engine(shape: tuple[int, int, int], make_checkpoint, proteins: list[str]) -> None:
+    folder, sequences = make_checkpoint(*shape), [*proteins[:8], "M", "MK"]
+    ours, numpys = (
+        compute_outputs(sequences, OUTPUTS, folder, backend=LocalBackend(engine)) for engine in ("compiled", "numpy")
+    )
+    for one, other in zip(ours, numpys, strict=True):
+        for name, value in other.items():
+            np.testing.assert_allclose(one[name], value, rtol=0, atol=1e-5 * max(1, np.abs(value).max()))
+
+
+def test_weights_change_no_other_output(tiny_checkpoint: Path, proteins: list[str]) -> None:
+    backend = LocalBackend("compiled")
+    alone = compute_outputs(proteins[:5], ["mean@2"], tiny_checkpoint, backend=backend)
+    beside = compute_outputs(proteins[:5], ["mean@2", "contacts", "attentions@1"], tiny_checkpoint, backend=backend)
+    for one, other in zip(alone, beside, strict=True):
+        np.testing.assert_array_equal(one["mean@2"], other["mean@2"])
+
+
+def test_auto_takes_it_where_llvmlite_is_installed(tiny_checkpoint: Path, proteins: list[str]) -> None:
+    by_name = {
+        engine: ESM2Embedder(tiny_checkpoint, backend=LocalBackend(engine, device="cpu")).transform(proteins[:5])
+        for engine in ("auto", "compiled")
+    }
+    np.testing.assert_array_equal(by_name["auto"], by_name["compiled"])
+    assert LocalBackend("auto").numerics == LocalBackend("numpy").numerics, "records are shared: they agree within 1e-5"
+
+
+def test_a_processor_that_llvm_does_not_know(
+    make_checkpoint, proteins: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(text: str, *, wide: bool) -> None:
+        compile_text("no code", wide=wide)  # LLVM's own error
+
+    monkeypatch.setattr("skesm.esm2.kernels.kernels.compile_text", fail)
+    folder = make_checkpoint(1, 16, 2)
+    with pytest.raises(BackendError, match="engine='numpy'"):
+        ESM2Embedder(folder, backend=LocalBackend("compiled")).transform(proteins[:1])
+    rows = ESM2Embedder(folder, backend=LocalBackend("auto", device="cpu")).transform(proteins[:1])
+    np.testing.assert_array_equal(rows, ESM2Embedder(folder, backend="numpy").transform(proteins[:1]))
+    assert "NumPy engine" in caplog.text
+
+
+def test_vectors_are_as_wide_as_those_of_blas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both widths give the same bits: what is computed side by side does not meet."""
+    products, bias, results = random(50, 48), random(48, seed=1), []
+    for wide in (False, True):
+        if wide and not has_small_products():
+            continue  # the processor may not have the instructions
+        monkeypatch.setattr("skesm.esm2.kernels.kernels.has_small_products", lambda wide=wide: wide)
+        kernels, out = Kernels(spec_of(16, 1)), np.empty((50, 16), dtype=np.float32)
+        kernels.attend(
+            products, bias, Kernels.rotary_table(frequencies(16), 50), [slice(0, 50)], slice(0, 1), out, Workspace()
+        )
+        results.append(out)
+    np.testing.assert_array_equal(results[0], results[-1])
