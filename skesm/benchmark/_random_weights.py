@@ -12,7 +12,7 @@ import numpy as np
 from joblib import effective_n_jobs
 from numpy.typing import NDArray
 
-from skesm._typing import Constraints
+from skesm._typing import Constraints, ModelName
 from skesm.backends import Backend, Batch, ModelSpec, Namespace, OutputSpec, resolve_backend
 from skesm.backends.local_run import make_plan, refuse, run_ahead
 from skesm.esm2.machine.threads import default_workers
@@ -60,10 +60,9 @@ class RandomWeightsBackend(Backend):
         self.seed = seed
         self.shape_of = shape_of
 
-    def spec(self, model: str) -> ModelSpec:
+    def spec(self, model: ModelName) -> ModelSpec:
         """Shape of `model`."""
-        spec: ModelSpec = resolve_backend(self.shape_of).spec(model)
-        return spec
+        return resolve_backend(self.shape_of).spec(os.fspath(model))
 
     def namespace(self, model: str | os.PathLike[str]) -> Namespace:
         """Names the seed and the shape; no weights of `model` are looked at."""

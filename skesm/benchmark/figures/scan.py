@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,7 +93,7 @@ def _draw(
     figure = new_figure(2.5 + 0.11 * width, 5.2 * len(starts) + 0.6)
     rows = figure.subplots(2 * len(starts), 1, squeeze=False)[:, 0]
     colors = import_optional("matplotlib", "benchmark").colormaps["viridis"].with_extremes(bad="white")
-    image = None
+    image: Any = None
     for number, start in enumerate(starts):
         for axes, values, name in zip(
             rows[2 * number :], (measured, predicted), ("measured", "predicted"), strict=False
