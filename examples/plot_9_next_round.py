@@ -34,7 +34,8 @@ rounds = simulate_rounds(
 figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
 for strategy, rows in rounds.groupby("strategy"):
     found = rows.groupby("measured")["found"]
-    axes.errorbar(found.mean().index, found.mean(), found.std(), label=strategy, capsize=3)
+    mean, deviation = found.mean(), found.std()
+    axes.errorbar(mean.index, mean, deviation, label=strategy, capsize=3)
 axes.set_xlabel("measured mutants")
 axes.set_ylabel("found of the best 20")
 axes.legend()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from skesm._optional import import_optional
+from skesm._typing import Column, Estimator
 from skesm.benchmark._comparison import Comparison
 from skesm.benchmark._heads import make_heads, predict_classes, seeded
 from skesm.benchmark._scores import ERRORS, known_scores
@@ -41,14 +42,17 @@ from skesm.benchmark.fits.folds import Key, make_folds, measure_leakage
 from skesm.model_selection import LeakageReport
 from skesm.sequences.clean import clean_sequences
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 
 def compare(
-    X: Any,
+    X: Column,
     y: ArrayLike,
-    features: Mapping[str, Any],
-    heads: Mapping[str, Any] | Iterable[str] = ("ridge",),
+    features: Mapping[str, Estimator],
+    heads: Mapping[str, Estimator] | Iterable[str] = ("ridge",),
     *,
-    splits: Mapping[str, Any] | None = None,
+    splits: Mapping[str, Estimator] | None = None,
     seeds: Sequence[int] = (0,),
     groups: ArrayLike | None = None,
     reference: str | None = None,
@@ -143,14 +147,14 @@ def compare(
 
 
 def pose(
-    X: Any,
+    X: Column,
     y: ArrayLike,
-    heads: Mapping[str, Any] | Iterable[str],
+    heads: Mapping[str, Estimator] | Iterable[str],
     *,
     scores: Iterable[str] | None,
     higher_is_better: bool,
     permutations: int = 0,
-) -> tuple[Problem, dict[str, Any]]:
+) -> tuple[Problem, dict[str, Estimator]]:
     """Check what `compare` was given; gives the problem and the heads by name."""
     import_optional("pandas", "benchmark")
     sequences = clean_sequences(X, max_length=None, unknown_residues="X")
@@ -166,7 +170,7 @@ def pose(
     return Problem(sequences, target, classes, names, higher_is_better, permutations), heads
 
 
-def _two_classes(y: ArrayLike) -> tuple[NDArray[np.intp], tuple[Any, Any]]:
+def _two_classes(y: ArrayLike) -> tuple[NDArray[np.intp], tuple[object, object]]:
     labels, target = np.unique(column_or_1d(np.asarray(y)), return_inverse=True)
     if len(labels) != 2:
         raise ValueError(
@@ -179,8 +183,8 @@ def _two_classes(y: ArrayLike) -> tuple[NDArray[np.intp], tuple[Any, Any]]:
 def compare_on(
     problem: Problem,
     folds: Mapping[Key, Folds],
-    features: Mapping[str, Any],
-    heads: Mapping[str, Any],
+    features: Mapping[str, Estimator],
+    heads: Mapping[str, Estimator],
     *,
     reference: str | None = None,
     describe: Callable[[LeakageReport], list[str]] = LeakageReport.warnings,
@@ -211,7 +215,7 @@ def compare_on(
     )
 
 
-def _compute(features: Mapping[str, Any], sequences: list[str]) -> tuple[dict[str, Any], dict[str, float]]:
+def _compute(features: Mapping[str, Estimator], sequences: list[str]) -> tuple[dict[str, Estimator], dict[str, float]]:
     computed, seconds = {}, {}
     for name, transformer in features.items():
         start = perf_counter()
@@ -221,7 +225,7 @@ def _compute(features: Mapping[str, Any], sequences: list[str]) -> tuple[dict[st
 
 
 def _make_cells(
-    problem: Problem, computed: Mapping[str, Any], heads: Mapping[str, Any], folds: Mapping[Key, Folds]
+    problem: Problem, computed: Mapping[str, Estimator], heads: Mapping[str, Estimator], folds: Mapping[Key, Folds]
 ) -> Iterator[Cell]:
     nothing = FunctionTransformer(_one_column)
     mean = DummyRegressor() if problem.classes is None else DummyClassifier(strategy="prior")
@@ -272,7 +276,7 @@ def _gather(
     feature_seconds: Mapping[str, float],
     *,
     distances: Mapping[Key, list[NDArray[np.intp]]],
-    leakage: list[dict[str, Any]],
+    leakage: list[dict[str, Estimator]],
     **facts: Any,
 ) -> Comparison:
     pandas = import_optional("pandas", "benchmark")
@@ -300,7 +304,7 @@ def _gather(
     )
 
 
-def _sum_costs(costs: Any, feature_seconds: Mapping[str, float]) -> Any:
+def _sum_costs(costs: DataFrame, feature_seconds: Mapping[str, float]) -> DataFrame:
     table = costs.groupby(["features", "head"], sort=False).agg(
         columns=("columns", "max"), fit_seconds=("fit", "sum"), predict_seconds=("predict", "sum")
     )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from scipy.stats import t as student
 from skesm._optional import import_optional
 from skesm.benchmark._resampling import Fold, draw_weights, resample
 from skesm.benchmark._scores import ALWAYS_DEFINED, ERRORS
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _DRAWS = 500  # bootstrap samples: enough for two decimals of a 95 % interval
 _CELL = ["split", "features", "head"]
@@ -57,16 +60,16 @@ class Comparison:
         SHA-256 of the rows of each split (``"splits"``), and of features that were computed once (``"features"``).
     """
 
-    scores: Any
-    predictions: Any
-    leakage: Any
-    costs: Any
+    scores: DataFrame
+    predictions: DataFrame
+    leakage: DataFrame
+    costs: DataFrame
     warnings: tuple[str, ...]
     higher_is_better: bool
     n_rows: int
     forward_passes: int = 0
-    permutations: Any = None
-    classes: tuple[Any, Any] | None = None
+    permutations: DataFrame = None
+    classes: tuple[object, object] | None = None
     fits_found: int = 0
     digests: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
@@ -75,7 +78,7 @@ class Comparison:
         """The first of the scores."""
         return str(self.scores["score"].iloc[0])
 
-    def summary(self, score: str | None = None, *, level: float = 0.95) -> Any:
+    def summary(self, score: str | None = None, *, level: float = 0.95) -> DataFrame:
         """One row for each split, features and head: mean, interval, and difference from the best of its split.
 
         Parameters
@@ -119,7 +122,7 @@ class Comparison:
             self._summaries[score, level] = pandas.concat(parts, ignore_index=True)
         return self._summaries[score, level].copy()
 
-    def _of_split(self, score: str, scores: Any, level: float) -> Any:
+    def _of_split(self, score: str, scores: DataFrame, level: float) -> DataFrame:
         sign = -1 if score in ERRORS else 1
         table = scores.groupby(_CELL, sort=False).agg(
             folds=("value", "size"),
@@ -150,7 +153,7 @@ class Comparison:
         return resample(score, self._by_cell[cell], self._weights, self.higher_is_better)
 
     @cached_property
-    def _summaries(self) -> dict[tuple[str, float], Any]:
+    def _summaries(self) -> dict[tuple[str, float], DataFrame]:
         return {}
 
     @cached_property
@@ -204,7 +207,7 @@ class Comparison:
                 return str(features), str(head)
         raise ValueError(f"no {score} is defined in split {split!r}")
 
-    def table(self, score: str | None = None) -> Any:
+    def table(self, score: str | None = None) -> DataFrame:
         """The summary with one row for each pair of features and head, and a text for each split; for people.
 
         ``*`` marks what is within noise of the best of its split, ``-`` a score that is not defined.
@@ -249,12 +252,12 @@ def _interval(draws: NDArray[np.float64], tails: Sequence[float]) -> NDArray[np.
     return np.asarray(np.quantile(known, tails))
 
 
-def _folds_of(scores: Any, cell: tuple[str, str, str]) -> Any:
+def _folds_of(scores: DataFrame, cell: tuple[str, str, str]) -> DataFrame:
     rows = scores[(scores[_CELL] == list(cell)).all(axis=1)]
     return rows.set_index(["seed", "fold"])
 
 
-def _compare_folds(one: Any, best: Any, sign: int) -> tuple[float, float]:
+def _compare_folds(one: DataFrame, best: DataFrame, sign: int) -> tuple[float, float]:
     """Mean difference over the folds, and the two-sided p of the corrected resampled t-test; NaN for a single fold."""
     differences = sign * (one["value"] - best["value"]).to_numpy()
     mean, n = float(np.mean(differences)), len(differences)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,9 +11,14 @@ from sklearn.model_selection import ShuffleSplit
 
 from skesm import ESM2Embedder
 from skesm._optional import import_optional
+from skesm._typing import Column, Estimator, Memory, Options
 from skesm.backends import resolve_backend
+from skesm.backends.base import Backend
 from skesm.benchmark._compare import compare
 from skesm.benchmark._heads import LEAST_OF_CLASS, make_heads, predict_classes
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 #: Training rows of a learning curve: a plate's quarter, a plate, four plates, and less.
 SIZES = (8, 24, 96, 384)
@@ -32,7 +37,9 @@ class _FewRows:
         self.draws = draws
         self.seed = random_state
 
-    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterable[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    def split(
+        self, X: Column, y: object = None, groups: object = None
+    ) -> Iterable[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         distinct, inverse = np.unique(np.asarray(X, dtype=str), return_inverse=True)
         splits = ShuffleSplit(self.draws, test_size=self.test_share, random_state=self.seed).split(distinct)
         generator = np.random.default_rng(self.seed)
@@ -44,15 +51,15 @@ class _FewRows:
                 pool = np.concatenate([pool[np.concatenate(first)], np.delete(pool, np.concatenate(first))])
             yield np.sort(pool[: self.n_train]), np.flatnonzero(np.isin(inverse, test))
 
-    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+    def get_n_splits(self, X: Column = None, y: object = None, groups: object = None) -> int:
         return self.draws
 
 
 def learning_curve(
-    X: Any,
+    X: Column,
     y: ArrayLike,
-    features: Any,
-    heads: Any = ("ridge",),
+    features: Estimator,
+    heads: Estimator = ("ridge",),
     *,
     sizes: Sequence[int] = SIZES,
     draws: int = 10,
@@ -60,7 +67,7 @@ def learning_curve(
     random_state: int = 0,
     score: str | None = None,
     **options: Any,
-) -> Any:
+) -> DataFrame:
     """Score against the number of training rows.
 
     Parameters
@@ -119,20 +126,20 @@ def learning_curve(
 
 
 def layer_profile(
-    X: Any,
+    X: Column,
     y: ArrayLike,
     *,
     model: str = "skesm-mini",
     poolings: Sequence[str] = ("mean",),
     reference: str | None = None,
-    backend: Any = "local",
-    memory: Any,
-    cv: Any = 5,
-    head: Any = "ridge",
+    backend: str | Backend = "local",
+    memory: Memory,
+    cv: object = 5,
+    head: Estimator = "ridge",
     score: str | None = None,
     prefetch: Sequence[str] = (),
     **options: Any,
-) -> Any:
+) -> DataFrame:
     """Score of every layer and pooling, from one forward pass for each sequence.
 
     Parameters
@@ -179,30 +186,36 @@ def layer_profile(
     >>> best_layers(profile).columns.tolist()
     ['layer', 'pooling', 'mean', 'low', 'high', 'cost']
     """
-    shared = {"model": model, "poolings": poolings, "reference": reference, "backend": backend, "memory": memory}
+    shared: Options = {
+        "model": model,
+        "poolings": poolings,
+        "reference": reference,
+        "backend": backend,
+        "memory": memory,
+    }
     return profile_layers(X, y, **shared, cv=cv, head=head, score=score, prefetch=prefetch, **options)[0]
 
 
 def profile_layers(
-    X: Any,
+    X: Column,
     y: ArrayLike,
     *,
     model: str,
     poolings: Sequence[str],
     reference: str | None,
-    backend: Any,
-    memory: Any,
-    cv: Any,
-    head: Any,
+    backend: str | Backend,
+    memory: Memory,
+    cv: object,
+    head: Estimator,
     score: str | None,
     prefetch: Sequence[str],
     **options: Any,
-) -> tuple[Any, int]:
+) -> tuple[DataFrame, int]:
     """`layer_profile`, and the number of forward passes."""
     pandas = import_optional("pandas", "benchmark")
     layers = range(resolve_backend(backend).model(model).spec.n_layers + 1)
     kinds = [*(f"{pooling}@*" for pooling in poolings if pooling != "mutated"), *prefetch]
-    shared: dict[str, Any] = {"backend": backend, "memory": memory, "reference": reference}
+    shared: Options = {"backend": backend, "memory": memory, "reference": reference}
     pairs = [(layer, pooling) for pooling in poolings for layer in layers]
     passes = 0
     if "mutated" in poolings:
@@ -223,7 +236,7 @@ def profile_layers(
     return profile, passes + comparison.forward_passes
 
 
-def best_layers(profile: Any) -> Any:
+def best_layers(profile: DataFrame) -> DataFrame:
     """Layers and poolings that are within noise of the best, the cheapest first.
 
     The best alone is often the best by chance. A layer in this table that is not the last one saves the layers above

@@ -20,6 +20,7 @@ from skesm import (
     PositionEncoder,
     SubstitutionEncoder,
 )
+from skesm._typing import Column, Estimator, Options
 from skesm.benchmark._random_weights import RandomWeightsBackend
 from skesm.sequences.alphabet import count_residues
 from skesm.sequences.clean import clean_sequences
@@ -41,14 +42,14 @@ FEATURES = ("embeddings", "logits", "one-hot", "composition", "length", "random-
 
 def make_features(
     names: Iterable[str],
-    X: Any,
+    X: Column,
     *,
     model: str = "skesm-mini",
     reference: str | None = None,
     backend: str | Backend = "local",
     memory: str | os.PathLike[str] | None = None,
     verbose: bool = False,
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[dict[str, Estimator], list[str]]:
     """Transformers by name, ready for `compare`.
 
     ==========================  ======================================================================================
@@ -115,14 +116,14 @@ def make_features(
     >>> notes[0]
     'one-hot: 1 of 2 sequences is padded at the end to 10 residues'
     """
-    shared: dict[str, Any] = {"backend": backend, "memory": memory, "verbose": verbose}
+    shared: Options = {"backend": backend, "memory": memory, "verbose": verbose}
     features, left_out, notes = plan_features(names, X, model=model, reference=reference, **shared)
     return features, [*notes, *(f"{name}: left out, because {reason}" for name, reason in left_out.items())]
 
 
 def plan_features(
-    names: Iterable[str], X: Any, *, model: str, reference: str | None, prefetch: tuple[str, ...] = (), **shared: Any
-) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+    names: Iterable[str], X: Column, *, model: str, reference: str | None, prefetch: tuple[str, ...] = (), **shared: Any
+) -> tuple[dict[str, Estimator], dict[str, str], list[str]]:
     """`make_features`, with what is left out, and why, apart from what is padded.
 
     `prefetch` are further outputs that a pass shall store.
@@ -130,7 +131,7 @@ def plan_features(
     lengths = np.array([count_residues(s) for s in clean_sequences(X, max_length=None, unknown_residues="X")])
     makers = _makers(model, reference, int(lengths.max()), shared, ("mean@-1", "logit_means", *prefetch))
     impossible, notes = _impossible(lengths, reference)
-    features: dict[str, Any] = {}
+    features: dict[str, Estimator] = {}
     left_out: dict[str, str] = {}
     names = list(names)
     # mutated first: what the others need of the same pass can be stored by it, but not the other way round
@@ -164,14 +165,14 @@ def _parts_of(name: str) -> list[str]:
 
 
 def _makers(
-    model: str, reference: str | None, longest: int, shared: dict[str, Any], others: tuple[str, ...]
-) -> dict[str, Callable[[], Any]]:
+    model: str, reference: str | None, longest: int, shared: Options, others: tuple[str, ...]
+) -> dict[str, Callable[[], Estimator]]:
     """`others` are outputs that a pass stores for other features."""
 
-    def zero_shot(strategy: str = "wt_marginal") -> Any:
+    def zero_shot(strategy: str = "wt_marginal") -> Estimator:
         return ESM2VariantScorer(model, strategy=strategy, reference=reference, **shared)
 
-    mutated: dict[str, Any] = {"pooling": "mutated", "reference": reference}
+    mutated: Options = {"pooling": "mutated", "reference": reference}
     untrained = {**shared, "backend": RandomWeightsBackend(shape_of=shared["backend"]), "prefetch": "mean@-1"}
     return {
         "embeddings": lambda: ESM2Embedder(model, prefetch=others, **shared),

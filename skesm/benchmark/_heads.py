@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import numpy as np
 from sklearn.base import is_classifier
@@ -19,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
 from skesm._optional import import_optional
+from skesm._typing import Estimator, Options
 
 #: After a StandardScaler the squares of n rows and p columns sum to n p. Penalties of 1e-2 to 1e8 hold every useful
 #: share of that sum for 10 to 10,000 rows and 10 to 10,000 columns, whatever the units of the features were.
@@ -29,14 +29,14 @@ LEAST_OF_CLASS = 3
 #: Inverse penalties of the logistic regression, for the same sizes.
 _LOGISTIC = {"C": [1e-4, 1e-3, 1e-2, 1e-1, 1.0]}
 _NEIGHBOURS = {"n_neighbors": [3, 5, 10, 20]}
-_FOREST: dict[str, Any] = {"n_estimators": 300, "min_samples_leaf": 2, "max_features": 0.3}
-_BOOSTING: dict[str, Any] = {
+_FOREST: Options = {"n_estimators": 300, "min_samples_leaf": 2, "max_features": 0.3}
+_BOOSTING: Options = {
     **{"n_estimators": 300, "learning_rate": 0.05, "max_depth": 4, "subsample": 0.8, "colsample_bytree": 0.5},
     **{"tree_method": "hist", "n_jobs": 1},
 }
 
 
-def make_heads(names: Iterable[str] | None = None, *, random_state: int = 0) -> dict[str, Any]:
+def make_heads(names: Iterable[str] | None = None, *, random_state: int = 0) -> dict[str, Estimator]:
     """Regressors or classifiers by name, ready for `compare`; each begins with a `StandardScaler`.
 
     ============================  ====================================================================================
@@ -94,20 +94,20 @@ def make_heads(names: Iterable[str] | None = None, *, random_state: int = 0) -> 
     return {name: make_pipeline(StandardScaler(), _MAKERS[name](random_state)) for name in names}
 
 
-def _xgboost(kind: str, seed: int) -> Any:
+def _xgboost(kind: str, seed: int) -> Estimator:
     return getattr(import_optional("xgboost", "benchmark"), kind)(**_BOOSTING, random_state=seed)
 
 
-def _gaussian_process(seed: int) -> Any:
+def _gaussian_process(seed: int) -> Estimator:
     kernel = ConstantKernel(1.0) * RBF(10.0, (1e-1, 1e4)) + WhiteKernel(0.5, (1e-4, 1e2))
     return GaussianProcessRegressor(kernel, normalize_y=True, random_state=seed)
 
 
-def _scaled_target(regressor: Any) -> Any:
+def _scaled_target(regressor: Estimator) -> Estimator:
     return TransformedTargetRegressor(regressor, transformer=StandardScaler())
 
 
-_REGRESSORS: dict[str, Callable[[int], Any]] = {
+_REGRESSORS: dict[str, Callable[[int], Estimator]] = {
     "ridge": lambda seed: RidgeCV(alphas=RIDGE_PENALTIES),
     "elastic-net": lambda seed: ElasticNetCV(l1_ratio=[0.1, 0.5, 0.9], cv=5, max_iter=5000, random_state=seed),
     "svr": lambda seed: _scaled_target(GridSearchCV(SVR(), {"C": [0.3, 1, 3, 10]}, cv=3)),
@@ -116,7 +116,7 @@ _REGRESSORS: dict[str, Callable[[int], Any]] = {
     "knn": lambda seed: GridSearchCV(KNeighborsRegressor(weights="distance"), _NEIGHBOURS, cv=5),
     "gp": _gaussian_process,
 }
-_CLASSIFIERS: dict[str, Callable[[int], Any]] = {
+_CLASSIFIERS: dict[str, Callable[[int], Estimator]] = {
     "logistic": lambda seed: GridSearchCV(
         LogisticRegression(max_iter=2000), _LOGISTIC, cv=LEAST_OF_CLASS, scoring="neg_brier_score"
     ),
@@ -132,7 +132,7 @@ HEADS = tuple(_REGRESSORS)
 CLASSIFIERS = tuple(_CLASSIFIERS)
 
 
-def predict_classes(heads: Mapping[str, Any]) -> bool:
+def predict_classes(heads: Mapping[str, Estimator]) -> bool:
     """Whether the heads are classifiers.
 
     Raises
@@ -153,8 +153,8 @@ def predict_classes(heads: Mapping[str, Any]) -> bool:
     return bool(classifiers)
 
 
-def seeded(estimator: Any, seed: int) -> Any:
+def seeded(estimator: Estimator, seed: int) -> Estimator:
     """The estimator with every ``random_state`` that it has set to the seed."""
-    parameters: Mapping[str, Any] = estimator.get_params(deep=True)
+    parameters: Mapping[str, object] = estimator.get_params(deep=True)
     names = [name for name in parameters if name == "random_state" or name.endswith("__random_state")]
     return estimator.set_params(**dict.fromkeys(names, seed)) if names else estimator

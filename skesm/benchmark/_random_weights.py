@@ -6,12 +6,13 @@ import hashlib
 import os
 from collections.abc import Generator, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from joblib import effective_n_jobs
 from numpy.typing import NDArray
 
+from skesm._typing import Constraints, ModelName
 from skesm.backends import Backend, Batch, ModelSpec, Namespace, OutputSpec, resolve_backend
 from skesm.backends.local_run import make_plan, refuse, run_ahead
 from skesm.esm2.machine.threads import default_workers
@@ -53,16 +54,15 @@ class RandomWeightsBackend(Backend):
     """
 
     numerics = "fp32"
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {"seed": [int], "shape_of": [str, Backend]}
+    _parameter_constraints: ClassVar[Constraints] = {"seed": [int], "shape_of": [str, Backend]}
 
     def __init__(self, seed: int = 0, shape_of: str | Backend = "local") -> None:
         self.seed = seed
         self.shape_of = shape_of
 
-    def spec(self, model: Any) -> ModelSpec:
+    def spec(self, model: ModelName) -> ModelSpec:
         """Shape of `model`."""
-        spec: ModelSpec = resolve_backend(self.shape_of).spec(model)
-        return spec
+        return resolve_backend(self.shape_of).spec(os.fspath(model))
 
     def namespace(self, model: str | os.PathLike[str]) -> Namespace:
         """Names the seed and the shape; no weights of `model` are looked at."""

@@ -149,10 +149,11 @@ def score_function(name: str, higher_is_better: bool) -> Score:
     return lambda measured, predicted: function(-np.asarray(measured), -np.asarray(predicted))
 
 
-def make_scorer_of(name: str, higher_is_better: bool, *, keep_sign: bool = True) -> Any:
+def make_scorer_of(name: str, higher_is_better: bool, *, keep_sign: bool = True) -> Callable[..., float]:
     """A scikit-learn scorer. An error keeps its sign, as `compare` wants it, or is negated, as a search wants it."""
-    return make_scorer(
+    scorer: Callable[..., float] = make_scorer(
         score_function(name, higher_is_better),
         greater_is_better=keep_sign or name not in ERRORS,
         response_method="predict_proba" if name in CLASS_SCORES else "predict",
     )
+    return scorer

@@ -6,7 +6,7 @@ import csv
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,10 @@ DATA_MODULE = "skesm.datasets.data"
 #: Name of the one feature, and of its column in a frame.
 SEQUENCE = "sequence"
 
-_Loader = TypeVar("_Loader", bound=Callable[..., Any])
+#: A Bunch, or X and y. scikit-learn's Bunch has no types.
+Dataset: TypeAlias = Any
+
+_Loader = TypeVar("_Loader", bound=Callable[..., Dataset])
 
 #: Parts of docstrings that loaders share, by their places.
 _SHARED: Mapping[str, str] = {
@@ -141,7 +144,7 @@ def make_dataset(
     return_X_y: bool,
     as_frame: bool,
     **extras: Any,
-) -> Any:
+) -> Dataset:
     """Assemble a loader's answer.
 
     Parameters
@@ -169,13 +172,13 @@ def make_dataset(
     MissingDependencyError
         If `as_frame` is true and pandas is not installed.
     """
-    X: Any = string_array(sequences)
-    y: Any = None if target is None else np.asarray(target, dtype=np.float64)
-    frame: Any = None
+    X: object = string_array(sequences)
+    y: object = None if target is None else np.asarray(target, dtype=np.float64)
+    frame: object = None
     if as_frame:
         pandas = import_optional("pandas", extra="demo")
-        frame = pandas.DataFrame({SEQUENCE: X} if y is None else {SEQUENCE: X, target_name: y})
-        X, y = frame[[SEQUENCE]], None if y is None else frame[target_name]
+        table = pandas.DataFrame({SEQUENCE: X} if y is None else {SEQUENCE: X, target_name: y})
+        X, y, frame = table[[SEQUENCE]], None if y is None else table[target_name], table
     if return_X_y:
         return X, y
     return Bunch(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from skesm.datasets._bunch import DATA_MODULE, make_dataset, read_rows, read_text, shares_docs, string_array
+from skesm.datasets._bunch import DATA_MODULE, Dataset, make_dataset, read_rows, read_text, shares_docs, string_array
 from skesm.datasets._tape import WILD_TYPE
 
 #: Residues 2 to 56 of the domain: the initiator methionine is left out.
@@ -19,7 +19,7 @@ def _rows(name: str) -> list[dict[str, str]]:
 
 def _bundled(
     name: str, rows: list[dict[str, str]], target: str, return_X_y: bool, as_frame: bool, **extras: Any
-) -> Any:
+) -> Dataset:
     """The answer for the rows of ``NAME.csv``, which ``NAME.rst`` describes."""
     return make_dataset(
         [row["sequence"] for row in rows],
@@ -35,7 +35,7 @@ def _bundled(
 
 
 @shares_docs
-def load_gb1_stability(*, return_X_y: bool = False, as_frame: bool = False) -> Any:
+def load_gb1_stability(*, return_X_y: bool = False, as_frame: bool = False) -> Dataset:
     """Load the measured stability of single mutants of protein G's B1 domain.
 
     813 variants of a 56-residue domain, each with one amino acid replaced (no cysteine, no tryptophan), and
@@ -110,7 +110,7 @@ def load_gb1_stability(*, return_X_y: bool = False, as_frame: bool = False) -> A
 
 
 @shares_docs
-def load_gfp_fluorescence(*, return_X_y: bool = False, as_frame: bool = False) -> Any:
+def load_gfp_fluorescence(*, return_X_y: bool = False, as_frame: bool = False) -> Dataset:
     """Load the measured fluorescence of 300 variants of green fluorescent protein.
 
     The rows are a random sample of TAPE's validation split [2]_ of the avGFP landscape [1]_. The data are part of the

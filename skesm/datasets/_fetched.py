@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from skesm._typing import Document
 from skesm.datasets._download import Downloads, RemoteFile, digest_of
 from skesm.datasets._sources import FILES
 from skesm.exceptions import DatasetError
@@ -68,7 +69,7 @@ class Fetched:
         self._paths.append(path)
         self._sha256[path.name] = digest
 
-    def entries(self) -> dict[str, Any]:
+    def entries(self) -> Document:
         """Entries of the Bunch."""
         return {
             "filenames": [os.fspath(path) for path in self._paths],

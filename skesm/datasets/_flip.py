@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Literal
 
-from skesm.datasets._bunch import columns_of, make_dataset, shares_docs, string_array
+from skesm.datasets._bunch import Dataset, columns_of, make_dataset, shares_docs, string_array
 from skesm.datasets._download import Downloads
 from skesm.datasets._fetched import Fetched
 from skesm.datasets._sources import FLIP_GB1
@@ -25,7 +25,7 @@ def fetch_flip_gb1(
     verbose: bool | int | str = "auto",
     return_X_y: bool = False,
     as_frame: bool = False,
-) -> Any:
+) -> Dataset:
     """Load the fitness of variants of GB1 at four positions, with FLIP's splits.
 
     Binding of variants of protein G's B1 domain that differ at V39, D40, G41 and V54 [1]_, as FLIP [2]_ selected and

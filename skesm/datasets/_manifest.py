@@ -6,10 +6,11 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from skesm._typing import Document
 from skesm.exceptions import DatasetError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Manifest:
     def __init__(self, folder: Path) -> None:
         self.path = folder / _NAME
 
-    def entries(self) -> dict[str, dict[str, Any]]:
+    def entries(self) -> dict[str, Document]:
         """What is known of each file, by its name."""
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))

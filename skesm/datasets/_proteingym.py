@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from skesm._messages import first_and_more
 from skesm._optional import import_optional
-from skesm.datasets._bunch import columns_of, make_dataset, shares_docs, string_array
+from skesm._typing import Document
+from skesm.datasets._bunch import Dataset, columns_of, make_dataset, shares_docs, string_array
 from skesm.datasets._download import Downloads
 from skesm.datasets._fetched import Fetched, OwnFiles
 from skesm.datasets._sources import ASSAYS, FOLDS, MEASUREMENTS, ZERO_SHOT
@@ -35,7 +36,7 @@ def fetch_proteingym(
     verbose: bool | int | str = "auto",
     return_X_y: bool = False,
     as_frame: bool = False,
-) -> Any:
+) -> Dataset:
     """Load a substitution assay of ProteinGym by its name.
 
     Measurements of variants of one protein, as ProteinGym [1]_ collected and oriented them: a higher value always means
@@ -143,7 +144,7 @@ def fetch_proteingym_table(
     delay: float = 1.0,
     verbose: bool | int | str = "auto",
     as_frame: bool = False,
-) -> Any:
+) -> Dataset:
     """Load ProteinGym's table of substitution assays: one row for each of 217 assays.
 
     Parameters
@@ -181,7 +182,7 @@ def fetch_proteingym_table(
     return dict(zip(names, rows, strict=True))
 
 
-def fetch_published_scores(downloads: Downloads) -> tuple[dict[str, dict[str, str]], dict[str, Any]]:
+def fetch_published_scores(downloads: Downloads) -> tuple[dict[str, dict[str, str]], Document]:
     """ProteinGym's table of zero-shot Spearman correlations: rows by assay, and the entries of a Bunch."""
     fetched = Fetched(downloads)
     rows = fetched.rows(ZERO_SHOT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Literal
 
-from skesm.datasets._bunch import columns_of, make_dataset, read_rows, shares_docs, string_array
+from skesm.datasets._bunch import Dataset, columns_of, make_dataset, read_rows, shares_docs, string_array
 from skesm.datasets._download import Downloads
 from skesm.datasets._fetched import Fetched
 
@@ -21,7 +21,7 @@ WILD_TYPE = (
 
 def _fetch(
     name: str, target_name: str, subset: str, downloads: Downloads, return_X_y: bool, as_frame: bool, **extras: Any
-) -> Any:
+) -> Dataset:
     """The rows of ``NAME.SUBSET.csv``, which has the columns ``seq`` and ``label``."""
     if subset not in (*_SUBSETS, "all"):
         raise ValueError(f"subset must be one of {', '.join((*_SUBSETS, 'all'))}, got {subset!r}")
@@ -60,7 +60,7 @@ def fetch_fluorescence(
     verbose: bool | int | str = "auto",
     return_X_y: bool = False,
     as_frame: bool = False,
-) -> Any:
+) -> Dataset:
     """Load the fluorescence of variants of green fluorescent protein, in TAPE's splits.
 
     Log fluorescence of variants of avGFP [1]_, split for learning by TAPE [2]_: training and validation
@@ -146,7 +146,7 @@ def fetch_stability(
     verbose: bool | int | str = "auto",
     return_X_y: bool = False,
     as_frame: bool = False,
-) -> Any:
+) -> Dataset:
     """Load the stability of small designed proteins and of their mutants, in TAPE's splits.
 
     Resistance to proteases of designed proteins of about 40 residues [1]_, split by TAPE [2]_: training and validation

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from skesm._optional import import_optional
-from skesm.datasets._bunch import make_dataset, shares_docs, string_array
+from skesm.datasets._bunch import Dataset, make_dataset, shares_docs, string_array
 from skesm.exceptions import InputFileError
 from skesm.io._columns import place_of
 from skesm.io._files import name_of, open_bytes, refuse_lines
@@ -33,7 +32,7 @@ def load_variants(
     invalid: str = "raise",
     return_X_y: bool = False,
     as_frame: bool = False,
-) -> Any:
+) -> Dataset:
     r"""Load variants of a protein from a file of your own: CSV, spreadsheet, Parquet or FASTA.
 
     Rows hold sequences, or mutations of a reference such as ``A23V:K40R``, or both. Every row is checked before

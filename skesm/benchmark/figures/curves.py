@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from itertools import cycle
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skesm.benchmark._scores import name_score
-from skesm.benchmark.figures.canvas import COLORS, clear_axes, new_figure
+from skesm.benchmark.figures.canvas import COLORS, Axes, clear_axes, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 _SIZE = (7.0, 4.5)
 
 
-def plot_learning_curve(curve: Any, score: str = "spearman", *, title: str = "") -> Any:
+def plot_learning_curve(curve: DataFrame, score: str = "spearman", *, title: str = "") -> Figure:
     """Plot the score against the number of training rows.
 
     Parameters
@@ -34,7 +38,7 @@ def plot_learning_curve(curve: Any, score: str = "spearman", *, title: str = "")
         If matplotlib is not installed.
     """
     figure = new_figure(*_SIZE)
-    axes = figure.add_subplot()
+    axes: Axes = figure.add_subplot()
     sizes = sorted(curve["n_train"].unique())
     pairs = curve.dropna(subset="mean").groupby(["features", "head"], sort=False)
     for number, (((features, head), rows), color) in enumerate(zip(pairs, cycle(COLORS), strict=False)):
@@ -59,7 +63,7 @@ def plot_learning_curve(curve: Any, score: str = "spearman", *, title: str = "")
     return figure
 
 
-def plot_layer_profile(profile: Any, score: str = "spearman", *, title: str = "") -> Any:
+def plot_layer_profile(profile: DataFrame, score: str = "spearman", *, title: str = "") -> Figure:
     """Plot the score of every layer and pooling, with its interval.
 
     Parameters
@@ -82,7 +86,7 @@ def plot_layer_profile(profile: Any, score: str = "spearman", *, title: str = ""
         If matplotlib is not installed.
     """
     figure = new_figure(*_SIZE)
-    axes = figure.add_subplot()
+    axes: Axes = figure.add_subplot()
     for (pooling, rows), color in zip(profile.groupby("pooling", sort=False), cycle(COLORS), strict=False):
         axes.fill_between(rows["layer"], rows["low"], rows["high"], color=color, alpha=0.15, linewidth=0)
         axes.plot(rows["layer"], rows["mean"], color=color, label=str(pooling))
@@ -95,7 +99,7 @@ def plot_layer_profile(profile: Any, score: str = "spearman", *, title: str = ""
     return figure
 
 
-def _finish(figure: Any, axes: Any, title: str, what: str) -> None:
+def _finish(figure: Figure, axes: Axes, title: str, what: str) -> None:
     clear_axes(axes)
     axes.set_title("\n".join(filter(None, (title, what))), fontsize=10)
     figure.legend(loc="outside lower center", frameon=False, fontsize=8, ncols=2)

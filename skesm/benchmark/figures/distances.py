@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from itertools import cycle
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from skesm.benchmark._comparison import Comparison
-from skesm.benchmark.figures.canvas import COLORS, clear_axes, new_figure, rows_of
+from skesm.benchmark.figures.canvas import COLORS, Axes, clear_axes, new_figure, rows_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _MOST_GROUPS = 8
 _LEAST_ROWS = 10  # of a group
 
 
-def plot_errors(comparison: Comparison, *, target: str = "target", title: str = "") -> Any:
+def plot_errors(comparison: Comparison, *, target: str = "target", title: str = "") -> Figure:
     """Plot how the error of each split's best pair grows with the distance to the nearest training sequence.
 
     Parameters
@@ -38,7 +41,7 @@ def plot_errors(comparison: Comparison, *, target: str = "target", title: str = 
         If matplotlib is not installed.
     """
     figure = new_figure(7.0, 4.5)
-    axes = figure.add_subplot()
+    axes: Axes = figure.add_subplot()
     splits = list(dict.fromkeys(comparison.predictions["split"]))
     for number, (split, color) in enumerate(zip(splits, cycle(COLORS), strict=False)):
         features, head = comparison.best(split)
@@ -63,7 +66,7 @@ def plot_errors(comparison: Comparison, *, target: str = "target", title: str = 
     return figure
 
 
-def _groups(distances: Any) -> list[Any]:
+def _groups(distances: np.ndarray) -> list[np.ndarray]:
     """Masks of rows of one distance, or of neighbouring ones, each of 10 rows or more where there are as many."""
     values = np.unique(distances)
     parts = (
@@ -71,7 +74,7 @@ def _groups(distances: Any) -> list[Any]:
         if len(values) > _MOST_GROUPS
         else [values[i : i + 1] for i in range(len(values))]
     )
-    groups: list[Any] = []
+    groups: list[np.ndarray] = []
     for part in parts:
         mask = np.isin(distances, part)
         if groups and (mask.sum() < _LEAST_ROWS or groups[-1].sum() < _LEAST_ROWS):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skesm.benchmark._comparison import Comparison
 from skesm.benchmark._scores import name_score
-from skesm.benchmark.figures.canvas import DARK, LIGHT, RED, clear_axes, new_figure, rows_of
+from skesm.benchmark.figures.canvas import DARK, LIGHT, RED, Axes, clear_axes, new_figure, rows_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 _INCHES = 5.0
 _MARGIN = 0.04  # of the axes' range, on each side
@@ -24,7 +27,7 @@ def plot_predictions(
     split: str | None = None,
     target: str = "target",
     title: str = "",
-) -> Any:
+) -> Figure:
     """Plot out-of-fold predictions against measured values.
 
     Parameters
@@ -63,7 +66,7 @@ def plot_predictions(
     lines += _mean_score(comparison.main_score, scores)
 
     figure = new_figure(_INCHES, _INCHES)
-    axes = figure.add_subplot()
+    axes: Axes = figure.add_subplot()
     axes.set_title("\n".join(lines), fontsize=10)
     if comparison.classes is None:
         _draw_values(axes, measured, predicted, target)
@@ -73,7 +76,7 @@ def plot_predictions(
     return figure
 
 
-def _mean_score(name: str, scores: Any) -> list[str]:
+def _mean_score(name: str, scores: DataFrame) -> list[str]:
     values = scores.loc[scores["score"] == name, "value"].to_numpy()
     if np.isnan(values).any():
         return []
@@ -83,7 +86,7 @@ def _mean_score(name: str, scores: Any) -> list[str]:
 
 
 def _draw_classes(
-    axes: Any, measured: NDArray[Any], predicted: NDArray[Any], classes: tuple[Any, Any], target: str
+    axes: Axes, measured: np.ndarray, predicted: np.ndarray, classes: tuple[object, object], target: str
 ) -> None:
     """Histograms of the probability, one for each class."""
     bins = np.linspace(0, 1, 21)
@@ -94,7 +97,7 @@ def _draw_classes(
     axes.legend(frameon=False, fontsize=8)
 
 
-def _draw_values(axes: Any, measured: NDArray[Any], predicted: NDArray[Any], target: str) -> None:
+def _draw_values(axes: Axes, measured: np.ndarray, predicted: np.ndarray, target: str) -> None:
     lowest, highest = np.percentile(predicted, _CENTRAL)
     low, high = min(measured.min(), lowest), max(measured.max(), highest)
     margin = _MARGIN * (high - low) or 1.0

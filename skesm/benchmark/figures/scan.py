@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from skesm.benchmark._comparison import Comparison
 from skesm.benchmark.figures.canvas import new_figure, rows_of
 from skesm.sequences.alphabet import AMINO_ACIDS
 from skesm.sequences.variants import differences
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Residues in the order of their chemistry, so that neighbours in the map are alike.
 ORDER = "GAVLIMCFYWPSTNQHKRDE"
@@ -25,7 +29,7 @@ _CENTRAL = (1, 99)  # percentiles that the colours span
 
 def plot_scan(
     comparison: Comparison,
-    X: Any,
+    X: Sequence[str],
     reference: str,
     features: str | None = None,
     head: str | None = None,
@@ -33,7 +37,7 @@ def plot_scan(
     split: str | None = None,
     target: str = "target",
     title: str = "",
-) -> Any:
+) -> Figure | None:
     """Plot single mutants by position and new amino acid, measured above predicted.
 
     Parameters
@@ -82,14 +86,14 @@ def plot_scan(
 
 def _draw(
     measured: NDArray[np.float64], predicted: NDArray[np.float64], reference: str, target: str, title: str
-) -> Any:
+) -> Figure:
     limits = np.nanpercentile(measured, _CENTRAL)
     starts = range(0, len(reference), _POSITIONS_IN_ROW)
     width = min(len(reference), _POSITIONS_IN_ROW)
     figure = new_figure(2.5 + 0.11 * width, 5.2 * len(starts) + 0.6)
     rows = figure.subplots(2 * len(starts), 1, squeeze=False)[:, 0]
     colors = import_optional("matplotlib", "benchmark").colormaps["viridis"].with_extremes(bad="white")
-    image = None
+    image: Any = None
     for number, start in enumerate(starts):
         for axes, values, name in zip(
             rows[2 * number :], (measured, predicted), ("measured", "predicted"), strict=False

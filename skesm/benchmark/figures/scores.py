@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,8 +10,11 @@ from skesm.benchmark._comparison import Comparison
 from skesm.benchmark._scores import name_score
 from skesm.benchmark.figures.canvas import DARK, LIGHT, clear_axes, new_figure
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def plot_scores(comparison: Comparison, score: str | None = None) -> Any:
+
+def plot_scores(comparison: Comparison, score: str | None = None) -> Figure:
     """Plot the mean score of every pair of features and head with its interval, one panel for each split.
 
     Parameters

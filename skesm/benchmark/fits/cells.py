@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 import numpy as np
@@ -13,9 +13,13 @@ from numpy.typing import NDArray
 from sklearn.model_selection import cross_validate, permutation_test_score
 
 from skesm._optional import import_optional
+from skesm._typing import Document, Estimator
 from skesm.benchmark._scores import make_scorer_of
 from skesm.benchmark.fits.computed import count_columns
 from skesm.benchmark.fits.files import write_whole
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Folds = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
@@ -28,14 +32,14 @@ class Problem:
     """What is predicted from which sequences, and how it is scored."""
 
     sequences: list[str]
-    y: NDArray[Any]  # values, or 0 and 1 for the two classes
-    classes: tuple[Any, Any] | None  # the names of 0 and 1
+    y: np.ndarray  # values, or 0 and 1 for the two classes
+    classes: tuple[object, object] | None  # the names of 0 and 1
     scores: list[str]
     higher_is_better: bool
     permutations: int
 
     @property
-    def rows(self) -> NDArray[Any]:
+    def rows(self) -> np.ndarray:
         """The sequences as scikit-learn indexes them."""
         rows = np.empty(len(self.sequences), dtype=object)
         rows[:] = self.sequences
@@ -50,7 +54,7 @@ class Cell:
     seed: int
     features: str
     head: str
-    pipeline: Any
+    pipeline: Estimator
     folds: Folds
     permutations: int
 
@@ -78,7 +82,7 @@ def run_cell(cell: Cell, problem: Problem, path: Path | None) -> Fits:
         return fits
     X, y = problem.rows, problem.y
     scorers = {name: make_scorer_of(name, problem.higher_is_better) for name in problem.scores}
-    result: dict[str, Any] = cross_validate(
+    result: Document = cross_validate(
         cell.pipeline, X, y, cv=cell.folds, scoring=scorers, return_estimator=True, error_score="raise"
     )
     predict = "predict" if problem.classes is None else "predict_proba"
@@ -118,7 +122,7 @@ def _permute(cell: Cell, problem: Problem) -> NDArray[np.float64] | None:
 def _write(path: Path, fits: Fits) -> None:
     """Write a complete file or none: a run may be killed at any time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, Any] = {f"score {name}": values for name, values in fits.values.items()}
+    arrays: Document = {f"score {name}": values for name, values in fits.values.items()}
     arrays |= {f"fold {number}": values for number, values in enumerate(fits.predicted)}
     arrays |= {"columns": np.array(fits.columns), "seconds": np.array(fits.seconds)}
     if fits.permuted is not None:
@@ -146,7 +150,7 @@ def _read(path: Path) -> Fits | None:
     )
 
 
-def score_rows(cell: Cell, fits: Fits) -> Iterator[dict[str, Any]]:
+def score_rows(cell: Cell, fits: Fits) -> Iterator[Document]:
     """A row of the table of scores for each fold and score."""
     for fold, (train, test) in enumerate(cell.folds):
         sizes = {**cell.names, "fold": fold, "n_train": len(train), "n_test": len(test)}
@@ -154,7 +158,7 @@ def score_rows(cell: Cell, fits: Fits) -> Iterator[dict[str, Any]]:
             yield {**sizes, "score": score, "value": float(values[fold])}
 
 
-def prediction_frame(cell: Cell, fits: Fits, y: NDArray[Any], distances: list[NDArray[np.intp]]) -> Any:
+def prediction_frame(cell: Cell, fits: Fits, y: np.ndarray, distances: list[NDArray[np.intp]]) -> DataFrame:
     """A row of the table of predictions for each fold and test row."""
     pandas = import_optional("pandas", "benchmark")
     frames = []
@@ -164,7 +168,7 @@ def prediction_frame(cell: Cell, fits: Fits, y: NDArray[Any], distances: list[ND
     return pandas.concat(frames)
 
 
-def permutation_row(cell: Cell, fits: Fits, score: str, sign: int) -> Mapping[str, Any] | None:
+def permutation_row(cell: Cell, fits: Fits, score: str, sign: int) -> Mapping[str, object] | None:
     """A row of the table of permutation tests."""
     if fits.permuted is None:
         return None

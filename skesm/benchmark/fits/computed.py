@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.pipeline import FeatureUnion, Pipeline
-from sklearn.utils import check_array, get_tags
+from sklearn.utils import Tags, check_array, get_tags
+
+from skesm._typing import Column, Estimator
 
 
 class ComputedFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
@@ -19,7 +20,7 @@ class ComputedFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  
     alone, so that computing them before the split leaks nothing.
     """
 
-    def __init__(self, transformer: Any, row_of: dict[str, int], matrix: NDArray[Any], n_columns: int) -> None:
+    def __init__(self, transformer: Estimator, row_of: dict[str, int], matrix: np.ndarray, n_columns: int) -> None:
         self.transformer = transformer
         self.row_of = row_of
         self.matrix = matrix
@@ -30,15 +31,15 @@ class ComputedFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  
         # its own. They share the matrix, which can be large.
         return type(self)(self.transformer, self.row_of, self.matrix, self.n_columns)
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Column, y: object = None) -> Self:
         """Do nothing."""
         return self
 
-    def transform(self, X: Sequence[str]) -> NDArray[Any]:
+    def transform(self, X: Sequence[str]) -> np.ndarray:
         """Features of sequences that were computed."""
         return self.matrix[[self.row_of[sequence] for sequence in X]]
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
         tags.input_tags.string = True
@@ -46,7 +47,7 @@ class ComputedFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  
         return tags
 
 
-def compute_once(name: str, transformer: Any, sequences: Sequence[str]) -> Any:
+def compute_once(name: str, transformer: Estimator, sequences: Sequence[str]) -> Estimator:
     """The transformer, with all that learns nothing replaced by what it computes on the sequences.
 
     The parts of a FeatureUnion are replaced one by one. What learns from data stays as it is: each fold fits it.
@@ -64,7 +65,7 @@ def compute_once(name: str, transformer: Any, sequences: Sequence[str]) -> Any:
     return ComputedFeatures(transformer, row_of, _without_constants(matrix), matrix.shape[1])
 
 
-def count_columns(transformer: Any, X: Any) -> int:
+def count_columns(transformer: Estimator, X: Sequence[str] | np.ndarray) -> int:
     """Columns that a fitted transformer gives, constant ones included."""
     if isinstance(transformer, FeatureUnion):
         return sum(count_columns(part, X) for _, part in transformer.transformer_list)
@@ -73,7 +74,7 @@ def count_columns(transformer: Any, X: Any) -> int:
     return int(transformer.transform(X[:1]).shape[1])
 
 
-def count_passes(transformer: Any) -> int:
+def count_passes(transformer: Estimator) -> int:
     """Sequences that went through a model to compute a transformer's features."""
     if isinstance(transformer, FeatureUnion):
         return sum(count_passes(part) for _, part in transformer.transformer_list)
@@ -83,7 +84,7 @@ def count_passes(transformer: Any) -> int:
     return 0 if info is None else int(info.computed)
 
 
-def _without_constants(matrix: NDArray[Any]) -> NDArray[Any]:
+def _without_constants(matrix: np.ndarray) -> np.ndarray:
     """Only columns that vary: one that is constant over all rows is constant in every fold, and costs time."""
     varies = np.ptp(matrix, axis=0) > 0
     varies[:1] |= not varies.any()  # regressors want a column, even one that says nothing

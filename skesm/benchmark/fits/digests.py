@@ -7,7 +7,6 @@ import platform
 from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pickle import PicklingError
-from typing import Any
 
 import joblib
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.pipeline import FeatureUnion
 from threadpoolctl import threadpool_info
 
+from skesm._typing import Estimator
 from skesm.benchmark.fits.computed import ComputedFeatures
 from skesm.sequences.clean import clean_sequences
 
@@ -52,7 +52,7 @@ def data_digest(X: Iterable[str], y: ArrayLike) -> str:
     return digest.hexdigest()
 
 
-def array_digest(array: NDArray[Any]) -> str:
+def array_digest(array: np.ndarray) -> str:
     """SHA-256 of the values of an array, its shape and its type."""
     digest = hashlib.sha256(f"{array.shape} {array.dtype.str} ".encode())
     digest.update(np.ascontiguousarray(array).data)
@@ -65,7 +65,7 @@ def folds_digest(folds: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]) -> 
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
-def features_digest(transformer: Any) -> str | None:
+def features_digest(transformer: Estimator) -> str | None:
     """SHA-256 of features that were computed once; None if each fold fits the transformer, or a part of it."""
     if isinstance(transformer, ComputedFeatures):
         return array_digest(transformer.matrix)
@@ -76,7 +76,7 @@ def features_digest(transformer: Any) -> str | None:
     return hashlib.sha256(" ".join(known).encode()).hexdigest() if len(known) == len(parts) else None
 
 
-def cell_digest(features: Any, head: Any, *others: Any) -> str | None:
+def cell_digest(features: Estimator, head: Estimator, *others: object) -> str | None:
     """SHA-256 of all that the fits of one pair depend on; None if a part cannot be named, such as a lambda."""
     try:
         parts = [_estimator_digest(features), joblib.hash(head), joblib.hash(others), joblib.hash(environment())]
@@ -85,7 +85,7 @@ def cell_digest(features: Any, head: Any, *others: Any) -> str | None:
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
-def _estimator_digest(transformer: Any) -> str:
+def _estimator_digest(transformer: Estimator) -> str:
     if isinstance(transformer, ComputedFeatures):
         return array_digest(transformer.matrix)
     if isinstance(transformer, FeatureUnion):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import check_cv
 
+from skesm._typing import Document, Estimator
 from skesm.benchmark._heads import LEAST_OF_CLASS
 from skesm.benchmark.fits.cells import Folds, Problem
 from skesm.model_selection import DistinctSequenceKFold, LeakageReport
@@ -21,7 +21,7 @@ Key = tuple[str, int]
 
 
 def make_folds(
-    problem: Problem, splits: Mapping[str, Any], seeds: Sequence[int], groups: ArrayLike | None
+    problem: Problem, splits: Mapping[str, Estimator], seeds: Sequence[int], groups: ArrayLike | None
 ) -> Iterator[tuple[Key, Folds]]:
     """Row numbers of each split and seed.
 
@@ -65,7 +65,7 @@ def measure_leakage(
     folds: Mapping[Key, Folds],
     reference: str | None,
     describe: Callable[[LeakageReport], list[str]],
-) -> tuple[list[dict[str, Any]], dict[Key, list[NDArray[np.intp]]], list[str]]:
+) -> tuple[list[Document], dict[Key, list[NDArray[np.intp]]], list[str]]:
     """Rows of the table of leakage, distances of the test rows to the training rows, and warnings."""
     rows, distances, warnings = [], {}, []
     for (split, seed), of_split in folds.items():

@@ -7,10 +7,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from sklearn.model_selection import GroupKFold
 
+from skesm._typing import Document
 from skesm.benchmark._features import FEATURES
 from skesm.benchmark._heads import CLASSIFIERS, HEADS
 from skesm.benchmark._scores import known_scores
@@ -127,13 +127,13 @@ class RunConfig:
         return self.scores[0]
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any], source: str) -> RunConfig:
+    def from_mapping(cls, values: Mapping[str, object], source: str) -> RunConfig:
         """Read from the keys of a TOML file or a manifest; an unknown key is an error."""
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"{source}: unknown key {unknown[0]!r}; keys are {', '.join(sorted(known))}")
-        arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        arguments: Document = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**arguments)
 
     @classmethod
@@ -145,15 +145,13 @@ class RunConfig:
             raise ValueError(f"{path} is not a TOML file: {error}") from error
         return cls.from_mapping(values, os.fspath(path))
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Document:
         """Values that JSON can hold."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
-    def make_splits(
-        self, reference: str | None, *, aligned: bool, grouped: bool
-    ) -> tuple[dict[str, Any], dict[str, str]]:
+    def make_splits(self, reference: str | None, *, aligned: bool, grouped: bool) -> tuple[Document, dict[str, str]]:
         """Splitters by name, and the reasons why the data cannot have the others."""
-        makers: dict[str, Any] = {
+        makers: Document = {
             RANDOM: lambda: self.folds,
             GROUPS: lambda: GroupKFold(self.folds, shuffle=True, random_state=0),
             UNSEEN: lambda: PositionKFold(self.folds, reference=reference),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +25,8 @@ class RunData:
     title: str
     target: str
     sequences: list[str]
-    y: NDArray[Any]
-    groups: NDArray[Any] | None
+    y: np.ndarray
+    groups: np.ndarray | None
     row_numbers: NDArray[np.intp]
     places: str
     reference: str | None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from skesm._typing import Document
 from skesm.benchmark._comparison import Comparison
 from skesm.benchmark.runs.config import RunConfig
 from skesm.benchmark.runs.data import RunData
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 class FinishedRun(Protocol):
@@ -25,7 +29,7 @@ class FinishedRun(Protocol):
         """Scores."""
 
     @property
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Document:
         """What the numbers depend on."""
 
     @property
@@ -37,9 +41,9 @@ class FinishedRun(Protocol):
         """Kind, name and reason of what is missing."""
 
     @property
-    def curve(self) -> Any:
+    def curve(self) -> DataFrame | None:
         """Learning curve, or None."""
 
     @property
-    def profile(self) -> Any:
+    def profile(self) -> DataFrame | None:
         """Layer profile, or None."""

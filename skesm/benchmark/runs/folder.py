@@ -6,9 +6,10 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skesm._optional import import_optional
+from skesm._typing import Document
 from skesm.benchmark.figures.curves import plot_layer_profile, plot_learning_curve
 from skesm.benchmark.figures.distances import plot_errors
 from skesm.benchmark.figures.predictions import plot_predictions
@@ -19,11 +20,15 @@ from skesm.benchmark.runs.finished import FinishedRun
 from skesm.benchmark.runs.report import make_report
 from skesm.exceptions import MissingDependencyError
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
 MANIFEST, SCORES, REPORT = "manifest.json", "scores.csv", "report.html"
 _PARQUET = "scores.parquet"
 
 
-def make_figures(run: FinishedRun) -> dict[str, Any]:
+def make_figures(run: FinishedRun) -> Document:
     """Figures by the names of their files, in the order of the report."""
     comparison, score = run.comparison, run.config.main_score
     names = {"target": run.data.target, "title": run.data.title}
@@ -62,7 +67,7 @@ def write_folder(run: FinishedRun, folder: Path) -> list[Path]:
     return [write_whole(folder / MANIFEST, _bytes(f"{document}\n".encode())), *paths]
 
 
-def _tables(run: FinishedRun) -> dict[str, Any]:
+def _tables(run: FinishedRun) -> Document:
     comparison = run.comparison
     frame = import_optional("pandas", "benchmark").DataFrame
     tables = {
@@ -89,11 +94,11 @@ def _remove_earlier(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _csv(table: Any) -> Callable[[Path], object]:
+def _csv(table: DataFrame) -> Callable[[Path], object]:
     return lambda path: table.to_csv(path, index=False, lineterminator="\n", na_rep="nan")
 
 
-def _png(figure: Any) -> bytes:
+def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})  # no version of matplotlib: always the same bytes
     return buffer.getvalue()

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from typing import Any
 
 from joblib import cpu_count
 from threadpoolctl import threadpool_info
 
+from skesm._typing import Document
 from skesm.esm2.machine.processor import CPUINFO
 
 #: Instruction sets on which the choice of kernels depends, as Linux names them.
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
 
 
-def describe_hardware() -> dict[str, Any]:
+def describe_hardware() -> Document:
     """Processor, its instruction sets, cores, memory, and the kernels of the linear algebra.
 
     What the system does not tell is left out.
@@ -24,7 +24,7 @@ def describe_hardware() -> dict[str, Any]:
     lines = _cpuinfo()
     name = lines.get("model name") or platform.processor() or platform.machine()
     flags = (lines.get("flags") or lines.get("Features") or "").split()
-    found: dict[str, Any] = {
+    found: Document = {
         "processor": name,
         "instruction_sets": [flag for flag in INSTRUCTION_SETS if flag in flags],
         "cores": cpu_count(),
@@ -35,7 +35,7 @@ def describe_hardware() -> dict[str, Any]:
     return found
 
 
-def _library(found: dict[str, Any]) -> str:
+def _library(found: Document) -> str:
     return f"{found['internal_api']} {found.get('version') or ''} ({found.get('architecture') or 'unknown kernels'})"
 
 

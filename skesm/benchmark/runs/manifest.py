@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from skesm._typing import Document, Estimator
 from skesm.benchmark.fits.digests import data_digest, versions
 from skesm.benchmark.runs.hardware import describe_hardware
 from skesm.sequences.clean import clean_sequences
@@ -22,12 +22,12 @@ def make_manifest(
     X: Iterable[str],
     y: ArrayLike,
     *,
-    features: Mapping[str, Any],
-    regressors: Mapping[str, Any],
-    parameters: Mapping[str, Any],
-    model: Mapping[str, Any],
-    digests: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    features: Mapping[str, Estimator],
+    regressors: Mapping[str, Estimator],
+    parameters: Mapping[str, object],
+    model: Mapping[str, object],
+    digests: Mapping[str, Mapping[str, object]] | None = None,
+) -> Document:
     """Versions, machine, parameters and data of a comparison; nothing in it depends on when or how fast it ran.
 
     Parameters
@@ -70,7 +70,7 @@ def make_manifest(
     }
 
 
-def _describe(value: Any) -> Any:
+def _describe(value: object) -> object:
     """An estimator with its parameters, or a value, as JSON holds it."""
     if hasattr(value, "get_params"):
         parameters = value.get_params(deep=False)

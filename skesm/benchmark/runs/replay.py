@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from skesm._optional import import_optional
 from skesm.benchmark.runs.config import RunConfig, read_text
 from skesm.benchmark.runs.folder import MANIFEST, SCORES
 from skesm.benchmark.runs.run import Run, run_benchmark
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _KEYS = ["split", "features", "head", "seed", "fold", "score"]
 _NO_SETTINGS = "dropped_lines"  # found in the data, and not chosen
@@ -36,7 +39,7 @@ class Replay:
         The new run.
     """
 
-    rows: Any
+    rows: DataFrame
     reasons: tuple[str, ...]
     run: Run
 
@@ -105,7 +108,7 @@ def replay(manifest: str | os.PathLike[str], *, data: str | os.PathLike[str] | N
     return Replay(_compare(expected, run.comparison.scores), tuple(_differences(before, run.manifest)), run)
 
 
-def _compare(expected: Any, found: Any) -> Any:
+def _compare(expected: DataFrame, found: DataFrame) -> DataFrame:
     both = expected[[*_KEYS, "value"]].merge(found[[*_KEYS, "value"]], on=_KEYS, how="outer", suffixes=("", "_new"))
     old, new = both["value"].to_numpy(), both["value_new"].to_numpy()
     both["identical"] = (old == new) | (np.isnan(old) & np.isnan(new))
@@ -116,7 +119,7 @@ def _compare(expected: Any, found: Any) -> Any:
     ).reset_index()
 
 
-def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+def _differences(before: Mapping[str, object], after: Mapping[str, object]) -> Iterator[str]:
     for part in (
         "versions",
         "platform",
@@ -139,6 +142,6 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterato
             yield f"{part}: {_short(old)} then, {_short(new)} now"
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = "absent" if value is None else str(value)
     return text if len(text) <= 60 else f"{text[:57]}…"

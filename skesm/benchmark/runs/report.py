@@ -6,12 +6,15 @@ import base64
 import html
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skesm._optional import import_optional
 from skesm.benchmark._scores import name_score
 from skesm.benchmark.runs import texts
 from skesm.benchmark.runs.finished import FinishedRun
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 0 auto; padding: 1rem; }
@@ -109,7 +112,7 @@ def _scores(run: FinishedRun) -> Iterator[str]:
         yield "</details>"
 
 
-def _means(run: FinishedRun, score: str) -> Any:
+def _means(run: FinishedRun, score: str) -> DataFrame:
     """Mean over folds: intervals of every score would take minutes."""
     scores = run.comparison.scores[run.comparison.scores["score"] == score]
     means = scores.groupby(["split", "features", "head"], sort=False)["value"].agg(lambda v: v.mean(skipna=False))
@@ -176,7 +179,7 @@ def _not_done(run: FinishedRun, not_done: Sequence[tuple[str, str, str]]) -> Ite
     yield f"<p>{_text(texts.not_done(run.config.classifies))}</p>"
 
 
-def _table(frame: Any, texts: int) -> str:
+def _table(frame: DataFrame, texts: int) -> str:
     """An HTML table whose first columns are texts."""
     classes = [' class="text"'] * texts + [""] * (len(frame.columns) - texts)
     head = "".join(f"<th{c}>{_text(name)}</th>" for c, name in zip(classes, frame.columns, strict=True))
@@ -184,7 +187,7 @@ def _table(frame: Any, texts: int) -> str:
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _cells(row: Iterable[Any], classes: Sequence[str]) -> Iterator[str]:
+def _cells(row: Iterable[object], classes: Sequence[str]) -> Iterator[str]:
     for value, shown in zip(row, classes, strict=True):
         text = str(value)
         if shown and len(text) > 40:

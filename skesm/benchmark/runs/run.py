@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skesm._optional import import_optional
+from skesm._typing import Document, Estimator, Memory, Options
 from skesm.backends import resolve_backend
 from skesm.benchmark._compare import compare_on, pose
 from skesm.benchmark._comparison import Comparison
@@ -30,6 +31,9 @@ from skesm.benchmark.runs.manifest import make_manifest
 from skesm.exceptions import InvalidSequenceError
 from skesm.model_selection import LeakageReport
 from skesm.model_selection._leakage import leakage_sentences
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,11 @@ class Run:
     config: RunConfig
     data: RunData
     comparison: Comparison
-    manifest: dict[str, Any]
+    manifest: Document
     notes: tuple[str, ...]
     not_done: tuple[tuple[str, str, str], ...] = ()
-    curve: Any = None
-    profile: Any = None
+    curve: DataFrame = None
+    profile: DataFrame = None
 
     def write(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write the run to a folder: manifest, tables, figures and a report that is one file.
@@ -77,7 +81,7 @@ class Run:
         """
         return write_folder(self, Path(folder))
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> Document:
         """Figures by the names of their files."""
         return make_figures(self)
 
@@ -140,8 +144,8 @@ def run_benchmark(
 class _Work:
     config: RunConfig
     data: RunData
-    memory: Any
-    options: Mapping[str, Any]
+    memory: Memory
+    options: Options
 
     def do(self) -> Run:
         started, clock = datetime.now(UTC), perf_counter()
@@ -221,7 +225,7 @@ class _Work:
             raise ValueError(f"none of the splits can be made: {_list(left_out)}")
         return folds, left_out
 
-    def _features(self, poolings: list[str]) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+    def _features(self, poolings: list[str]) -> tuple[Document, dict[str, str], list[str]]:
         config, data = self.config, self.data
         features, left_out, notes = plan_features(
             config.features,
@@ -245,7 +249,7 @@ class _Work:
             return poolings, {"layer profile of mutated": "it needs a reference, and sequences of its length"}
         return poolings, {}
 
-    def _profile(self, poolings: list[str]) -> tuple[Any, int]:
+    def _profile(self, poolings: list[str]) -> tuple[DataFrame, int]:
         if not poolings:
             return None, 0
         config = self.config
@@ -271,7 +275,7 @@ class _Work:
         parts = {part for name in self.config.features for part in name.split("+")}
         return [*(["mean@-1"] if "embeddings" in parts else []), *(["logit_means"] if "logits" in parts else [])]
 
-    def _curve(self, features: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
+    def _curve(self, features: Mapping[str, Estimator]) -> tuple[DataFrame, dict[str, str]]:
         config = self.config
         if not config.learning_curve:
             return None, {"learning curve": "not asked for (--learning-curve 8,24,96,384)"}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from skesm._messages import plural
+from skesm._typing import Document
 from skesm.benchmark._comparison import Comparison
 from skesm.benchmark._scores import ERRORS, name_score
 
@@ -116,7 +117,7 @@ def what_the_model_adds(comparison: Comparison, split: str, score: str) -> str |
     return f"{values}: it {'helps' if better else 'does not help, the other is better'} (p = {p:.2g})"
 
 
-def methods(config: Any, data: Any, manifest: dict[str, Any], comparison: Comparison) -> str:
+def methods(config: Any, data: Any, manifest: Document, comparison: Comparison) -> str:
     """A paragraph for a paper."""
     versions, facts = manifest["versions"], manifest["data"]
     sizes = f"{plural(facts['rows'], 'row')}, {plural(facts['distinct_sequences'], 'distinct sequence')}"
@@ -145,9 +146,9 @@ def _folds_by_split(comparison: Comparison) -> dict[str, int]:
     return {str(split): int(count) for split, count in counts.items()}
 
 
-def _list(names: Any) -> str:
+def _list(names: Iterable[str]) -> str:
     *most, last = list(names)
-    return f"{', '.join(most)} and {last}" if most else str(last)
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def not_done(classifies: bool) -> str:

@@ -1,4 +1,4 @@
-"""How a pack has to be laid out so that no bit of a row's product depends on what else is in the pack.
+"""Layouts of packs in which no bit of a row's product depends on the other rows of the pack.
 
 BLAS computes a matrix product tile by tile, and the tiles at an edge may add numbers up in another order. So a row's
 last bits can depend on its place and on the number of rows. Both dependences are periodic: OpenBLAS's kernels for AVX2
@@ -19,7 +19,7 @@ from skesm.outputs.types import FloatArray
 ROW_MULTIPLE = 16
 #: Least rows of a pack: products of fewer take other ways in some libraries, and are hardly faster.
 LEAST_ROWS = 48
-#: Rows of products that are tried in full, and columns of those that are tried with the most rows: what BLAS does to
+#: Rows of products that are tried in full, and columns of those that are tried with the most rows. BLAS's treatment of
 #: rows does not depend on the number of columns there, and all columns of all sizes would take four times as long.
 _SIZES, _COLUMNS = (LEAST_ROWS, 112), 128
 
@@ -44,15 +44,15 @@ class Alignment(NamedTuple):
     turned: bool
 
 
-#: What is tried, in this order: the less is padded the better.
+#: The alignments that are tried, in this order: the less padding the better.
 ALIGNMENTS = tuple(
     Alignment(starts, rows, turned)
     for starts, rows in ((1, 16), (4, 16), (8, 16), (12, 12), (16, 16), (24, 24), (32, 32), (48, 48))
     for turned in (False, True)
 )
 
-#: Gives the results of an engine's products of so many equal rows, and so many columns at most; see
-#: `Alignment.turned` for the last argument.
+#: Gives the results of an engine's products of so many equal rows, and so many columns at most. The last argument is
+#: `Alignment.turned`.
 Products = Callable[[int, int, bool], Iterator[FloatArray]]
 
 

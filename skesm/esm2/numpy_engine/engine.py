@@ -1,6 +1,6 @@
 """ESM-2 in NumPy: the default engine, without torch. `skesm.esm2.plain` has the same computation to read.
 
-Sequences are laid end to end along the token axis; linear layers run over all of them at once, attention over each
+Sequences are laid end to end along the token axis. Linear layers run over all of them at once, attention over each
 alone, and nothing is padded but the rows between and behind sequences that alignment asks for.
 
 The features of a sequence are the same to the last bit whatever else is in the call. A matrix product in BLAS may
@@ -54,9 +54,9 @@ _GELU = tuple(
     )
 )
 _ONE = np.array(1, dtype=np.float32)
-_GELU_ELEMENTS = 1 << 17  # worked on at a time: about the second-level cache; with less, threads wait for each other
+_GELU_ELEMENTS = 1 << 17  # worked on at a time: about the second-level cache. With less, threads wait for each other
 
-#: Models of this width or more compute products in so many parts; in smaller ones a part would not be worth a thread.
+#: Models of this width or more compute products in so many parts. In smaller ones a part would not be worth a thread.
 SPLIT_WIDTH, _PARTS = 1280, 4
 
 
@@ -99,13 +99,13 @@ class NumpyEngine:
 
     @cached_property
     def alignment(self) -> Alignment | None:
-        """How packs have to be laid out on this machine; None if each sequence needs its own."""
+        """The layout of packs on this machine. None if each sequence needs its own."""
         with one_blas_thread():
             most = most_together(self.spec.width)
             return find_alignment(self._products_of_equal_rows, most, self.alignments)
 
     def _products_of_equal_rows(self, rows: int, columns: int, turned: bool) -> Iterator[FloatArray]:
-        """Results of products of all shapes in this model, of equal rows; see `alignment.Products`."""
+        """Results of products of all shapes in this model, of equal rows, as `alignment.Products` says."""
         d, f = self.spec.width, self.spec.ffn_width
         row = np.random.default_rng(0).standard_normal(f, dtype=np.float32)
         block, head = self._blocks[0], self._parameters.head
@@ -135,7 +135,7 @@ class NumpyEngine:
 
     @contextmanager
     def hold(self, n_threads: int) -> Iterator[int]:
-        """Keep BLAS on one thread; packs are computed on `n_threads` threads."""
+        """Keep BLAS on one thread. Packs are computed on `n_threads` threads."""
         with one_blas_thread():
             yield n_threads
 
@@ -151,7 +151,7 @@ class NumpyEngine:
         outputs : sequence of OutputSpec
             The pass stops after the last layer that is needed.
         helpers : Executor, optional
-            Threads that have nothing else to do; not those that call this. They change no bit.
+            Threads that have nothing else to do, other than those that call this. They change no bit.
 
         Returns
         -------
@@ -256,7 +256,7 @@ class NumpyEngine:
     def _project(
         self, h: FloatArray, weight: FloatArray, out: FloatArray, turned: bool, helpers: Executor | None
     ) -> None:
-        """The product of a square weight W with hᵀ into out, (d, rows); see `Alignment.turned`."""
+        """The product of a square weight W with hᵀ into out, (d, rows), as `Alignment.turned` says."""
         if turned:
             by_rows = self._workspace.get("wide", *h.shape)
             self._product(h, weight, by_rows, helpers)
@@ -271,7 +271,7 @@ class NumpyEngine:
         do((partial(np.matmul, x, weight[part].T, out=out[:, part]) for part in parts), helpers)
 
     def _double_gelu(self, h: FloatArray, bias: FloatArray, helpers: Executor | None = None) -> None:
-        """2 GELU(h + bias) in place; the caller folds the half into what follows."""
+        """2 GELU(h + bias) in place. The caller folds the half into the next product."""
         step = max(1, _GELU_ELEMENTS // h.shape[1])
         parts = (h[begin : begin + step] for begin in range(0, len(h), step))
         do((partial(self._double_gelu_part, part, bias) for part in parts), helpers)
@@ -304,7 +304,7 @@ class NumpyEngine:
         read: Read | None,
         helpers: Executor | None,
     ) -> None:
-        """Add the attention of a block to the residual stream x; hand its weights to `read`, if they are wanted."""
+        """Add the attention of a block to the residual stream x. Hand its weights to `read`, if they are wanted."""
         rows, d = x.shape
         work = self._workspace
         h = self._norm(x, block.attention_norm, work.get("h", rows, d))
