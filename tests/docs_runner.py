@@ -1,9 +1,9 @@
 """Runs the code of a page of the documentation, block by block, as a reader would.
 
-Run as ``python docs_runner.py``. Each line of its standard input is a page in JSON: the folder to run in, and the
-blocks.
-It answers one line for each page: what each block printed, and the error at which the page stopped. A page runs in
-a process of its own, which has nothing but what this script has imported: that saves a second of imports for each page.
+Run as ``python docs_runner.py MODULE...``, with the modules that all pages share. Each line of its standard input is a
+page in JSON: the folder to run in, and the blocks. It answers one line for each page: what each block printed, and the
+error at which the page stopped. A page runs in a process of its own, which has nothing but what this script has
+imported: that saves a second of imports for each page.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-WARM = ("sklearn.linear_model", "sklearn.model_selection", "sklearn.pipeline", "sklearn.compose", "pandas", "skesm")
 SHELL_SECONDS = 120
 
 
@@ -74,7 +73,7 @@ def in_child(page: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     os.environ["MPLBACKEND"] = "agg"
-    for module in WARM:
+    for module in sys.argv[1:]:
         importlib.import_module(module)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library writes past sys.stdout is no answer
