@@ -14,6 +14,7 @@ import importlib
 import io
 import json
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -47,7 +48,8 @@ def run_python(code: str, place: str, names: dict[str, Any]) -> str:
 
 
 def run_shell(code: str, place: str, names: dict[str, Any]) -> str:
-    if COMMANDS is not None and code.startswith("skesm ") and not set(code) & set("|&;<>$*`\"'"):
+    bare = re.sub(r"(?m)(^|\s)#.*$", "", code)
+    if COMMANDS is not None and bare.startswith("skesm ") and not set(bare) & set("|&;<>$*`\"'"):
         lines = [shlex.split(line, comments=True) for line in code.replace("\\\n", " ").splitlines()]
         if all(line[:1] in ([], ["skesm"]) for line in lines):
             return "".join(COMMANDS.run(line[1:]) for line in lines if line)
