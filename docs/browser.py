@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Examples that start a server cannot run in a browser.
-LEFT_OUT = {"plot_9_remote"}
+LEFT_OUT = {"plot_13_remote"}
 INSTALL = "%pip install -q skesm matplotlib mapie"
 #: The sentence of docs/try-it.md that is true until this script has run, and the one that is true afterwards.
 WITHOUT = "This copy of the site was built without it."
