@@ -1,5 +1,8 @@
 """Look at the built site: a page for each public name with each of its methods, and no link that leads nowhere.
 
+Nothing on a page may come from another site, so that it works without a network. No page may show a warning of an
+example, or a path of the machine that built it.
+
 Run as ``python docs/check_site.py HTML``. It ends with status 1 and a list if something is missing.
 """
 
@@ -14,15 +17,19 @@ import reference
 
 
 class Page(HTMLParser):
-    """Anchors and links of a page."""
+    """Anchors and links of a page, what it loads from other sites, and its text."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.anchors: set[str] = set()
         self.links: set[str] = set()
-        self.feed(path.read_text(encoding="utf-8"))
+        self.foreign: set[str] = set()
+        self.text = path.read_text(encoding="utf-8")
+        self.feed(self.text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag != "a":
+            self.foreign |= {value for name, value in attributes if name in {"href", "src"} and "//" in (value or "")}
         for name, value in attributes:
             if name in {"id", "name"} and value:
                 self.anchors.add(value)
@@ -61,15 +68,27 @@ def broken_links(html: Path, pages: dict[Path, Page]) -> tuple[list[str], int]:
     return broken, followed
 
 
+def leaks(html: Path, pages: dict[Path, Page]) -> list[str]:
+    """Pages that show a warning or a path of this machine."""
+    marks = ("/site-packages/", "Warning: ", str(Path(__file__).resolve().parents[1]))
+    return [
+        f"{path.relative_to(html)} shows {mark}" for path, page in pages.items() for mark in marks if mark in page.text
+    ]
+
+
 def main(folder: str) -> int:
     html = Path(folder).resolve()
     pages = {path: Page(path) for path in html.rglob("*.html") if "_static" not in path.parts}
     missing, names = missing_names(html, pages)
     broken, links = broken_links(html, pages)
-    for line in [f"missing: {name}" for name in missing] + [f"broken link: {link}" for link in broken]:
+    foreign = [f"{path.relative_to(html)} loads {url}" for path, page in pages.items() for url in page.foreign]
+    shown = leaks(html, pages)
+    problems = [f"missing: {name}" for name in missing] + [f"broken link: {link}" for link in broken]
+    problems += [f"not of this site: {line}" for line in foreign] + [f"not for readers: {line}" for line in shown]
+    for line in problems:
         print(line)
-    print(f"{len(pages)} pages, {names} public names and methods, {links} links")
-    return 1 if missing or broken or not names else 0
+    print(f"{len(pages)} pages, {names} public names and methods, {links} links, {len(foreign)} files of other sites")
+    return 1 if problems or not names else 0
 
 
 if __name__ == "__main__":

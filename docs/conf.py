@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 import warnings
 from pathlib import Path
 
@@ -24,6 +25,9 @@ author = "The skesm developers"
 copyright = "2026, the skesm developers"
 version = release = skesm.__version__
 
+#: Columns of code that fit beside the navigation at 1440 pixels.
+MOST_COLUMNS = 88
+
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
@@ -37,7 +41,7 @@ exclude_patterns = ["_build", "auto_examples/*.ipynb", "auto_examples/**/*.ipynb
 templates_path = ["_templates"]
 default_role = "py:obj"
 
-myst_enable_extensions = ["attrs_inline", "colon_fence", "dollarmath"]
+myst_enable_extensions = ["attrs_inline", "colon_fence"]
 myst_heading_anchors = 3
 
 autodoc_typehints = "none"
@@ -74,11 +78,12 @@ sphinx_gallery_conf = {
     "examples_dirs": str(SCRIPTS),
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"/plot_",
-    "within_subsection_order": "FileNameSortKey",
     "download_all_examples": False,
     "remove_config_comments": True,
     "show_memory": False,
     "show_signature": False,
+    "write_computation_times": False,  # its page reads scripts of other sites
+    "within_subsection_order": "gallery.ByNumber",
     "plot_gallery": "True",
     "abort_on_example_error": True,
 }
@@ -95,6 +100,7 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc", "sg_download_links"],
     "footer_start": ["copyright"],
     "footer_end": [],
+    "icon_links": [],
 }
 html_sidebars = {"index": [], "getting-started": [], "changelog": []}
 html_show_sourcelink = False
@@ -103,15 +109,33 @@ html_show_sourcelink = False
 def without_foreign_references(
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
-    """Keep the text of references that only scikit-learn's own site can follow."""
+    """Keep the text of references that only scikit-learn's own site can follow, and write its formulas as text.
+
+    Formulas would be drawn by a script from another site, and this one works without a network.
+    """
     lines[:] = [re.sub(r":(?:ref|term|class|meth|func):`~?\.?([^`<]+?)(?: *<[^`]*>)?`", r"\1", line) for line in lines]
+    lines[:] = [re.sub(r"sphx_glr_[\w.]+", "scikit-learn's gallery", line) for line in lines]
+    lines[:] = [re.sub(r":math:`([^`]+)`", lambda match: plain(match[1]), line) for line in lines]
+
+
+def plain(formula: str) -> str:
+    return re.sub(r"\\frac\{(\w+)\}\{(\w+)\}", r"\1 / \2", formula).replace("^2", "²")
+
+
+def wrapped(text: str) -> str:
+    """The text with its long lines cut: argparse leaves those of a description as they are."""
+    lines = []
+    for line in text.splitlines():
+        indent = line[: len(line) - len(line.lstrip())]
+        lines += textwrap.wrap(line, MOST_COLUMNS, subsequent_indent=indent) if len(line) > MOST_COLUMNS else [line]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def fill_help(app: Sphinx, name: str, source: list[str]) -> None:
     """Put the help of every command where the page on the command line says so: it cannot drift."""
     if name == "command-line":
-        os.environ.update(COLUMNS="100", NO_COLOR="1")  # for argparse
-        texts = (f"### {command}\n\n```text\n{text}```\n" for command, text in help_texts().items())
+        os.environ.update(COLUMNS=str(MOST_COLUMNS + 2), NO_COLOR="1")  # for argparse, which leaves two columns free
+        texts = (f"### {command}\n\n```text\n{wrapped(text)}```\n" for command, text in help_texts().items())
         source[0] = source[0].replace("<!-- help of every command -->", "\n".join(texts))
 
 

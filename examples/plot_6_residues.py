@@ -21,11 +21,15 @@ probabilities = softmax(record["logits"], axis=1)
 entropy = -(probabilities * np.log(probabilities)).sum(axis=1)
 
 # %%
-# The mean ΔΔG of a position says how much it matters for stability. A model that knows the family has a low
-# entropy where mutations hurt. The demo model shows little of this.
+# The mean ΔΔG of a position says how much it matters for stability. A model that knows the family has a low entropy
+# where mutations hurt: bars that are low above would stand over bars that are high below. The demo model shows little
+# of this. The sequence starts at residue 2. One position was not measured: its bar is missing.
 
 numbers = np.arange(2, 2 + len(gb1.wild_type))
-measured = [gb1.target[gb1.positions == number].mean() for number in numbers]
+measured = np.full(len(numbers), np.nan)
+for place, number in enumerate(numbers):
+    if number in gb1.positions:
+        measured[place] = gb1.target[gb1.positions == number].mean()
 figure, rows = plt.subplots(2, figsize=(8, 5), sharex=True, layout="constrained")
 rows[0].bar(numbers, entropy, color="C0")
 rows[0].set(ylabel="entropy (nats)", title="the model")

@@ -7,7 +7,8 @@ neighbours in the model's space have similar values.
 """
 
 # %%
-# 300 variants of avGFP with up to three mutations each. The target is the logarithm of their fluorescence.
+# The first 150 of the bundled variants of avGFP, with up to three mutations each. The target is the logarithm of their
+# fluorescence.
 
 import matplotlib.pyplot as plt
 from sklearn.decomposition import PCA

@@ -6,14 +6,16 @@ import ast
 import os
 import re
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pages import PageRunner
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+#: Warnings are errors in the changed package too, but for the one that the demo model gives.
+WARNINGS = "error,ignore:skesm-mini is a small demo model"
 #: What each guide adds is as short as it promises.
 MOST_LINES = {"Add an output": 30, "Add an estimator": 40}
 
@@ -57,19 +59,19 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run_in(root: Path, code: str) -> str:
-    environ = {**os.environ, "PYTHONPATH": str(root), "BIOLM_TOKEN": "token"}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=root,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture(scope="module")
+def run(changed: Path) -> Iterator[Callable[[str], str]]:
+    """Runs code on the changed package, and gives what it prints. Each code runs in a fork of one process."""
+    environ = {**os.environ, "PYTHONPATH": str(changed), "PYTHONWARNINGS": WARNINGS, "BIOLM_TOKEN": "token"}
+    runner = PageRunner(environ, ["skesm"])
+
+    def run_code(code: str) -> str:
+        answer = runner.run(changed, [{"language": "python", "code": code, "place": "guide"}])
+        assert answer["error"] is None, answer["error"]
+        return str(answer["printed"][0])
+
+    yield run_code
+    runner.close()
 
 
 @pytest.mark.parametrize("title", MOST_LINES)
@@ -83,61 +85,61 @@ def test_guides_are_short(title: str) -> None:
     assert 0 < len(lines) <= MOST_LINES[title]
 
 
-def test_a_pooling(changed: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_pooling(run: Callable[[str], str], tmp_path: Path) -> None:
     code = f"""
 import numpy as np
 from skesm import ESM2Embedder, compute_outputs
-model, X = {str(tiny_checkpoint)!r}, ["MKTAYIAKQR" * 2, "MKT"]
-expected = [r["residues@2"].min(axis=0) for r in compute_outputs(X, "residues@2", model)]
+model, X = "skesm-mini", ["MKTAYIAKQR" * 2, "MKT"]
+expected = [r["residues@6"].min(axis=0) for r in compute_outputs(X, "residues@6", model)]
 for backend in ("numpy", "torch"):
     features = ESM2Embedder(model, pooling="min", backend=backend).transform(X)
     np.testing.assert_allclose(features, expected, atol=1e-5)
 cut = dict(long_sequences="window", max_length=8, window_overlap=2)
-expected = [r["residues@2"].min(axis=0) for r in compute_outputs(X, "residues@2", model, **cut)]
+expected = [r["residues@6"].min(axis=0) for r in compute_outputs(X, "residues@6", model, **cut)]
 np.testing.assert_array_equal(ESM2Embedder(model, pooling="min", **cut).transform(X), expected)
 memory = {str(tmp_path)!r}
 ESM2Embedder(model, memory=memory, prefetch="min@-1").transform(X)
 stored = ESM2Embedder(model, memory=memory, pooling="min")
 print(stored.plan(X).to_compute, stored.get_feature_names_out()[0])
 """
-    assert run_in(changed, code) == "0 min_l2_0\n"
+    assert run(code) == "0 min_l6_0\n"
 
 
-def test_an_estimator(changed: Path, tiny_checkpoint: Path) -> None:
-    code = f"""
+def test_an_estimator(run: Callable[[str], str]) -> None:
+    code = """
 import numpy as np
 from sklearn.base import clone
 from skesm import ESM2Embedder, ESM2NormEmbedder
-model, X = {str(tiny_checkpoint)!r}, ["MKTAYIAKQR", "MKT", "MKT"]
+model, X = "skesm-mini", ["MKTAYIAKQR", "MKT", "MKT"]
 estimator = clone(ESM2NormEmbedder(model)).set_output(transform="pandas")
 means = ESM2Embedder(model).transform(X)
 np.testing.assert_allclose(estimator.fit_transform(X)["norm"], np.linalg.norm(means, axis=1), rtol=1e-6)
 print(estimator.plan(X).to_compute, "unknown_residues : " in ESM2NormEmbedder.__doc__)
 """
-    assert run_in(changed, code) == "2 True\n"
+    assert run(code) == "2 True\n"
 
 
-def test_a_backend(changed: Path) -> None:
+def test_a_backend(run: Callable[[str], str]) -> None:
     code = """
 from skesm import ESM2Embedder
 from skesm.backends.lengths import LengthsBackend
 print(ESM2Embedder("any", backend=LengthsBackend()).transform(["MKT", "MKTAY"]).tolist())
 """
-    assert run_in(changed, code) == "[[3.0, 3.0], [5.0, 5.0]]\n"
+    assert run(code) == "[[3.0, 3.0], [5.0, 5.0]]\n"
 
 
-def test_a_data_set(changed: Path) -> None:
+def test_a_data_set(run: Callable[[str], str]) -> None:
     code = """
 from skesm.datasets._lab import load_lab_melting
 data = load_lab_melting()
 print(data.data.tolist(), data.target.tolist(), data.target_names, data.DESCR.strip().isascii())
 """
-    assert run_in(changed, code) == "['MKT', 'MRT'] [51.5, 48.0] ['melting'] False\n"
+    assert run(code) == "['MKT', 'MRT'] [51.5, 48.0] ['melting'] False\n"
 
 
-def test_a_dialect(changed: Path, checkpoint_8m: Path) -> None:
+def test_a_dialect(run: Callable[[str], str]) -> None:
     """The client against a service that speaks the new dialect."""
-    code = f"""
+    code = """
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -147,7 +149,7 @@ from skesm.backends.biolm import BioLMBackend
 from skesm.outputs.spec import OutputSpec
 from skesm.protocol.answers import encode_answer
 
-model, X, paths = {str(checkpoint_8m)!r}, ["MKTAYIAKQR", "MKT"], []
+model, X, paths = "skesm-mini", ["MKTAYIAKQR", "MKT"], []
 
 class Service(BaseHTTPRequestHandler):
     def do_GET(self):
@@ -157,7 +159,7 @@ class Service(BaseHTTPRequestHandler):
         paths.append(self.path)
         items = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["items"]
         records = compute_outputs([item["sequence"] for item in items], "mean@-1", model)
-        answer = encode_answer("lab", [{{OutputSpec("mean", 6): record["mean@6"]}} for record in records])
+        answer = encode_answer("lab", [{OutputSpec("mean", 6): record["mean@6"]} for record in records])
         content = json.dumps(answer, default=lambda array: array.tolist()).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -170,10 +172,10 @@ class Service(BaseHTTPRequestHandler):
 
 with HTTPServer(("127.0.0.1", 0), Service) as server:
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    backend = BioLMBackend(f"http://127.0.0.1:{{server.server_port}}/lab")
-    there = ESM2Embedder("esm2-8m", backend=backend).transform(X)
+    backend = BioLMBackend(f"http://127.0.0.1:{server.server_port}/lab")
+    there = ESM2Embedder(model, backend=backend).transform(X)
     server.shutdown()
 np.testing.assert_allclose(there, ESM2Embedder(model).transform(X), atol=1e-5)
 print(*set(paths))
 """
-    assert run_in(changed, code) == "/lab/esm2-8m/encode/\n"
+    assert run(code) == "/lab/skesm-mini/encode/\n"

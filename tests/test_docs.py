@@ -14,10 +14,8 @@ from __future__ import annotations
 import ast
 import doctest
 import itertools
-import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,11 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import PageRunner
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LANGUAGES = {"python", "sh", "console"}
 SHOWN = LANGUAGES | {"text", "toml", "json", "nginx", "bibtex", "yaml", "csv"}
+#: What many pages import: the process that runs them imports it once.
+SHARED = ("sklearn.linear_model", "sklearn.model_selection", "sklearn.pipeline", "sklearn.compose", "pandas", "skesm")
 #: Why a block cannot run in a test.
 REASONS = {
     "network": "needs the internet: published weights, or a service",
@@ -117,36 +118,15 @@ def run_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[lis
         "PYTHONPATH": str(ROOT),
         "PYTHONIOENCODING": "utf-8",
     }
-    started: list[subprocess.Popen[str]] = []
+    runner = PageRunner(environment, SHARED)
     numbers = itertools.count()
 
     def run(blocks: list[Block]) -> dict[str, Any]:
-        if not started or started[-1].poll() is not None:
-            started.append(
-                subprocess.Popen(
-                    [sys.executable, str(Path(__file__).with_name("docs_runner.py"))],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    env=environment,
-                    text=True,
-                    encoding="utf-8",
-                )
-            )
-        runner = started[-1]
-        assert runner.stdin is not None
-        assert runner.stdout is not None
         asked = [{"language": block.language, "code": block.code, "place": block.place} for block in blocks]
-        print(
-            json.dumps({"folder": str(home / f"page{next(numbers)}"), "blocks": asked}), file=runner.stdin, flush=True
-        )
-        answer: dict[str, Any] = json.loads(runner.stdout.readline())
-        return answer
+        return runner.run(home / f"page{next(numbers)}", asked)
 
     yield run
-    for process in started:
-        with process:  # closes the pipes and waits
-            assert process.stdin is not None
-            process.stdin.close()
+    runner.close()
 
 
 @pytest.mark.parametrize("page", RUNNING, ids=lambda page: page.name)
