@@ -23,6 +23,9 @@ Document: TypeAlias = dict[str, Any]
 #: An estimator or a pipeline. scikit-learn has no types, so its methods are looked up when it is used.
 Estimator: TypeAlias = Any
 
+#: The result of a loader: a Bunch, or X and y. scikit-learn's Bunch has no types.
+Dataset: TypeAlias = Any
+
 #: Keyword arguments of one call. Each has a type of its own.
 Options: TypeAlias = dict[str, Any]
 

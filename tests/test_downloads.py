@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from file_server import FileServer, redirect, send, send_range, serving
 
-from skesm.datasets._download import RemoteFile, fetch_file
+from skesm.datasets._download import fetch_file
+from skesm.datasets._manifest import RemoteFile
 from skesm.exceptions import DatasetError, LearntDigestWarning
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -145,7 +146,8 @@ def test_folder_that_cannot_be_written(server: FileServer, tmp_path: Path) -> No
 FETCH = """
 import sys
 from pathlib import Path
-from skesm.datasets._download import RemoteFile, fetch_file
+from skesm.datasets._download import fetch_file
+from skesm.datasets._manifest import RemoteFile
 name, url, size, sha256, folder = sys.argv[1:]
 path = fetch_file(RemoteFile(name, url, int(size), sha256), Path(folder), n_retries=0)
 assert path.stat().st_size == int(size)

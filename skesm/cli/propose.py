@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skesm import __version__
+from skesm._typing import Document, Estimator
 from skesm.cli.arguments import examples, positive, reference_of
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from skesm.design import ProposalPlan
 
 if TYPE_CHECKING:
     from skesm.cli.arguments import Commands
@@ -149,7 +155,7 @@ def _propose(args: argparse.Namespace) -> None:
         _print(table, report)
 
 
-def _pipeline(args: argparse.Namespace, reference: str) -> Any:
+def _pipeline(args: argparse.Namespace, reference: str) -> Estimator:
     from skesm import variant_pipeline
 
     pipeline = variant_pipeline(reference, model=args.model, backend=args.backend, memory=args.memory, n_jobs=args.jobs)
@@ -175,7 +181,7 @@ def _candidates(args: argparse.Namespace, measured: Any) -> Any:
     return combine_mutations(measured.wild_type, chosen, sizes=args.combine, offset=args.offset)
 
 
-def _write(path: Path, table: Any) -> None:
+def _write(path: Path, table: DataFrame) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(table)
@@ -186,7 +192,7 @@ def _digest(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _print(table: Any, report: dict[str, Any]) -> None:
+def _print(table: DataFrame, report: Document) -> None:
     print(f"{'mutations':<24}{'predicted':>12}" + (f"{'deviation':>12}" if "deviation" in table else ""))
     for row, name in enumerate(table["mutations"]):
         deviation = f"{table['deviation'][row]:>12.3f}" if "deviation" in table else ""
@@ -197,7 +203,7 @@ def _print(table: Any, report: dict[str, Any]) -> None:
     )
 
 
-def _describe_plan(plan: Any) -> str:
+def _describe_plan(plan: ProposalPlan) -> str:
     sent = "nothing would be sent" if plan.requests is None else f"{plan.requests:,} requests would be sent"
     return (
         f"{plan.candidates:,} candidates, {plan.residues:,} residues\n"

@@ -6,13 +6,14 @@ import csv
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
 from skesm._optional import import_optional
+from skesm._typing import Dataset
 from skesm.exceptions import DatasetError
 
 #: Package that holds the bundled files, named in a Bunch as scikit-learn's loaders do.
@@ -20,9 +21,6 @@ DATA_MODULE = "skesm.datasets.data"
 
 #: Name of the one feature, and of its column in a frame.
 SEQUENCE = "sequence"
-
-#: A Bunch, or X and y. scikit-learn's Bunch has no types.
-Dataset: TypeAlias = Any
 
 _Loader = TypeVar("_Loader", bound=Callable[..., Dataset])
 
@@ -143,7 +141,7 @@ def make_dataset(
     descr: str,
     return_X_y: bool,
     as_frame: bool,
-    **extras: Any,
+    **extras: object,
 ) -> Dataset:
     """Assemble a loader's answer.
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from skesm.datasets._bunch import DATA_MODULE, Dataset, make_dataset, read_rows, read_text, shares_docs, string_array
+from skesm._typing import Dataset
+from skesm.datasets._bunch import DATA_MODULE, make_dataset, read_rows, read_text, shares_docs, string_array
 from skesm.datasets._tape import WILD_TYPE
 
 #: Residues 2 to 56 of the domain: the initiator methionine is left out.
@@ -18,7 +17,7 @@ def _rows(name: str) -> list[dict[str, str]]:
 
 
 def _bundled(
-    name: str, rows: list[dict[str, str]], target: str, return_X_y: bool, as_frame: bool, **extras: Any
+    name: str, rows: list[dict[str, str]], target: str, return_X_y: bool, as_frame: bool, **extras: object
 ) -> Dataset:
     """The answer for the rows of ``NAME.csv``, which ``NAME.rst`` describes."""
     return make_dataset(

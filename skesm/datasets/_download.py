@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from skesm._progress import AUTO, BYTES, Progress
-from skesm.datasets._manifest import Manifest
+from skesm.datasets._manifest import Manifest, RemoteFile
 from skesm.exceptions import DatasetError, LearntDigestWarning
 
 logger = logging.getLogger(__name__)
@@ -32,37 +32,6 @@ _CHUNK = 1 << 18
 #: Answers that may differ a moment later, as server errors (500 and above) may: time-out, too many requests.
 _PASSING_STATUS = (408, 429)
 _PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE = 206, 416
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file on the web.
-
-    Attributes
-    ----------
-    name : str
-        Its name in the data folder.
-    url : str
-    size : int or None
-        Its bytes, if they are known in advance.
-    sha256 : str or None
-        Its digest, if it is known in advance. None learns it at the first download.
-    licence, citation : str
-        For the manifest.
-    """
-
-    name: str
-    url: str
-    size: int | None = None
-    sha256: str | None = None
-    licence: str = ""
-    citation: str = ""
-
-    def describe(self) -> str:
-        """Size and digest, as far as they are known."""
-        known = [f"{self.size:,} bytes"] if self.size is not None else []
-        known += [f"SHA-256 {self.sha256}"] if self.sha256 is not None else []
-        return " and ".join(known)
 
 
 @dataclass(frozen=True)

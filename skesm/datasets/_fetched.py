@@ -8,10 +8,10 @@ import io
 import os
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from skesm._typing import Document
-from skesm.datasets._download import Downloads, RemoteFile, digest_of
+from skesm.datasets._download import Downloads, digest_of
+from skesm.datasets._manifest import RemoteFile
 from skesm.datasets._sources import FILES
 from skesm.exceptions import DatasetError
 
@@ -104,7 +104,7 @@ class OwnFiles:
         self._paths.append(path)
         return rows
 
-    def entries(self) -> dict[str, Any]:
+    def entries(self) -> Document:
         """Entries of the Bunch."""
         return {
             "filenames": [os.fspath(path) for path in self._paths],

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import Literal
 
-from skesm.datasets._bunch import Dataset, columns_of, make_dataset, shares_docs, string_array
+from skesm._typing import Dataset
+from skesm.datasets._bunch import columns_of, make_dataset, shares_docs, string_array
 from skesm.datasets._download import Downloads
 from skesm.datasets._fetched import Fetched
 from skesm.datasets._sources import FLIP_GB1

@@ -4,20 +4,48 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from skesm._typing import Document
 from skesm.exceptions import DatasetError
 
-if TYPE_CHECKING:
-    from skesm.datasets._download import RemoteFile
-
 _NAME = "skesm_manifest.json"
 _VERSION = 1
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file on the web.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the data folder.
+    url : str
+    size : int or None
+        Its bytes, if they are known in advance.
+    sha256 : str or None
+        Its digest, if it is known in advance. None learns it at the first download.
+    licence, citation : str
+        For the manifest.
+    """
+
+    name: str
+    url: str
+    size: int | None = None
+    sha256: str | None = None
+    licence: str = ""
+    citation: str = ""
+
+    def describe(self) -> str:
+        """Size and digest, as far as they are known."""
+        known = [f"{self.size:,} bytes"] if self.size is not None else []
+        known += [f"SHA-256 {self.sha256}"] if self.sha256 is not None else []
+        return " and ".join(known)
 
 
 class Manifest:

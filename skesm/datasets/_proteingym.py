@@ -10,8 +10,8 @@ import numpy as np
 
 from skesm._messages import first_and_more
 from skesm._optional import import_optional
-from skesm._typing import Document
-from skesm.datasets._bunch import Dataset, columns_of, make_dataset, shares_docs, string_array
+from skesm._typing import Dataset, Document
+from skesm.datasets._bunch import columns_of, make_dataset, shares_docs, string_array
 from skesm.datasets._download import Downloads
 from skesm.datasets._fetched import Fetched, OwnFiles
 from skesm.datasets._sources import ASSAYS, FOLDS, MEASUREMENTS, ZERO_SHOT

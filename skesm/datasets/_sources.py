@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from skesm.datasets._download import RemoteFile
+from skesm.datasets._manifest import RemoteFile
 
 #: The files at a fixed commit of the data repository of ProteinBERT, in which they are kept with Git LFS.
 _PROTEINBERT = (

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Literal
 
-from skesm.datasets._bunch import Dataset, columns_of, make_dataset, read_rows, shares_docs, string_array
+from skesm._typing import Dataset
+from skesm.datasets._bunch import columns_of, make_dataset, read_rows, shares_docs, string_array
 from skesm.datasets._download import Downloads
 from skesm.datasets._fetched import Fetched
 
@@ -20,7 +21,7 @@ WILD_TYPE = (
 
 
 def _fetch(
-    name: str, target_name: str, subset: str, downloads: Downloads, return_X_y: bool, as_frame: bool, **extras: Any
+    name: str, target_name: str, subset: str, downloads: Downloads, return_X_y: bool, as_frame: bool, **extras: object
 ) -> Dataset:
     """The rows of ``NAME.SUBSET.csv``, which has the columns ``seq`` and ``label``."""
     if subset not in (*_SUBSETS, "all"):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from skesm._optional import import_optional
-from skesm.datasets._bunch import Dataset, make_dataset, shares_docs, string_array
+from skesm._typing import Dataset
+from skesm.datasets._bunch import make_dataset, shares_docs, string_array
 from skesm.exceptions import InputFileError
 from skesm.io._columns import place_of
 from skesm.io._files import name_of, open_bytes, refuse_lines

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.ensemble import BaggingRegressor, ExtraTreesRegressor, RandomForestRegressor
 from sklearn.pipeline import FeatureUnion, Pipeline
+
+from skesm._typing import Estimator
 
 #: Ensembles of regressors that each predict the value. Members of boosted ensembles predict corrections.
 _ENSEMBLES = (BaggingRegressor, ExtraTreesRegressor, RandomForestRegressor)
@@ -19,7 +21,7 @@ STRATEGIES = ("greedy", "ucb", "thompson")
 _Values = NDArray[np.float64]
 
 
-def check_deviation(pipeline: Any) -> None:
+def check_deviation(pipeline: Estimator) -> None:
     """Raise ValueError unless the regressor gives a deviation."""
     regressor = _regressor(pipeline)
     if not (_takes_return_std(regressor) or isinstance(regressor, _ENSEMBLES)):
@@ -30,7 +32,7 @@ def check_deviation(pipeline: Any) -> None:
         )
 
 
-def predict(pipeline: Any, sequences: list[str], *, deviation: bool) -> tuple[_Values, _Values | None]:
+def predict(pipeline: Estimator, sequences: list[str], *, deviation: bool) -> tuple[_Values, _Values | None]:
     """Predicted values, and deviations where they are asked for."""
     regressor = _regressor(pipeline)
     if not deviation:
@@ -58,7 +60,7 @@ def score(
     return sign * mean + std * rng.standard_normal(len(mean))
 
 
-def planners(step: Any) -> Iterator[Any]:
+def planners(step: Estimator) -> Iterator[Estimator]:
     """The transformers of a pipeline that can plan their costs."""
     if isinstance(step, Pipeline):
         for _, inner in step.steps:
@@ -70,14 +72,14 @@ def planners(step: Any) -> Iterator[Any]:
         yield step
 
 
-def _regressor(pipeline: Any) -> Any:
+def _regressor(pipeline: Estimator) -> Estimator:
     return pipeline.steps[-1][1] if isinstance(pipeline, Pipeline) else pipeline
 
 
-def _takes_return_std(regressor: Any) -> bool:
+def _takes_return_std(regressor: Estimator) -> bool:
     return "return_std" in inspect.signature(regressor.predict).parameters
 
 
-def _flat(values: Any) -> _Values:
+def _flat(values: ArrayLike) -> _Values:
     flat: _Values = np.asarray(values, dtype=np.float64).reshape(-1)
     return flat

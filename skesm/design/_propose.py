@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator, Sized
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -14,13 +14,18 @@ from sklearn.utils.validation import check_is_fitted
 
 from skesm._optional import import_optional
 from skesm._progress import AUTO, Progress
+from skesm._typing import Estimator
 from skesm.design._acquisition import STRATEGIES, check_deviation, planners, predict, score
 from skesm.design._batch import Candidate, Pool
 from skesm.design._candidates import Variants
 from skesm.exceptions import MissingDependencyError
+from skesm.model_selection._splitters import RandomState
 from skesm.sequences.clean import clean_reference
 from skesm.sequences.mutations import name_mutations
 from skesm.sequences.variants import check_lengths, differences
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 #: Candidates that are kept beside those of each position, for each that is proposed.
 _KEPT = 20
@@ -53,7 +58,7 @@ class ProposalPlan:
 
 
 def propose(
-    pipeline: Any,
+    pipeline: Estimator,
     candidates: Iterable[str],
     n: int,
     *,
@@ -65,9 +70,9 @@ def propose(
     reference: str | None = None,
     offset: int = 1,
     chunk_size: int = 2048,
-    random_state: Any = None,
+    random_state: RandomState = None,
     verbose: bool | int | str = AUTO,
-) -> Any:
+) -> DataFrame:
     """Choose the variants to make and measure next.
 
     The pipeline predicts every candidate, in chunks, so memory does not grow with their number. The best are ranked,
@@ -188,7 +193,7 @@ def propose(
     return _table(chosen, reference, offset, deviation=strategy != "greedy")
 
 
-def plan_proposal(pipeline: Any, candidates: Iterable[str], *, chunk_size: int = 2048) -> ProposalPlan:
+def plan_proposal(pipeline: Estimator, candidates: Iterable[str], *, chunk_size: int = 2048) -> ProposalPlan:
     """Estimate what `propose` would cost, without computing anything or sending a sequence.
 
     Parameters
@@ -228,7 +233,7 @@ def plan_proposal(pipeline: Any, candidates: Iterable[str], *, chunk_size: int =
     return ProposalPlan(n_candidates, residues, to_compute, stored, requests)
 
 
-def _reference_of(candidates: Any, reference: str | None, offset: int) -> tuple[str | None, int]:
+def _reference_of(candidates: object, reference: str | None, offset: int) -> tuple[str | None, int]:
     if isinstance(candidates, Variants):
         return candidates.reference, candidates.offset
     if reference is None:
@@ -251,8 +256,8 @@ def _positions(sequences: list[str], reference: str | None) -> list[tuple[int, .
     return [tuple(differences(sequence, reference).tolist()) for sequence in sequences]
 
 
-def _table(chosen: list[Candidate], reference: str | None, offset: int, *, deviation: bool) -> Any:
-    columns: dict[str, list[Any]] = {}
+def _table(chosen: list[Candidate], reference: str | None, offset: int, *, deviation: bool) -> DataFrame:
+    columns: dict[str, list[object]] = {}
     if reference is not None:
         columns["mutations"] = [name_mutations(candidate.sequence, reference, offset) for candidate in chosen]
     columns["predicted"] = [candidate.mean for candidate in chosen]

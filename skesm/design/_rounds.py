@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
 from skesm._optional import import_optional
+from skesm._typing import Estimator
 from skesm.design._acquisition import STRATEGIES
 from skesm.design._propose import propose
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 RANDOM = "random"
 
 
 def simulate_rounds(
-    pipeline: Any,
+    pipeline: Estimator,
     X: Sequence[str],
-    y: Any,
+    y: object,
     *,
     reference: str,
     strategies: str | Sequence[str] = ("greedy", RANDOM),
@@ -31,7 +35,7 @@ def simulate_rounds(
     diversity: float = 0.8,
     maximize: bool = True,
     random_state: int = 0,
-) -> Any:
+) -> DataFrame:
     """Play rounds of measuring and proposing on data of which all values are known.
 
     Each repeat starts from random rows. In each round, the pipeline is fitted on the rows that were measured so far,
@@ -103,7 +107,7 @@ def simulate_rounds(
     sign = 1.0 if maximize else -1.0
     ranked = sorted(values, key=lambda sequence: sign * values[sequence], reverse=True)
     library = list(values)
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for repeat in range(n_repeats):
         seed = int(np.random.SeedSequence([random_state, repeat]).generate_state(1)[0])
         start = np.random.default_rng(seed).permutation(len(library))[:n_start]
@@ -135,7 +139,7 @@ def simulate_rounds(
 
 
 def _next_batch(
-    pipeline: Any,
+    pipeline: Estimator,
     library: list[str],
     values: dict[str, float],
     measured: list[str],

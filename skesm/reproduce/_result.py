@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
+from skesm._typing import Document
 from skesm.reproduce._published import Published
 
 
@@ -48,7 +48,7 @@ class Reproduction:
     n_rows: int
     data: Mapping[str, str]
     weights: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     passes: int = 0
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ class Reproduction:
         lines.append(f"  {self.passes:,} sequences through the model, {self.seconds:.1f} s")
         return "\n".join(lines)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Document:
         """Return all attributes and the difference, as JSON has them."""
         return {**asdict(self), "difference": self.difference}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -14,6 +13,8 @@ from sklearn.pipeline import make_pipeline
 
 from skesm._optional import import_optional
 from skesm._progress import AUTO
+from skesm._typing import Memory, ModelName, Options
+from skesm.backends.base import Backend
 from skesm.backends.resolve import resolve_backend
 from skesm.datasets import fetch_proteingym, load_gfp_fluorescence
 from skesm.datasets._download import Downloads
@@ -37,12 +38,12 @@ _TUTORIAL_ROWS, _TUTORIAL_FOLDS = 40, 10
 def reproduce(
     assay: str,
     *,
-    model: Any = "esm2_t6_8M_UR50D",
+    model: ModelName = "esm2_t6_8M_UR50D",
     folder: str | os.PathLike[str] | None = None,
     data_home: str | os.PathLike[str] | None = None,
     download_if_missing: bool = True,
-    backend: Any = "local",
-    memory: Any = None,
+    backend: str | Backend = "local",
+    memory: Memory = None,
     n_jobs: int | None = None,
     verbose: bool | int | str = AUTO,
 ) -> Reproduction:
@@ -102,7 +103,7 @@ def reproduce(
     0.399
     """
     start = time.perf_counter()
-    shared = {"backend": backend, "memory": memory, "n_jobs": n_jobs, "verbose": verbose}
+    shared: Options = {"backend": backend, "memory": memory, "n_jobs": n_jobs, "verbose": verbose}
     if assay == TUTORIAL:
         return _tutorial(model, shared, start)
     downloads = Downloads(data_home, download_if_missing, verbose=verbose)
@@ -134,7 +135,7 @@ def reproduce(
     )
 
 
-def _tutorial(model: Any, shared: dict[str, Any], start: float) -> Reproduction:
+def _tutorial(model: ModelName, shared: Options, start: float) -> Reproduction:
     """XGBoost on mean embeddings of 40 variants of GFP."""
     xgboost = import_optional("xgboost", extra="benchmark")
     gfp = load_gfp_fluorescence()
@@ -164,10 +165,10 @@ def _tutorial(model: Any, shared: dict[str, Any], start: float) -> Reproduction:
     )
 
 
-def _weights(model: Any, backend: Any) -> str:
+def _weights(model: ModelName, backend: str | Backend) -> str:
     namespace = resolve_backend(backend).model(str(model)).namespace()
     return f"{namespace.fingerprint} ({namespace.numerics})"
 
 
-def _settings(**settings: Any) -> dict[str, Any]:
+def _settings(**settings: object) -> Options:
     return {**settings, "skesm": version("skesm"), "numpy": np.__version__}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from skesm._messages import plural
 from skesm._typing import Document
 from skesm.benchmark._comparison import Comparison
 from skesm.benchmark._scores import ERRORS, name_score
+from skesm.benchmark.runs.config import RunConfig
+from skesm.benchmark.runs.data import RunData
 
 #: Differences with a larger p are noise.
 NOISE = 0.05
@@ -117,7 +118,7 @@ def what_the_model_adds(comparison: Comparison, split: str, score: str) -> str |
     return f"{values}: it {'helps' if better else 'does not help, the other is better'} (p = {p:.2g})"
 
 
-def methods(config: Any, data: Any, manifest: Document, comparison: Comparison) -> str:
+def methods(config: RunConfig, data: RunData, manifest: Document, comparison: Comparison) -> str:
     """A paragraph for a paper."""
     versions, facts = manifest["versions"], manifest["data"]
     sizes = f"{plural(facts['rows'], 'row')}, {plural(facts['distinct_sequences'], 'distinct sequence')}"
