@@ -37,7 +37,7 @@ class Progress:
     total : int
         How many there are. 0 if that is not known.
     description, unit : str
-        The text before the bar, and the name of one plural thing.
+        The text before the bar, and the name of one counted thing.
 
     Examples
     --------

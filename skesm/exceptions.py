@@ -48,7 +48,7 @@ class InvalidSequenceError(SkesmError, ValueError):
     message : str
         The problem, the first rows that have it, and the remedy.
     rows : sequence of int
-        The numbers of all rows that have a problem, plural from 0.
+        The numbers of all rows that have a problem, counted from 0.
     """
 
     def __init__(self, message: str, rows: Sequence[int] = ()) -> None:
@@ -67,7 +67,7 @@ class InputFileError(SkesmError, ValueError):
     message : str
         The problem, the first lines that have it, and the remedy.
     lines : sequence of int
-        All lines of the file that have a problem, plural from 1. For a spreadsheet, rows of the sheet.
+        All lines of the file that have a problem, counted from 1. For a spreadsheet, rows of the sheet.
     """
 
     def __init__(self, message: str, lines: Sequence[int] = ()) -> None:
@@ -160,7 +160,7 @@ class PartialResultError(BackendError):
     message : str
         How many failed, the first rows and the reasons.
     causes : mapping of int to BackendError
-        The reason for each failed row, plural from 0.
+        The reason for each failed row, counted from 0.
     results : object, default=None
         The finished results. An estimator gives its features, an ndarray of shape (n, n_features) with NaN in the
         failed rows. A backend gives None, because it has yielded its results.

@@ -243,7 +243,7 @@ def guarded(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def local(tiny_checkpoint: Path) -> Local:
     """Records of the local backend called directly."""
-    backend = LocalBackend(engine="numpy", num_threads=1)
+    backend = LocalBackend(num_threads=1)
 
     def compute(sequences: Sequence[str], *names: str) -> list[Record]:
         distinct = list(dict.fromkeys(sequences))

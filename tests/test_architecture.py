@@ -343,7 +343,8 @@ def test_nothing_is_printed_outside_the_command_line(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_no_pickle_is_loaded(path: Path) -> None:
-    assert not {name.partition(".")[0] for name in all_imports(path)} & {"pickle", "cloudpickle", "dill", "shelve"}
+    names = all_imports(path) - {"pickle.PicklingError"}  # what joblib raises for an object that cannot be hashed
+    assert not {name.partition(".")[0] for name in names} & {"pickle", "cloudpickle", "dill", "shelve"}
     for call in calls_in(path):
         loads = {"joblib.load", "pandas.read_pickle", "pd.read_pickle"}
         if name_of(path) != READS_PICKLES:

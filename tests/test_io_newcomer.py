@@ -154,3 +154,14 @@ def test_one_store_stays_open_for_one_namespace(tmp_path: Path) -> None:
     with open_store(tmp_path, mine) as fourth:
         assert fourth is not first
         assert isinstance(fourth, RecordStore)
+
+
+def test_a_command_offers_only_what_its_estimator_takes(
+    tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command, wrong in (("embed", "optimal"), ("logits", "optimal"), ("score", "truncate")):
+        arguments = ["in.fasta", str(tmp_path / "out.csv"), "--model", str(tiny_checkpoint), "--long-sequences", wrong]
+        with pytest.raises(SystemExit) as stop:
+            main([command, *arguments, *(["--reference", "MKT"] if command == "score" else [])])
+        assert stop.value.code == 2
+        assert "invalid choice" in capsys.readouterr().err

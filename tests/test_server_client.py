@@ -135,7 +135,7 @@ def test_contacts_and_attention_are_those_of_the_local_backend(
         return found
 
     ours = records(BioLMBackend(url, dialect=dialect), MODEL)
-    expected = records(LocalBackend(engine="numpy", num_threads=1), str(checkpoint_8m))
+    expected = records(LocalBackend(num_threads=1), str(checkpoint_8m))
     assert ours.keys() == expected.keys() == set(range(len(distinct)))
     for place, record in expected.items():
         assert ours[place].keys() == record.keys() == set(outputs)
@@ -146,7 +146,7 @@ def test_contacts_and_attention_are_those_of_the_local_backend(
 def test_features_of_contacts_attention_and_residues_are_those_of_the_local_backend(
     url: str, sequences: list[str], checkpoint_8m: Path
 ) -> None:
-    local, remote = LocalBackend(engine="numpy", num_threads=1), BioLMBackend(url, dialect="v3")
+    local, remote = LocalBackend(num_threads=1), BioLMBackend(url, dialect="v3")
     for transformer in (
         ESM2ContactSummarizer(MODEL, statistics=["density_short", "contact_order", "mass_q75"]),
         ESM2AttentionSummarizer(MODEL, statistics=["received_max", "received_entropy"], layers=(2, -1)),
@@ -268,6 +268,6 @@ def test_masked_passes_are_those_of_the_local_backend(url: str, dialect: str, ch
     sequences = ["MKTAYIAKQR", "GSHMSLF<mask>FFK"]
     summarizer = ESM2LogitSummarizer(MODEL, statistics=["pseudo_perplexity", "entropy_mean"])
     ours = summarizer.set_params(backend=BioLMBackend(url, dialect=dialect)).transform(sequences)
-    local = LocalBackend(engine="numpy", num_threads=1)
+    local = LocalBackend(num_threads=1)
     expected = summarizer.set_params(backend=local, model=str(checkpoint_8m)).transform(sequences)
     np.testing.assert_allclose(ours, expected, rtol=1e-6)

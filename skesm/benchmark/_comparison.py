@@ -47,7 +47,7 @@ class Comparison:
     n_rows : int
         Number of rows that were given.
     forward_passes : int
-        Sequences that went through a model; those that the record store had are not plural.
+        Sequences that went through a model; those that the record store had are not counted.
     permutations : DataFrame
         One row for each pair and split, if permutation tests were asked for: ``score``, its ``value``, ``p``, and
         ``permutations``. ``p`` is the share of shuffled targets on which the pair does as well, (k + 1) / (n + 1).

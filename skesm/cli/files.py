@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from skesm.io.jobs.reports import FilePlan, FileReport
     from skesm.io.jobs.work import Work
 
-_LONG = ("error", "truncate", "window", "optimal")
+_LONG, _LONG_VARIANTS = ("error", "truncate", "window"), ("error", "window", "optimal")
 _STRATEGIES = ("masked_marginal", "wt_marginal", "mutant_marginal", "pll_ratio")
 
 _FORMATS = """
@@ -82,6 +82,7 @@ def add_score(commands: Commands) -> None:
         "write zero-shot scores of variants against a reference",
         "score variants.fasta scores.csv --reference wild_type.fasta",
         "score library.csv scores.csv --reference wild_type.fasta --mutations-column mutant",
+        long=_LONG_VARIANTS,
     )
     parser.set_defaults(make=_make_scorer)
     parser.add_argument("--strategy", choices=_STRATEGIES, default=_STRATEGIES[0], help="default: masked_marginal")
@@ -93,7 +94,9 @@ def add_score(commands: Commands) -> None:
     parser.add_argument("--offset", type=int, default=1, help="position of the reference's first residue (default: 1)")
 
 
-def _add(commands: Commands, name: str, text: str, *lines: str) -> argparse.ArgumentParser:
+def _add(
+    commands: Commands, name: str, text: str, *lines: str, long: tuple[str, ...] = _LONG
+) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=text,
@@ -115,7 +118,7 @@ def _add(commands: Commands, name: str, text: str, *lines: str) -> argparse.Argu
     model.add_argument("--backend", choices=("local", "numpy", "torch", "biolm"), default="local", help="what computes")
     model.add_argument("--device", help="for the model on this machine: cpu, cuda, cuda:1, mps")
     model.add_argument("--dtype", choices=("float32", "bfloat16"), help="of matrix products (default: float32)")
-    model.add_argument("--long-sequences", choices=_LONG, default="error", help="how to treat those (default: error)")
+    model.add_argument("--long-sequences", choices=long, default="error", help="how to treat those (default: error)")
     model.add_argument("--max-length", type=positive, default=1022, metavar="N", help="residues (default: 1022)")
     model.add_argument("--unknown-residues", choices=("error", "X"), default="error", help="X reads the letter J as X")
     model.add_argument("--memory", metavar="FOLDER", help="record store: no sequence is computed twice")

@@ -78,7 +78,7 @@ def load_variants(
         ids : list of str or None
             Names of the rows.
         lines : list of int
-            Line of each row in the file, plural from 1.
+            Line of each row in the file, counted from 1.
         dropped : dict of int to str
             Lines that were left out, each with its problem.
         {columns}

@@ -21,7 +21,7 @@ class Candidate:
     std : float or None
     sequence : str
     positions : tuple of int
-        Mutated positions, plural from 0. Empty if they do not matter.
+        Mutated positions, counted from 0. Empty if they do not matter.
     """
 
     place: int

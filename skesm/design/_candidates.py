@@ -23,7 +23,7 @@ class Variants:
     reference : str
         The sequence that is varied.
     choices : dict of int to str
-        New amino acids by position of the reference, plural from 0.
+        New amino acids by position of the reference, counted from 0.
     sizes : tuple of int
         Numbers of mutations of a variant.
     offset : int

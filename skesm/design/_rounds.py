@@ -57,7 +57,7 @@ def simulate_rounds(
     n_start, n_batch, n_rounds : int
         Rows of the start, rows of each round, and rounds.
     n_top : int, default=20
-        The best rows of X, of which the found ones are plural.
+        The best rows of X, of which the found ones are counted.
     n_repeats : int, default=5
         Random starts. All strategies share them.
     diversity, maximize

@@ -87,7 +87,7 @@ class ESM2AttentionSummarizer(_WholeSequenceTransformer):
     The first three statistics have a column for each head, such as ``attention_entropy_l6_h0``. The last two have one
     column for all heads, such as ``attention_received_max_l6``.
 
-    Heads are plural from 0 and layers from 1. Entropies are in nats. Longer sequences have larger entropies and
+    Heads are counted from 0 and layers from 1. Entropies are in nats. Longer sequences have larger entropies and
     distances, and smaller weights.
 
     Cost: one forward pass for all statistics and layers, up to the last chosen layer. ``backend="biolm"`` supports the

@@ -111,7 +111,7 @@ def several_of(parameter: str, value: object, known: Collection[str]) -> tuple[s
 
 
 def several_layers(value: object, n_layers: int, *, first: int = 0) -> tuple[int, ...]:
-    """Check one or several layers, and return them plural from 0, in the order given.
+    """Check one or several layers, and return them counted from 0, in the order given.
 
     With ``first=1`` the embedding, layer 0, is an error.
 

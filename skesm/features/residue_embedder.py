@@ -35,7 +35,7 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
         Outputs to take at each residue, in this order, see Notes: ``"residues@l"``, ``"logits"``, ``"logit_means"``,
         ``"attention_received@l"``. l is a layer, ``*`` means all layers, and negative numbers count from the end.
     positions : sequence of int or None, default=None
-        Positions to use, in this order, plural from 1 as residues are. None uses all.
+        Positions to use, in this order, counted from 1 as residues are. None uses all.
     memory : None, str, path-like or joblib.Memory, default=None
         Folder of the record store. It keeps all positions, whatever `positions` are: 4 L d bytes for each sequence and
         layer of ``"residues@l"``, 1.2 MB for 237 residues of ``esm2_t33_650M_UR50D``. With None nothing is stored.
@@ -144,13 +144,13 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
         given = as_tuple(self.positions)
         if not given or not all(isinstance(p, Integral) and not isinstance(p, bool) and int(p) > 0 for p in given):
             raise ValueError(
-                f"positions must be None or a sequence of whole numbers, plural from 1, got {self.positions!r}"
+                f"positions must be None or a sequence of whole numbers, counted from 1, got {self.positions!r}"
             )
         refuse_repeats("positions", self.positions, given)
         return tuple(map(int, given))
 
     def _positions(self) -> Sequence[int]:
-        """Positions to use, plural from 1."""
+        """Positions to use, counted from 1."""
         given = self._given_positions()
         if given is not None:
             return given

@@ -14,7 +14,7 @@ SPREADSHEET = b"PK\x03\x04"
 
 
 def read_sheet(content: bytes, name: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows of the first sheet, plural from 1, as text. Empty columns at the right are left out.
+    """Rows of the first sheet, counted from 1, as text. Empty columns at the right are left out.
 
     Raises
     ------

@@ -21,7 +21,7 @@ def read_sequences(X: Column) -> list[str]:
 
 
 def mutated_positions(sequences: Sequence[str], reference: str | None) -> list[NDArray[np.intp]]:
-    """Positions, plural from 0, at which each clean sequence differs from the reference.
+    """Positions, counted from 0, at which each clean sequence differs from the reference.
 
     None takes the consensus of the sequences as the reference.
     """

@@ -137,7 +137,7 @@ def first_layer(kind: str) -> int | None:
 
 
 def resolve_layer(layer: int, n_layers: int) -> int:
-    """Layer plural from 0 (embedding) to `n_layers`. Negative numbers count from the end: -1 is the last.
+    """Layer counted from 0 (embedding) to `n_layers`. Negative numbers count from the end: -1 is the last.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def resolve_layer(layer: int, n_layers: int) -> int:
     if not -(n_layers + 1) <= layer <= n_layers:
         raise ValueError(
             f"layer {layer} does not exist: the model has layers 0 (embedding) to {n_layers}, "
-            f"or -{n_layers + 1} to -1 plural from the end"
+            f"or -{n_layers + 1} to -1 counted from the end"
         )
     return layer if layer >= 0 else n_layers + 1 + layer
 

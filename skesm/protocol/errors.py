@@ -21,7 +21,7 @@ class Refusal:
     Attributes
     ----------
     items : mapping of int to str
-        Reasons for the items that it names, plural from 0 within the request.
+        Reasons for the items that it names, counted from 0 within the request.
     oversize : bool
         Whether the request held too many items. `max_items` is the limit, if the error names it.
     code : str

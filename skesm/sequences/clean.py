@@ -1,6 +1,6 @@
 """Any accepted input to a list of clean sequences, or an error that names the rows.
 
-Rows are plural from 0, as NumPy and pandas do. Positions in a sequence are plural from 1, as residues are. Messages
+Rows are counted from 0, as NumPy and pandas do. Positions in a sequence are counted from 1, as residues are. Messages
 show no sequence, only the one character that is not a residue.
 """
 

@@ -48,7 +48,7 @@ def apply_mutations(reference: str, mutations: str | Iterable[str], offset: int 
         One text, or one text a row.
     offset : int, default=1
         Position of the first residue of `reference`, in the numbering of `mutations`. Set 2 if the initiator methionine
-        is plural but is not part of `reference`.
+        is counted but is not part of `reference`.
 
     Returns
     -------

@@ -154,18 +154,18 @@ class Wait:
 
 @dataclass(frozen=True)
 class Halve:
-    """Send each half alone. With `plural`, each takes a retry from the job's budget."""
+    """Send each half alone. With `counted`, each takes a retry from the job's budget."""
 
-    plural: bool
+    counted: bool
     error: type[BackendError]
     reason: str
 
 
 @dataclass(frozen=True)
 class Fail:
-    """The batch has failed. Three `plural` failures in a row, without a success, end the job."""
+    """The batch has failed. Three `counted` failures in a row, without a success, end the job."""
 
-    plural: bool
+    counted: bool
     error: type[BackendError]
     reason: str
 
@@ -190,7 +190,7 @@ def decide(outcome: Outcome, attempt: Attempt, budget: Budget) -> Decision:
     --------
     >>> decide(Outcome(503), Attempt(items=8, failures=1), Budget())
     Wait()
-    >>> decide(Outcome(500), Attempt(items=8, failures=2, suspicions=2), Budget()).plural
+    >>> decide(Outcome(500), Attempt(items=8, failures=2, suspicions=2), Budget()).counted
     True
     >>> decide(Outcome(402), Attempt(items=8), Budget()).error.__name__
     'RequestRejectedError'
@@ -251,6 +251,6 @@ def _after_refusal(outcome: Outcome, attempt: Attempt) -> Decision:
     return Stop(RequestRejectedError, f"{hint} ({{told}})")
 
 
-def _halve(attempt: Attempt, plural: bool, error: type[BackendError], reason: str) -> Decision:
+def _halve(attempt: Attempt, counted: bool, error: type[BackendError], reason: str) -> Decision:
     """Halve a batch. A single item has failed."""
-    return Halve(plural, error, reason) if attempt.items > 1 else Fail(False, error, reason)
+    return Halve(counted, error, reason) if attempt.items > 1 else Fail(False, error, reason)

@@ -245,10 +245,10 @@ class Worker:
         elif isinstance(decision, Halve):
             middle = len(task.places) // 2
             halves = (task.places[:middle], task.places[middle:])
-            self._job.send_later(*(Task(places, decision.plural) for places in halves))
+            self._job.send_later(*(Task(places, decision.counted) for places in halves))
         else:
             self._job.fail(task.places, cause)
-            if decision.plural:
+            if decision.counted:
                 self._job.count_refusal(cause)
 
     # ------------------------------------------------------------------------------------------ answers that last

@@ -53,6 +53,7 @@ def plot_predictions(
     MissingDependencyError
         If matplotlib is not installed.
     """
+    figure = new_figure(_INCHES, _INCHES)
     split = comparison.scores["split"].iloc[0] if split is None else split
     best_features, best_head = comparison.best(split)
     chosen = {"split": split, "features": features or best_features, "head": head or best_head}
@@ -65,7 +66,6 @@ def plot_predictions(
     lines += [f"{chosen['features']} → {chosen['head']}", f"{split}, n = {len(measured)}"]
     lines += _mean_score(comparison.main_score, scores)
 
-    figure = new_figure(_INCHES, _INCHES)
     axes: Axes = figure.add_subplot()
     axes.set_title("\n".join(lines), fontsize=10)
     if comparison.classes is None:
@@ -108,7 +108,7 @@ def _draw_values(axes: Axes, measured: np.ndarray, predicted: np.ndarray, target
     points = {"s": 14, "alpha": _opacity(len(measured)), "linewidths": 0, "zorder": 2}
     axes.scatter(measured[~beyond], predicted[~beyond], color=DARK, **points)
     if beyond.any():
-        # Not left out: drawn on the edge, and plural.
+        # Not left out: drawn on the edge, and counted.
         edge = {**points, "s": 40, "alpha": 1, "clip_on": False, "label": f"{beyond.sum()} predicted beyond the axes"}
         axes.scatter(measured[beyond], shown[beyond], color=RED, marker="D", **edge)
     axes.set(xlim=limits, ylim=limits, xlabel=f"measured {target}", ylabel=f"predicted {target}, out of fold")

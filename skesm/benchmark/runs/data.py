@@ -55,7 +55,7 @@ class RunData:
         )
 
     def name_places(self, error: InvalidSequenceError) -> str:
-        """The error with the places in the source: rows are plural in the subset, after the header, from 0."""
+        """The error with the places in the source: rows are counted in the subset, after the header, from 0."""
         places = first_and_more((self.row_numbers[row] for row in error.rows), ", ", last=" ")
         return f"{error} ({self.places}: {places})" if places else str(error)
 

@@ -42,7 +42,7 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 #: Where trainers put the weights among other things.
 _STATES = ("model", "state_dict", "model_state_dict")
 
-#: Files that say how letters are plural. They stay beside the weights.
+#: Files that say how letters are counted. They stay beside the weights.
 _TOKENIZER = (
     "vocab.txt",
     "tokenizer.json",

@@ -1,7 +1,7 @@
 """One thread of BLAS, or of torch, per worker, while any worker computes.
 
 Several packs at once on one BLAS thread each are faster than one pack on all threads, and a product's last bits can
-depend on the number of threads. The limit is global to the process, so holders are plural: the first sets it, the
+depend on the number of threads. The limit is global to the process, so holders are counted: the first sets it, the
 last lifts it.
 """
 

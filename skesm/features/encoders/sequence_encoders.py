@@ -98,7 +98,7 @@ class AminoAcidComposition(SequenceEncoder):
 class OneHotSequence(SequenceEncoder):
     """One column for each amino acid at each position.
 
-    Positions are plural from the start of the sequence. A sequence shorter than `length` has zeros at its missing last
+    Positions are counted from the start of the sequence. A sequence shorter than `length` has zeros at its missing last
     positions. After a deletion its residues are in the columns of their neighbours, so use this encoder for libraries
     of substitutions. Letters other than the 20 amino acids have zeros at their position.
 

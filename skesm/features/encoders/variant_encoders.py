@@ -110,7 +110,7 @@ class PositionEncoder(_VariantEncoder):
     Attributes
     ----------
     positions_ : ndarray of int
-        Positions that are mutated in the fitted rows, plural from 1.
+        Positions that are mutated in the fitted rows, counted from 1.
     reference_ : str
         The reference that ``fit`` learnt. Only if none is given.
 
@@ -153,7 +153,7 @@ class SubstitutionEncoder(_VariantEncoder):
     Attributes
     ----------
     positions_ : ndarray of int
-        Positions that are mutated in the fitted rows, plural from 1.
+        Positions that are mutated in the fitted rows, counted from 1.
     reference_ : str
         The reference that ``fit`` learnt. Only if none is given.
 

@@ -1,4 +1,4 @@
-"""The first reading of a file: every row is checked and plural before anything is computed."""
+"""The first reading of a file: every row is checked and counted before anything is computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Around every request: refusals and failures become answers, and each request is plural and logged."""
+"""Around every request: refusals and failures become answers, and each request is counted and logged."""
 
 from __future__ import annotations
 

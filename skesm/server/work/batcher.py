@@ -74,7 +74,7 @@ class Batcher:
     wait : float
         Seconds that the first sequence of a batch waits for others.
     metrics : Metrics
-        Where batches are plural.
+        Where batches are counted.
     """
 
     def __init__(self, compute: Compute, *, threads: int, tokens_per_batch: int, wait: float, metrics: Metrics) -> None:
