@@ -17,9 +17,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import check_array, column_or_1d
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from skesm._optional import import_optional
+from skesm._progress import AUTO, Progress
 from skesm._typing import Column, Estimator
 from skesm.benchmark._comparison import Comparison
 from skesm.benchmark._heads import make_heads, predict_classes, seeded
@@ -61,7 +61,7 @@ def compare(
     permutations: int = 0,
     resume: str | os.PathLike[str] | None = None,
     n_jobs: int | None = None,
-    verbose: bool = False,
+    verbose: bool | int | str = AUTO,
 ) -> Comparison:
     """Cross-validate every set of features with every head, and the mean predictor, on the same folds.
 
@@ -108,8 +108,8 @@ def compare(
     n_jobs : int, default=None
         Number of threads that fit pipelines; -1 is one for each CPU. Each fit is held to one BLAS thread, so that the
         results do not depend on this number. Regressors that run threads of their own should be told to use one.
-    verbose : bool, default=False
-        Show a progress bar of the fits on stderr.
+    verbose : bool, int or "auto", default="auto"
+        Show a progress bar of the fits on stderr. ``"auto"`` shows it after two seconds on a terminal or in a notebook.
 
     Returns
     -------
@@ -190,7 +190,7 @@ def compare_on(
     describe: Callable[[LeakageReport], list[str]] = LeakageReport.warnings,
     resume: str | os.PathLike[str] | None = None,
     n_jobs: int | None = None,
-    verbose: bool = False,
+    verbose: bool | int | str = AUTO,
 ) -> Comparison:
     """`compare` on folds that are made."""
     if NO_FEATURES in features:
@@ -243,19 +243,19 @@ def _one_column(X: Sequence[str]) -> NDArray[np.float64]:
 
 
 def _run(
-    cells: Sequence[Cell], problem: Problem, resume: Path | None, n_jobs: int | None, verbose: bool
+    cells: Sequence[Cell], problem: Problem, resume: Path | None, n_jobs: int | None, verbose: bool | int | str
 ) -> Iterator[Fits]:
     paths = [None] * len(cells) if resume is None else [_path(resume, cell, problem) for cell in cells]
     # threadpoolctl's limit holds for one process, so that the fits must be threads of this one
     with (
         threadpool_limits(limits=1),
-        tqdm(total=sum(len(c.folds) for c in cells), desc="fits", unit="fit", disable=not verbose) as bar,
+        Progress(verbose, total=sum(len(c.folds) for c in cells), description="fits", unit="fit") as progress,
     ):
         tasks = (delayed(run_cell)(cell, problem, path) for cell, path in zip(cells, paths, strict=True))
         results = Parallel(n_jobs=n_jobs, require="sharedmem", return_as="generator")(tasks)
         for cell, fits in zip(cells, results, strict=True):
             yield fits
-            bar.update(len(cell.folds))
+            progress.update(len(cell.folds))
 
 
 def _path(resume: Path, cell: Cell, problem: Problem) -> Path | None:

@@ -20,6 +20,7 @@ from skesm import (
     PositionEncoder,
     SubstitutionEncoder,
 )
+from skesm._progress import AUTO
 from skesm._typing import Column, Estimator, Options
 from skesm.benchmark._random_weights import RandomWeightsBackend
 from skesm.sequences.alphabet import count_residues
@@ -48,7 +49,7 @@ def make_features(
     reference: str | None = None,
     backend: str | Backend = "local",
     memory: str | os.PathLike[str] | None = None,
-    verbose: bool = False,
+    verbose: bool | int | str = AUTO,
 ) -> tuple[dict[str, Estimator], list[str]]:
     """Transformers by name, ready for `compare`.
 
@@ -87,8 +88,8 @@ def make_features(
         Where the model runs.
     memory : path-like, default=None
         Folder of the record store. With it, one forward pass for each sequence serves all features.
-    verbose : bool, default=False
-        Show progress on stderr.
+    verbose : bool, int or "auto", default="auto"
+        Show progress on stderr. ``"auto"`` shows it after two seconds on a terminal or in a notebook.
 
     Returns
     -------

@@ -11,10 +11,8 @@ from skesm._typing import Options
 from skesm.cli.arguments import at_least_two, positive
 
 if TYPE_CHECKING:
-    from skesm.cli.arguments import Commands
-
-if TYPE_CHECKING:
     from skesm.benchmark import Run, RunConfig
+    from skesm.cli.arguments import Commands
 
 _DATA_HELP = (
     "table with a header line: separated by commas, semicolons or tabs, or the first sheet of an .xlsx file; or FASTA "
@@ -199,7 +197,9 @@ def _replay(args: argparse.Namespace) -> None:
     if output.resolve() == before.resolve():
         args.usage_error("--output is the folder of the run that is replayed: choose another one")
     memory = args.memory or output / _STORE
-    found = replay(args.replay, data=args.data, memory=memory, n_jobs=args.n_jobs, verbose=not args.quiet)
+    found = replay(
+        args.replay, data=args.data, memory=memory, n_jobs=args.n_jobs, verbose=False if args.quiet else "auto"
+    )
     print(found.to_text())
     _write(output, found.run)
 
@@ -227,7 +227,7 @@ def _run(args: argparse.Namespace, config: RunConfig) -> None:
         memory=args.memory or output / _STORE,
         resume=output / _FITS,
         n_jobs=args.n_jobs,
-        verbose=not args.quiet,
+        verbose=False if args.quiet else "auto",
         data=data,
     )
     print(f"\n{run.comparison.to_text()}\n")

@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from skesm._optional import import_optional
+from skesm._progress import AUTO
 from skesm._typing import Document, Estimator, Memory, Options
 from skesm.backends import resolve_backend
 from skesm.benchmark._compare import compare_on, pose
@@ -92,7 +93,7 @@ def run_benchmark(
     memory: str | os.PathLike[str] | None = None,
     resume: str | os.PathLike[str] | None = None,
     n_jobs: int | None = None,
-    verbose: bool = False,
+    verbose: bool | int | str = AUTO,
     data: RunData | None = None,
 ) -> Run:
     """Compare features and heads as a configuration says.
@@ -109,8 +110,8 @@ def run_benchmark(
         Folder of finished fits, in which a second run finds those of a first that was interrupted.
     n_jobs : int, default=None
         Threads that fit; changes no number.
-    verbose : bool, default=False
-        Show progress on stderr.
+    verbose : bool, int or "auto", default="auto"
+        Show progress on stderr. ``"auto"`` shows it after two seconds on a terminal or in a notebook.
     data : RunData, default=None
         The data, if they were loaded before.
 
