@@ -25,7 +25,7 @@ ATTENTION_STATISTICS = ("entropy", "distance", "ends")
 LANGUAGE_MODEL_HEAD, CONTACT_HEAD = "language-model head", "contact head"
 
 Shape = Callable[[int, Dimensions], tuple[int, ...]]
-#: From the source's value, the clean sequence, and the reference (empty if the kind has none).
+#: From the source's value, the clean sequence, and the reference (empty if the kind has none), to a float32 array.
 Derive = Callable[[FloatArray, str, str], FloatArray]
 #: From the values of the windows, the number of residues of the whole sequence, and its windows.
 Join = Callable[[Sequence[FloatArray], int, Windows], FloatArray]

@@ -26,7 +26,7 @@ and those of the attention weights of layer l, 1 … n, which the softmax of eac
 Layer 0 is the embedding, layer n that after the last block and the final LayerNorm. L counts residues: start and end
 tokens are part of no output but ``cls``, ``eos``, and the attention weights, which sum to one only with them.
 
-Four more are not asked of a backend. They are derived from its answer (`skesm.outputs.derived`) and stored:
+Others are not asked of a backend. They are derived from its answer (`skesm.outputs.derived`) and stored:
 
 ===================  ===============  =====================================================================
 ``mutated@l:r``      (d,)             mean over the residues that differ from a reference of digest r
