@@ -261,6 +261,12 @@ features = ["mutated+length", "position"]\nheads = ["ridge"]\nscores = ["rmse"]\
 
 
 class TestErrors:
+    def test_a_file_as_reference_of_a_benchmark(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "wild_type.fasta").write_text(">a\nMKV\n")
+        with pytest.raises(SystemExit):
+            main(["benchmark", "--reference", str(tmp_path / "wild_type.fasta")])
+        assert "--reference: takes the letters of the sequence" in capsys.readouterr().err
+
     @pytest.mark.parametrize(
         ("text", "more", "message"),
         [

@@ -212,3 +212,6 @@ def test_the_command(tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.Captu
     assert output.read_bytes() == first
     assert main([*command, "--combine", "2", "--strategy", "thompson", "-n", "3"]) == 0
     assert b":" in output.read_bytes()
+    capsys.readouterr()
+    assert main([each for each in command if each not in ("--mutations-column", "mutant")]) == 1
+    assert "name its --sequence-column, or its --mutations-column" in capsys.readouterr().err

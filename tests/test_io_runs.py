@@ -257,7 +257,7 @@ def test_repeated_ids_and_outputs_that_cannot_be_written(tmp_path: Path, embedde
     path = write_fasta(tmp_path / "twice.fasta", ["a", "a"], SEQUENCES[:2])
     with pytest.raises(InputFileError, match=r"line 4: the id 'a' is used twice"):
         transform_file(embedder, path, tmp_path / "out.h5")
-    with pytest.warns(SuspiciousSequenceWarning, match="1 id of several rows"):
+    with pytest.warns(SuspiciousSequenceWarning, match="1 id of several rows.* Give each row an id of its own"):
         transform_file(embedder, path, tmp_path / "out.csv")
     with pytest.raises(ValueError, match=r"the ending must be one of \.parquet, "):
         transform_file(embedder, path, tmp_path / "out.txt")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Collection
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -53,6 +53,10 @@ def examples(*lines: str) -> str:
 _PARAMETER = re.compile(r"\b([a-z]+(?:_[a-z]+)*)=('[^']*'|\d+)|\b([a-z]+(?:_[a-z]+)+)\b")
 
 
+#: Parameters of Python whose option has another name.
+_OPTION_NAMES = {"mutation_column": "mutations_column"}
+
+
 def one_line(message: object, options: Collection[str] = ()) -> str:
     r"""A message of Python as a line of the terminal: lists are joined, and parameters become options of the command.
 
@@ -60,6 +64,8 @@ def one_line(message: object, options: Collection[str] = ()) -> str:
     '2 rows: line 3; line 9. Correct them, or --drop-invalid'
     >>> one_line("set long_sequences='window', or raise max_length", ["long_sequences", "max_length"])
     'set --long-sequences window, or raise --max-length'
+    >>> one_line("name its mutation_column", ["mutations_column"])
+    'name its --mutations-column'
     """
     text = re.sub(r":\n\s+", ": ", str(message).strip())
     text = re.sub(r"(?<![.:;])\n\s+", "; ", text)
@@ -70,6 +76,8 @@ def one_line(message: object, options: Collection[str] = ()) -> str:
         if name == "invalid" and "drop_invalid" in options:
             return "--drop-invalid"
         if name not in options:
+            name = _OPTION_NAMES.get(name, name)
+        if name not in options:
             return match[0]
         return f"--{name.replace('_', '-')}" + ("" if value is None else f" {value.strip(chr(39))}")
 
@@ -77,8 +85,12 @@ def one_line(message: object, options: Collection[str] = ()) -> str:
 
 
 def reference_of(given: str | None) -> str | None:
-    """The reference that was given, or the only sequence of the file that was given."""
-    if given is None or not Path(given).is_file():
+    """The reference that was given, or the only sequence of the file that was given.
+
+    >>> reference_of("M" * 300) == "M" * 300
+    True
+    """
+    if given is None or not os.path.isfile(given):  # Path.is_file fails on names of more than 255 letters
         return given
     from skesm.io import read_fasta
 

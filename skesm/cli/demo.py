@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,13 @@ def _numbers(text: str) -> tuple[int, ...]:
 _numbers.__name__ = "list of whole numbers"  # argparse names it in its errors
 
 
+def _letters(text: str) -> str:
+    """A sequence, which a file's name is not: `skesm embed` and `skesm propose` take both."""
+    if os.path.isfile(text):  # Path.is_file fails on names of more than 255 letters
+        raise argparse.ArgumentTypeError(f"takes the letters of the sequence, and {text} is a file: copy them from it")
+    return text
+
+
 def _add_data(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--data", metavar="FILE", help=_DATA_HELP)
@@ -105,8 +113,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--reference",
         metavar="SEQUENCE",
-        help="wild type of a library of substitutions in --data: adds features of the mutated positions, and tests on "
-        "unseen positions",
+        type=_letters,
+        help="wild type of a library of substitutions in --data, as letters: adds features of the mutated positions, "
+        "and tests on unseen positions",
     )
     data.add_argument(
         "--group-column",

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from skesm._optional import import_optional
+from skesm.exceptions import MissingDependencyError
 from skesm.io.jobs.parts import beside, temporary
 
 #: Pieces of a table: ids, values, and the residues of each row where values are those of residues.
@@ -87,10 +88,12 @@ def check_output(output: Path, *, ragged: bool) -> None:
     ending = ending_of(output)
     if ragged and ending not in _RAGGED:
         raise ValueError(f"{output}: values of residues are written to {' or '.join(_RAGGED)} only")
-    if ending == ".parquet":
-        import_optional("pyarrow", extra="parquet")
-    if ending == ".h5":
-        import_optional("h5py", extra="h5")
+    if needed := _PACKAGES.get(ending):
+        try:
+            import_optional(*needed)
+        except MissingDependencyError as error:
+            other = "an .h5 file" if ragged and ending == ".parquet" else "a .parquet file" if ragged else "a .csv file"
+            raise MissingDependencyError(f"{error}, or write {other}", name=error.name) from error
     if not output.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {output.parent}; make it first")
 
@@ -234,3 +237,4 @@ _WRITERS: Mapping[str, Callable[[Path, Content], None]] = {
     ".h5": _write_h5,
 }
 _RAGGED = (".parquet", ".h5")
+_PACKAGES = {".parquet": ("pyarrow", "parquet"), ".h5": ("h5py", "h5")}  # and the extras that bring them

@@ -161,7 +161,8 @@ def warn_of_suspicious(survey: Survey) -> None:
         more = f" and {survey.n_repeated - len(survey.repeated):,} more" if survey.n_repeated > MOST_SHOWN else ""
         warn(
             f"{plural(survey.n_repeated, 'id')} of several rows: {', '.join(map(repr, survey.repeated))}{more}. Each "
-            "row is written, but the id does not tell which one it is. Name another column of ids: id_column='NAME'",
+            "row is written, but the id does not tell which one it is. Give each row an id of its own, or name another "
+            "column of a table: id_column='NAME'",
             SuspiciousSequenceWarning,
         )
     if survey.nucleotides:
