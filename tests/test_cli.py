@@ -262,10 +262,16 @@ features = ["mutated+length", "position"]\nheads = ["ridge"]\nscores = ["rmse"]\
 
 class TestErrors:
     def test_a_file_as_reference_of_a_benchmark(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        (tmp_path / "wild_type.fasta").write_text(">a\nMKV\n")
+        wild_type = tmp_path / "wild_type.fasta"
+        wild_type.write_text(">a\nMKV\n>b\nMKT\n")
         with pytest.raises(SystemExit):
-            main(["benchmark", "--reference", str(tmp_path / "wild_type.fasta")])
-        assert "--reference: takes the letters of the sequence" in capsys.readouterr().err
+            main(["benchmark", "--reference", str(wild_type)])
+        assert "holds 2 sequences; one is needed" in capsys.readouterr().err
+        wild_type.write_text(">a\nMKV\n")
+        table = tmp_path / "table.csv"
+        table.write_text("seq,label\nMKVA,1\nMKVC,2\n")
+        assert main(["benchmark", "--data", str(table), "--reference", str(wild_type)]) == 1
+        assert "length" in error_of(capsys)
 
     @pytest.mark.parametrize(
         ("text", "more", "message"),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skesm._messages import plural
 from skesm._typing import Options
-from skesm.cli.arguments import at_least_two, positive
+from skesm.cli.arguments import at_least_two, positive, reference_of
 
 if TYPE_CHECKING:
     from skesm.benchmark import Run, RunConfig
@@ -98,11 +97,12 @@ def _numbers(text: str) -> tuple[int, ...]:
 _numbers.__name__ = "list of whole numbers"  # argparse names it in its errors
 
 
-def _letters(text: str) -> str:
-    """A sequence, which a file's name is not: `skesm embed` and `skesm propose` take both."""
-    if os.path.isfile(text):  # Path.is_file fails on names of more than 255 letters
-        raise argparse.ArgumentTypeError(f"takes the letters of the sequence, and {text} is a file: copy them from it")
-    return text
+def _reference(text: str) -> str | None:
+    """The letters that were given, or those of the only sequence of a file."""
+    try:
+        return reference_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -112,10 +112,10 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--target-column", metavar="NAME", help="in --data (default: label)")
     data.add_argument(
         "--reference",
-        metavar="SEQUENCE",
-        type=_letters,
-        help="wild type of a library of substitutions in --data, as letters: adds features of the mutated positions, "
-        "and tests on unseen positions",
+        metavar="SEQUENCE|FILE",
+        type=_reference,
+        help="wild type of a library of substitutions in --data, or a FASTA file that holds it: adds features of the "
+        "mutated positions, and tests on unseen positions",
     )
     data.add_argument(
         "--group-column",
