@@ -179,6 +179,7 @@ def test_the_recipe_for_dask_dataframes(tiny_checkpoint: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")  # Ray warns of its own parts, and of the size of this machine
 def test_the_recipe_for_ray(tiny_checkpoint: Path) -> None:
     import ray
     from joblib import parallel_config

@@ -6,6 +6,8 @@ compares features, scores and outputs of both engines bit for bit, with and with
 compares the keys and values of the record store; and reads the other store with this tree, which must compute nothing.
 It uses only names that are public in both revisions, and says "identical" or names the differences.
 
+The extra ``fast`` changes the last bits of the torch engine. Compare with an older revision where it is not installed.
+
 It does so for every way in which a checkpoint can state its rotary frequencies, see `CHECKPOINTS`. The first versions
 of skesm did not read one of them and computed with other angles. Where the other revision is one of these, nothing that
 it stored may be read again, and the script checks that instead.
