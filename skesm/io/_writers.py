@@ -88,12 +88,14 @@ def check_output(output: Path, *, ragged: bool) -> None:
     ending = ending_of(output)
     if ragged and ending not in _RAGGED:
         raise ValueError(f"{output}: values of residues are written to {' or '.join(_RAGGED)} only")
-    if needed := _PACKAGES.get(ending):
-        try:
-            import_optional(*needed)
-        except MissingDependencyError as error:
-            other = "an .h5 file" if ragged and ending == ".parquet" else "a .parquet file" if ragged else "a .csv file"
-            raise MissingDependencyError(f"{error}, or write {other}", name=error.name) from error
+    try:
+        if ending == ".parquet":
+            import_optional("pyarrow", extra="parquet")
+        if ending == ".h5":
+            import_optional("h5py", extra="h5")
+    except MissingDependencyError as error:
+        other = "an .h5 file" if ragged and ending == ".parquet" else "a .parquet file" if ragged else "a .csv file"
+        raise MissingDependencyError(f"{error}, or write {other}", name=error.name) from error
     if not output.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {output.parent}; make it first")
 
@@ -237,4 +239,3 @@ _WRITERS: Mapping[str, Callable[[Path, Content], None]] = {
     ".h5": _write_h5,
 }
 _RAGGED = (".parquet", ".h5")
-_PACKAGES = {".parquet": ("pyarrow", "parquet"), ".h5": ("h5py", "h5")}  # and the extras that bring them
