@@ -20,14 +20,13 @@ from skesm._messages import warn
 from skesm._optional import import_optional
 from skesm._typing import Constraints
 from skesm.backends.base import Backend, Batch
-from skesm.backends.local_run import Engine, make_plan, refuse, run_ahead
+from skesm.backends.local_run import Engine, compute, refuse
 from skesm.esm2 import kernels
 from skesm.esm2.checkpoints.checkpoint import Checkpoint, find_spec, locate, open_weights
 from skesm.esm2.machine.processor import has_bfloat16
 from skesm.esm2.machine.threads import default_workers
 from skesm.esm2.numpy_engine import NumpyEngine
 from skesm.esm2.spec import DEMO_MODEL, ModelSpec
-from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.weights.files import WeightsFiles
 from skesm.esm2.weights.parameters import Parameters, read_parameters
 from skesm.exceptions import BackendError, DemoModelWarning, SlowNumericsWarning, UntrainedHeadWarning
@@ -152,10 +151,14 @@ class LocalBackend(Backend):
         refuse(engine, outputs)
         _warn_of_untrained(untrained_heads, engine.spec.name, outputs)
         n_threads = effective_n_jobs(n_jobs) if n_jobs is not None else self.num_threads or default_workers()
-        tokens = [tokenize(sequence) for sequence in sequences]
-        with engine.hold(n_threads) as workers:
-            plan = make_plan(engine, [len(t) for t in tokens], outputs, workers, self.tokens_per_batch)
-            yield from run_ahead(engine, plan, tokens, outputs, workers, check=weights.check_unchanged)
+        yield from compute(
+            engine,
+            sequences,
+            outputs,
+            n_threads=n_threads,
+            tokens_per_batch=self.tokens_per_batch,
+            check=weights.check_unchanged,
+        )
 
     def _load(self, checkpoint: Checkpoint) -> _Loaded:
         kind, device = self._resolve_engine()

@@ -13,7 +13,7 @@ from skesm.esm2.machine.stopping import obey
 from skesm.esm2.machine.workers import worker_pool
 from skesm.esm2.packing import split_batches
 from skesm.esm2.spec import ModelSpec
-from skesm.esm2.tokenizer import Tokens
+from skesm.esm2.tokenizer import Tokens, tokenize
 from skesm.exceptions import BackendError
 from skesm.outputs.kinds import CONTACTS, HEAD_KINDS
 from skesm.outputs.spec import OutputSpec
@@ -92,6 +92,25 @@ def _size(length: int, outputs: Sequence[OutputSpec], spec: ModelSpec) -> int:
     """Tokens of a sequence, or more if its records are large. Their sum decides when a batch is saved."""
     values = sum(output.size(length - 2, spec) for output in outputs)
     return max(length, values // _VALUES_PER_TOKEN)
+
+
+def compute(
+    engine: Engine,
+    sequences: Sequence[str],
+    outputs: Sequence[OutputSpec],
+    *,
+    n_threads: int,
+    tokens_per_batch: int,
+    check: Callable[[], None] = lambda: None,
+) -> Generator[Batch, None, None]:
+    """Compute `outputs` for clean sequences, in batches of `tokens_per_batch` tokens, longest sequences first.
+
+    `check` is called before each batch goes out.
+    """
+    tokens = [tokenize(sequence) for sequence in sequences]
+    with engine.hold(n_threads) as workers:
+        plan = make_plan(engine, [len(t) for t in tokens], outputs, workers, tokens_per_batch)
+        yield from run_ahead(engine, plan, tokens, outputs, workers, check=check)
 
 
 def run_ahead(

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from skesm._typing import Constraints, ModelName
 from skesm.backends import Backend, Batch, ModelSpec, Namespace, OutputSpec, resolve_backend
-from skesm.backends.local_run import make_plan, refuse, run_ahead
+from skesm.backends.local_run import compute, refuse
 from skesm.esm2.machine.threads import default_workers
 from skesm.esm2.numpy_engine import NumpyEngine
 from skesm.esm2.spec import VOCABULARY_SIZE
-from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.weights.parameters import Affine, Block, Head, Parameters
 
 _SPREAD = 0.02  # standard deviation of the weights at the start of ESM-2's training, as transformers has it
@@ -85,10 +84,8 @@ class RandomWeightsBackend(Backend):
             return
         engine = _engine(self.spec(model), self.seed)
         refuse(engine, outputs)
-        tokens = [tokenize(sequence) for sequence in sequences]
-        with engine.hold(default_workers() if n_jobs is None else effective_n_jobs(n_jobs)) as workers:
-            plan = make_plan(engine, [len(t) for t in tokens], outputs, workers, _TOKENS_PER_BATCH)
-            yield from run_ahead(engine, plan, tokens, outputs, workers, check=lambda: None)
+        n_threads = default_workers() if n_jobs is None else effective_n_jobs(n_jobs)
+        yield from compute(engine, sequences, outputs, n_threads=n_threads, tokens_per_batch=_TOKENS_PER_BATCH)
 
 
 @lru_cache(maxsize=1)
