@@ -19,7 +19,7 @@ from biolm_service import Service, running_service
 from server_process import CANARY_PASSWORD, CANARY_TOKEN, N_LAYERS, Local, Server, running
 
 from skesm.backends import Batch, LocalBackend
-from skesm.datasets import load_gfp_fluorescence
+from skesm.datasets import load_gb1_stability, load_gfp_fluorescence
 from skesm.exceptions import BackendError, PartialResultError
 from skesm.outputs.spec import OutputSpec, Record, parse_outputs
 
@@ -253,6 +253,14 @@ def local(tiny_checkpoint: Path) -> Local:
         return [found[s] for s in sequences]
 
     return compute
+
+
+@pytest.fixture(scope="module")
+def problem() -> tuple[list[str], np.ndarray]:
+    """60 seeded rows of the GB1 data."""
+    sequences, y = load_gb1_stability(return_X_y=True)
+    chosen = np.random.default_rng(0).choice(len(y), 60, replace=False)
+    return list(sequences[chosen]), y[chosen]
 
 
 @pytest.fixture

@@ -40,17 +40,8 @@ from skesm.model_selection import DistinctSequenceKFold, LowToHighSplit, Positio
 COMPOSITION = {"composition": AminoAcidComposition()}
 FLAT = {"flat": DummyRegressor()}
 WILD_TYPE = load_gb1_stability().wild_type
-PNG = b"\x89PNG\r\n\x1a\n"
 
 Problem = tuple[list[str], np.ndarray]
-
-
-@pytest.fixture(scope="module")
-def problem() -> Problem:
-    """60 seeded rows of the GB1 data."""
-    sequences, y = load_gb1_stability(return_X_y=True)
-    chosen = np.random.default_rng(0).choice(len(y), 60, replace=False)
-    return list(sequences[chosen]), y[chosen]
 
 
 def fold_of(comparison: object) -> np.ndarray:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import average_precision_score, matthews_corrcoef, roc_auc_score
 from sklearn.model_selection import cross_val_predict
@@ -26,23 +25,11 @@ from skesm.benchmark import (
     make_heads,
 )
 from skesm.benchmark.runs.texts import what_the_model_adds
-from skesm.datasets import load_gb1_stability
 from skesm.model_selection import DistinctSequenceKFold, LowToHighSplit
 
 COMPOSITION = {"composition": AminoAcidComposition()}
-FLAT = {"flat": DummyRegressor()}
-WILD_TYPE = load_gb1_stability().wild_type
-PNG = b"\x89PNG\r\n\x1a\n"
 
 Problem = tuple[list[str], np.ndarray]
-
-
-@pytest.fixture(scope="module")
-def problem() -> Problem:
-    """60 seeded rows of the GB1 data."""
-    sequences, y = load_gb1_stability(return_X_y=True)
-    chosen = np.random.default_rng(0).choice(len(y), 60, replace=False)
-    return list(sequences[chosen]), y[chosen]
 
 
 class TestClassifiers:

@@ -48,13 +48,6 @@ PNG = b"\x89PNG\r\n\x1a\n"
 Problem = tuple[list[str], np.ndarray]
 
 
-@pytest.fixture(scope="module")
-def problem() -> Problem:
-    """60 seeded rows of the GB1 data."""
-    chosen = np.random.default_rng(0).choice(len(GB1.target), 60, replace=False)
-    return list(GB1.data[chosen]), GB1.target[chosen]
-
-
 class TestCurves:
     def test_more_rows_help(self) -> None:
         gb1 = load_gb1_stability()
