@@ -122,6 +122,13 @@ def test_measured_variants_and_the_reference_are_left_out() -> None:
     assert list(generated.columns) == ["predicted", "score", "sequence"]
 
 
+def test_measured_variants_are_known_however_they_are_written() -> None:
+    measured = list(GB1.data[:4])
+    as_written = [f" {sequence.lower()}\n" for sequence in measured]
+    table = propose(fitted(), measured, 4, reference=REFERENCE, exclude=as_written)
+    assert len(table) == 0
+
+
 @pytest.mark.parametrize(
     "regressor",
     [BayesianRidge(), RandomForestRegressor(8, random_state=0), BaggingRegressor(Ridge(), 8, random_state=0)],

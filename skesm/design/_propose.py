@@ -173,11 +173,12 @@ def propose(
         raise ValueError("diversity compares positions: give the reference, or set diversity=0")
     rng = np.random.default_rng(check_random_state(random_state).randint(2**31))
     pool = Pool(n, _KEPT * n)
+    excluded = set(map(_plain, exclude))
     total = len(candidates) if isinstance(candidates, Sized) else 0
     place = 0
     with Progress(verbose, total=total, description="skesm", unit="seq") as progress:
         for chunk in _chunks(candidates, chunk_size):
-            new = [sequence for sequence in chunk if sequence not in exclude and sequence != reference]
+            new = [sequence for sequence in chunk if sequence not in excluded and sequence != reference]
             if new:
                 mean, std = predict(pipeline, new, deviation=strategy != "greedy")
                 scores = score(strategy, mean, std, sign=1.0 if maximize else -1.0, beta=beta, rng=rng)
@@ -244,9 +245,14 @@ def _reference_of(candidates: object, reference: str | None, offset: int) -> tup
 def _chunks(candidates: Iterable[str], size: int) -> Iterator[list[str]]:
     if isinstance(candidates, str):
         raise ValueError("candidates is a single string: wrap it in a list")
-    sequences = (sequence.strip().upper() for sequence in candidates)
+    sequences = map(_plain, candidates)
     while chunk := list(itertools.islice(sequences, size)):
         yield chunk
+
+
+def _plain(sequence: str) -> str:
+    """Letters as the transformers read them."""
+    return sequence.strip().upper()
 
 
 def _positions(sequences: list[str], reference: str | None) -> list[tuple[int, ...]]:
