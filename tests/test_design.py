@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pandas.testing import assert_frame_equal
 from sklearn.ensemble import BaggingRegressor, GradientBoostingRegressor, RandomForestRegressor
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import BayesianRidge, Ridge
@@ -145,8 +146,10 @@ def test_strategies_with_a_deviation(regressor: object) -> None:
         propose(pipeline, candidates, 5, strategy="thompson", random_state=s, chunk_size=c)
         for s, c in [(0, 50), (0, 999)]
     ]
-    assert drawn[0].equals(drawn[1])  # the draws do not depend on the chunks
-    assert not drawn[0].equals(propose(pipeline, candidates, 5, strategy="thompson", random_state=1))
+    # The draws do not depend on the chunks. The predictions may, in the last bits of a float32, with some BLAS kernels.
+    assert_frame_equal(drawn[0], drawn[1], rtol=1e-5)
+    other = propose(pipeline, candidates, 5, strategy="thompson", random_state=1)
+    assert list(drawn[0]["mutations"]) != list(other["mutations"])
 
 
 def test_refusals() -> None:
