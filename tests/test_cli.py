@@ -277,6 +277,9 @@ class TestErrors:
         ("text", "more", "message"),
         [
             ("seq,label\nMKV,1\n", ["--target-column", "y"], "no column 'y'. Its columns are 'seq', 'label'"),
+            ("seq,ddg\nMKV,1\n", [], "measured values. Name it: --target-column NAME. Its columns are 'seq', 'ddg'"),
+            ("mutant,label\nM1V,1\n", [], "no column 'sequence', or of another well-known name. Name it: --sequence"),
+            ("mutant,label\nA1V,1\n", ["--reference", "MKV"], "line 2, position 1: the reference has another residue"),
             ("seq,label\nMKV,1\nMKL,high\n", [], "line 3: column 'label' is not a finite number"),
             ("seq,label\nMKV,1\nMKL,2\n", [], "--rows 60: the data have only 2 rows"),
             ("seq,label\nMKV,1\nMKL,2\n", ["--rows", "2"], "cannot make n_splits=3 folds: X has 2 distinct sequences"),

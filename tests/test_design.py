@@ -223,5 +223,11 @@ def test_the_command(tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.Captu
     assert main([*command, "--combine", "2", "--strategy", "thompson", "-n", "3"]) == 0
     assert b":" in output.read_bytes()
     capsys.readouterr()
-    assert main([each for each in command if each not in ("--mutations-column", "mutant")]) == 1
-    assert "name its --sequence-column, or its --mutations-column" in capsys.readouterr().err
+    (tmp_path / "plate.csv").write_text("Mutant,Fitness\n" + "".join(rows))
+    guessed = [each for each in command if each not in ("--mutations-column", "mutant", "--target-column", "ddg")]
+    assert main([*guessed, "--positions", "2,3", "-n", "4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["columns"] == {"mutation_column": "Mutant", "target_column": "Fitness"}
+    assert output.read_bytes() == first
+    (tmp_path / "plate.csv").write_text("name,ddg\n" + "".join(rows))
+    assert main(guessed) == 1
+    assert "Name it: --sequence-column NAME or --mutations-column NAME" in capsys.readouterr().err

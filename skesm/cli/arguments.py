@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ def examples(*lines: str) -> str:
 _PARAMETER = re.compile(r"\b([a-z]+(?:_[a-z]+)*)=('[^']*'|\d+)|\b([a-z]+(?:_[a-z]+)+)\b")
 
 
+#: The content of a column, by the parameter that names it.
+_HELD = {"sequence_column": "sequences", "mutation_column": "mutations", "target_column": "measured values"}
+
 #: Parameters of Python whose option has another name.
 _OPTION_NAMES = {"mutation_column": "mutations_column"}
 
@@ -82,6 +85,15 @@ def one_line(message: object, options: Collection[str] = ()) -> str:
         return f"--{name.replace('_', '-')}" + ("" if value is None else f" {value.strip(chr(39))}")
 
     return " ".join(_PARAMETER.sub(as_option, text).split())
+
+
+def name_columns(taken: Mapping[str, str]) -> str:
+    """A line that says which columns of a file were read.
+
+    >>> name_columns({"mutation_column": "mutant", "target_column": "fitness"})
+    "mutations from column 'mutant', measured values from column 'fitness'"
+    """
+    return ", ".join(f"{_HELD[parameter]} from column {name!r}" for parameter, name in taken.items())
 
 
 def reference_of(given: str | None) -> str | None:

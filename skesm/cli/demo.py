@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from skesm._messages import plural
 from skesm._typing import Options
-from skesm.cli.arguments import at_least_two, positive, reference_of
+from skesm.cli.arguments import at_least_two, name_columns, positive, reference_of
 
 if TYPE_CHECKING:
     from skesm.benchmark import Run, RunConfig
@@ -20,8 +20,9 @@ _DATA_HELP = (
 )
 #: Options of both commands that are settings of a run, and not set by default.
 _SETTINGS = (
-    *("data", "sequence_column", "target_column", "group_column", "reference", "drop_invalid", "rows", "model"),
-    *("backend", "features", "heads", "splits", "folds", "seeds", "higher_is_better"),
+    *("data", "sequence_column", "mutation_column", "target_column", "offset", "group_column", "reference"),
+    *("drop_invalid", "rows", "model", "backend", "features", "heads", "splits", "folds", "seeds"),
+    "higher_is_better",
     *("threshold", "permutations", "learning_curve", "layer_profile"),
 )
 
@@ -108,8 +109,21 @@ def _reference(text: str) -> str | None:
 def _add_data(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--data", metavar="FILE", help=_DATA_HELP)
-    data.add_argument("--sequence-column", metavar="NAME", help="in --data (default: seq)")
-    data.add_argument("--target-column", metavar="NAME", help="in --data (default: label)")
+    data.add_argument(
+        "--sequence-column", metavar="NAME", help="of sequences in --data (default: a well-known name, such as seq)"
+    )
+    data.add_argument(
+        "--mutations-column",
+        metavar="NAME",
+        help="of mutations of --reference, such as A23V:K40R (default: a well-known name, such as mutant, in a table "
+        "without sequences)",
+    )
+    data.add_argument(
+        "--target-column",
+        metavar="NAME",
+        help="of measured values in --data (default: a well-known name, such as label or fitness)",
+    )
+    data.add_argument("--offset", type=int, metavar="N", help="position of the reference's first residue (default: 1)")
     data.add_argument(
         "--reference",
         metavar="SEQUENCE|FILE",
@@ -169,8 +183,9 @@ def _add_runs(runs: argparse._ActionsContainer, output: str) -> None:
 def _demo(args: argparse.Namespace) -> None:
     from skesm.benchmark import RunConfig
 
-    if args.data is None and (args.sequence_column or args.target_column or args.reference or args.drop_invalid):
-        args.usage_error("--sequence-column, --target-column, --reference and --drop-invalid need --data")
+    of_file = ("sequence_column", "mutations_column", "target_column", "offset", "reference", "drop_invalid")
+    if args.data is None and any(getattr(args, name) is not None for name in of_file):
+        args.usage_error("options of columns, --offset, --reference and --drop-invalid need --data")
     if args.data is None and args.group_column not in (None, "position"):
         args.usage_error("without --data, --group-column can only be 'position'")
     settings = _settings(args)
@@ -215,7 +230,8 @@ def _replay(args: argparse.Namespace) -> None:
 
 def _settings(args: argparse.Namespace) -> Options:
     """Options that were given."""
-    return {name: value for name in _SETTINGS if (value := getattr(args, name, None)) is not None}
+    given = {**vars(args), "mutation_column": args.mutations_column}
+    return {name: given[name] for name in _SETTINGS if given.get(name) is not None}
 
 
 def _run(args: argparse.Namespace, config: RunConfig) -> None:
@@ -228,6 +244,8 @@ def _run(args: argparse.Namespace, config: RunConfig) -> None:
     output: Path = args.output or args.folder
     output.mkdir(parents=True, exist_ok=True)
     print(f"{data.title}: {plural(len(data.sequences), 'sequence')}, target {data.target}")
+    if data.columns:
+        print(name_columns(data.columns))
     if data.dropped:
         print(f"left out {plural(len(data.dropped), 'row')}: {count_problems(data.dropped)}")
     print(f"model {config.model}, {config.folds} folds, seed {', '.join(map(str, config.seeds))}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from skesm import __version__
 from skesm._typing import Document, Estimator
-from skesm.cli.arguments import examples, positive, reference_of
+from skesm.cli.arguments import examples, name_columns, positive, reference_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -32,7 +32,7 @@ written to OUTPUT (.csv). What was measured is not proposed again. OUTPUT.json t
 """
 
 
-_EXAMPLE = "plate_7.csv next.csv --reference wild_type.fasta --mutations-column mutant"
+_EXAMPLE = "plate_7.csv next.csv --reference wild_type.fasta"
 
 
 def add_propose(commands: Commands) -> None:
@@ -42,7 +42,7 @@ def add_propose(commands: Commands) -> None:
         help="choose the variants to make next, from those that were measured",
         description=f"Choose the variants to make next.\n{_TEXT}",
         epilog=examples(
-            f"propose {_EXAMPLE} --target-column activity",
+            f"propose {_EXAMPLE} --mutations-column mutant --target-column activity",
             f"propose {_EXAMPLE} --target-column ddg --lower-is-better --combine 2,3 --number 48",
             f"propose {_EXAMPLE} --target-column activity --plan",
         ),
@@ -54,9 +54,20 @@ def add_propose(commands: Commands) -> None:
     data.add_argument(
         "--reference", metavar="SEQUENCE|FILE", required=True, help="the wild type, or a FASTA file that holds it"
     )
-    data.add_argument("--target-column", metavar="NAME", required=True, help="column of measured values")
-    data.add_argument("--mutations-column", metavar="NAME", help="column of mutations, such as A23V:K40R")
-    data.add_argument("--sequence-column", metavar="NAME", help="column of sequences")
+    data.add_argument(
+        "--target-column",
+        metavar="NAME",
+        help="column of measured values (default: a well-known name, such as label or fitness)",
+    )
+    data.add_argument(
+        "--mutations-column",
+        metavar="NAME",
+        help="column of mutations, such as A23V:K40R (default: a well-known name, such as mutant, in a table without "
+        "sequences)",
+    )
+    data.add_argument(
+        "--sequence-column", metavar="NAME", help="column of sequences (default: a well-known name, such as seq)"
+    )
     data.add_argument("--offset", type=int, default=1, help="position of the reference's first residue (default: 1)")
     data.add_argument("--drop-invalid", action="store_true", help="leave out rows that cannot be used")
     batch = parser.add_argument_group("batch")
@@ -95,6 +106,7 @@ def _numbers(text: str) -> list[int]:
 def _propose(args: argparse.Namespace) -> None:
     from skesm.datasets import load_variants
     from skesm.design import plan_proposal, propose
+    from skesm.io._columns import ANY_TARGET
 
     reference = reference_of(args.reference)
     if reference is None:
@@ -104,7 +116,7 @@ def _propose(args: argparse.Namespace) -> None:
         reference=reference,
         sequence_column=args.sequence_column,
         mutation_column=args.mutations_column,
-        target_column=args.target_column,
+        target_column=args.target_column or ANY_TARGET,
         offset=args.offset,
         invalid="drop" if args.drop_invalid else "raise",
     )
@@ -134,6 +146,7 @@ def _propose(args: argparse.Namespace) -> None:
         "output": str(args.output),
         "measured": len(measured.data),
         "left_out": len(measured.dropped),
+        "columns": measured.taken,
         "candidates": len(candidates),
         "proposed": len(table["sequence"]),
         "strategy": args.strategy,
@@ -197,6 +210,7 @@ def _print(table: DataFrame, report: Document) -> None:
     for row, name in enumerate(table["mutations"]):
         deviation = f"{table['deviation'][row]:>12.3f}" if "deviation" in table else ""
         print(f"{name:<24}{table['predicted'][row]:>12.3f}{deviation}")
+    print(name_columns(report["columns"]))
     print(
         f"{report['proposed']} of {report['candidates']:,} candidates in {report['output']}, chosen after "
         f"{report['measured']:,} measured variants; {report['seconds']:.1f} s"

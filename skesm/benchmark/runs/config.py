@@ -36,8 +36,11 @@ class RunConfig:
     ----------
     data : str
         ``"gb1"``, the bundled data, or the path of a table or FASTA file.
-    sequence_column, target_column : str
-        Columns of the file.
+    sequence_column, mutation_column, target_column : str or None
+        Columns of the file. Mutations need a `reference`. None takes a column of a well-known name, such as ``seq`` or
+        ``mutant``, and ``label`` or ``fitness``.
+    offset : int
+        Position of the reference's first residue in the numbering of the mutations.
     group_column : str or None
         Column of groups, for the split ``"groups"``. For ``"gb1"`` only ``"position"``.
     reference : str or None
@@ -69,8 +72,10 @@ class RunConfig:
     """
 
     data: str = BUNDLED
-    sequence_column: str = "seq"
-    target_column: str = "label"
+    sequence_column: str | None = None
+    mutation_column: str | None = None
+    target_column: str | None = None
+    offset: int = 1
     group_column: str | None = None
     reference: str | None = None
     drop_invalid: bool = False

@@ -183,7 +183,7 @@ class _Work:
             data.y,
             features=features,
             regressors=heads,
-            parameters={**config.as_dict(), "dropped_lines": sorted(data.dropped)},
+            parameters={**config.as_dict(), **data.columns, "dropped_lines": sorted(data.dropped)},
             model=self._model(),
             digests=comparison.digests,
         )
