@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.tree import DecisionTreeRegressor
+from sklearn.utils.parallel import delayed
 
 from skesm import AminoAcidComposition, OneHotSequence
 from skesm.benchmark import (
@@ -24,6 +26,7 @@ from skesm.benchmark import (
     learning_curve,
     make_heads,
 )
+from skesm.benchmark.fits.threads import one_complaint_less
 from skesm.benchmark.runs.texts import what_the_model_adds
 from skesm.model_selection import DistinctSequenceKFold, LowToHighSplit
 
@@ -150,3 +153,27 @@ def test_the_report_asks_whether_the_model_helps(problem: Problem) -> None:
     assert ": it helps (p = " in what_the_model_adds(comparison, "random", "spearman")
     assert "a single fold cannot tell" in what_the_model_adds(comparison, "high", "spearman")
     assert what_the_model_adds(compare(X, y, COMPOSITION), "random", "spearman") is None
+
+
+def test_scikit_learn_does_not_complain_about_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its jobs exchange filters of warnings with one another. A thread that finds none blames the caller."""
+    shown: list[str] = []
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *_, **__: shown.append(str(message)))
+    job, arguments, _ = delayed(len)([1, 2])
+    with one_complaint_less():
+        assert job(*arguments) == 2  # the suite makes errors of warnings
+        with warnings.catch_warnings():
+            warnings.resetwarnings()  # the state that another thread leaves for a moment
+            assert job(*arguments) == 2
+            warnings.warn("something else", UserWarning, stacklevel=1)
+    assert shown == ["something else"]
+    with pytest.raises(UserWarning, match="should be used with"):
+        job(*arguments)
+
+
+@pytest.mark.parametrize("n_rows", [5, 8, 12])
+def test_heads_that_are_tuned_take_a_few_rows(n_rows: int) -> None:
+    """Folds of one row have no R², and no 20 neighbours."""
+    X = np.random.default_rng(0).normal(size=(n_rows, 3))
+    for name in ("ridge", "elastic-net", "svr", "knn"):
+        assert np.isfinite(make_heads([name])[name].fit(X, X[:, 0]).predict(X[:2])).all()

@@ -125,6 +125,18 @@ class TestFigures:
         of_first = comparison.predictions.query("row == 0 and head == 'ridge'")["predicted"].item()
         assert predicted[row, place] == of_first
         assert plot_scan(comparison, [WILD_TYPE] * 60, WILD_TYPE) is None  # no single mutant
+        shifted = plot_scan(comparison, X, WILD_TYPE, offset=2).axes[0]
+        assert (shifted.get_xticks()[0], shifted.get_xticklabels()[0].get_text()) == (8, "10")
+
+    def test_panels_of_many_splits_stay_readable(self, problem: Problem) -> None:
+        """Three in a row: six in a row were too small on any page."""
+        X, y = problem
+        splits = {str(n): PositionKFold(n, reference=WILD_TYPE) for n in range(2, 6)}
+        comparison = compare(X, y, COMPOSITION, splits=splits)
+        figure = plot_scores(comparison)
+        assert [axes.get_title() for axes in figure.axes] == ["2", "3", "4", "5", "", ""]
+        assert [axes.get_visible() for axes in figure.axes] == [True] * 4 + [False] * 2
+        assert figure.get_size_inches()[0] < 13
 
     def test_errors_are_grouped_by_distance(self, problem: Problem) -> None:
         X, y = problem
@@ -274,6 +286,17 @@ class TestRuns:
         assert not again.reasons
         of_fasta = run_benchmark(RunConfig(data=str(fasta), **common, splits=("random",)))
         assert of_fasta.manifest["data"] == run.manifest["data"]
+
+    def test_the_bundled_data_want_low_values(self, tmp_path: Path) -> None:
+        """A positive ΔΔG destabilises: the best rows are the lowest, in scores of the top and in low to high."""
+        config = RunConfig(rows=60, features=("position",), heads=("ridge",), splits=("low to high",))
+        run = run_benchmark(config)
+        assert run.manifest["parameters"]["higher_is_better"] is False
+        assert not run.comparison.higher_is_better
+        tested = run.comparison.predictions["measured"]
+        assert tested.max() < np.median(run.data.y)
+        assert RunConfig(data="file.csv").wants_high
+        assert replace(config, higher_is_better=True).wants_high
 
     def test_a_killed_run_continues(self, tmp_path: Path) -> None:
         """SIGKILL leaves whole files of finished fits: the next run takes them, and ends as if nothing had happened."""

@@ -20,6 +20,8 @@ from skesm.model_selection import (
     LowToHighSplit,
     MutationCountSplit,
     PositionKFold,
+    _clusters,
+    _distances,
     distance_to_training,
     identity_clusters,
     leakage,
@@ -119,6 +121,10 @@ def test_low_values_train_and_high_ones_test() -> None:
     assert len(test) == 5
     train, test = next(LowToHighSplit(threshold=10).split(SINGLES, y))
     assert (y[train].max(), y[test].min()) == (10, 11)
+    for threshold in (None, 5):  # low values are wanted: the lowest are tested
+        train, test = next(LowToHighSplit(threshold, higher_is_better=False).split(SINGLES, y))
+        assert y[train].min() > y[test].max() >= 3
+        assert len(train) > len(test)
 
 
 @pytest.mark.parametrize(
@@ -128,12 +134,12 @@ def test_low_values_train_and_high_ones_test() -> None:
         (PositionKFold(11, reference=REFERENCE), None, "X has 10 mutated positions"),
         (PositionKFold(2, reference=REFERENCE, scheme="blocks"), None, "scheme must be one of random, modulo"),
         (PositionKFold(2, reference=REFERENCE + "A"), None, "20 of 20 rows|11 residues"),
-        (MutationCountSplit(3, reference=REFERENCE), None, "a test set has no rows"),
+        (MutationCountSplit(3, reference=REFERENCE), None, "a test set has no rows; set max_train between"),
         (MutationCountSplit(0, reference=REFERENCE), None, "a training set has no rows"),
         (LowToHighSplit(), None, "needs y"),
         (LowToHighSplit(), [1.0], "y has shape"),
         (LowToHighSplit(), [float("nan")] * 20, "not finite in row 0"),
-        (LowToHighSplit(), [1.0] * 20, "a test set has no rows"),
+        (LowToHighSplit(), [1.0] * 20, "a test set has no rows; too many rows have one value"),
         (IdentityClusterKFold(2, identity=1.5), None, "between 0 and 1"),
         (IdentityClusterKFold(2, method="blast"), None, "exact, mmseqs2"),
         (IdentityClusterKFold(2, identity=0.5), None, "X has 1 cluster at identity 0.5"),
@@ -175,9 +181,12 @@ def test_messages_show_no_sequence() -> None:
 # clusters -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("large", [1, 2, 50])
 @pytest.mark.parametrize("identity", [0.3, 0.5, 0.8, 1.0])
-def test_clusters_are_those_of_all_pairs(identity: float) -> None:
+def test_clusters_are_those_of_all_pairs(identity: float, large: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Single linkage over pairs whose identity, by a table filled by hand, is large enough."""
+    monkeypatch.setattr(_clusters, "_LARGE", large)
+    monkeypatch.setattr(_distances, "_DISTANCES_HELD", 1000)  # several blocks
     X = random_sequences(60, seed=3)
     X += X[:3]
     clusters = identity_clusters(X, identity)
@@ -221,6 +230,7 @@ def test_mmseqs2_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch)
 
 def test_distances_to_training_are_those_of_the_table() -> None:
     X, training = random_sequences(25, seed=7), random_sequences(40, seed=8)
+    X += ["".join(random_sequences(4, seed=9)), training[0][:-2] + "WW"]  # far from all, and close to one
     expected = [min(edit_distance(x, t) for t in training) for x in X]
     assert distance_to_training(X, training).tolist() == expected
     assert distance_to_training(training, training).tolist() == [0] * 40

@@ -39,6 +39,7 @@ from skesm.benchmark.fits.cells import (
 from skesm.benchmark.fits.computed import compute_once, count_passes
 from skesm.benchmark.fits.digests import cell_digest, data_digest, features_digest, folds_digest
 from skesm.benchmark.fits.folds import Key, make_folds, measure_leakage
+from skesm.benchmark.fits.threads import one_complaint_less
 from skesm.model_selection import LeakageReport
 from skesm.sequences.clean import clean_sequences
 
@@ -249,6 +250,7 @@ def _run(
     # threadpoolctl's limit holds for one process, so that the fits must be threads of this one
     with (
         threadpool_limits(limits=1),
+        one_complaint_less(),
         Progress(verbose, total=sum(len(c.folds) for c in cells), description="fits", unit="fit") as progress,
     ):
         tasks = (delayed(run_cell)(cell, problem, path) for cell, path in zip(cells, paths, strict=True))

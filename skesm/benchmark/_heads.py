@@ -28,12 +28,35 @@ RIDGE_PENALTIES = np.logspace(-2, 8, 41)
 LEAST_OF_CLASS = 3
 #: Inverse penalties of the logistic regression, for the same sizes.
 _LOGISTIC = {"C": [1e-4, 1e-3, 1e-2, 1e-1, 1.0]}
+#: Defined for a fold of a single row too, as R² is not.
+_ERROR = "neg_mean_squared_error"
 _NEIGHBOURS = {"n_neighbors": [3, 5, 10, 20]}
 _FOREST: Options = {"n_estimators": 300, "min_samples_leaf": 2, "max_features": 0.3}
 _BOOSTING: Options = {
     **{"n_estimators": 300, "learning_rate": 0.05, "max_depth": 4, "subsample": 0.8, "colsample_bytree": 0.5},
     **{"tree_method": "hist", "n_jobs": 1},
 }
+
+
+class _FewNeighbours:
+    """Nearest neighbours that take all rows where there are fewer than they are asked for, as with 8 training rows."""
+
+    n_neighbors: int
+    n_samples_fit_: int
+
+    def kneighbors(self, X: object = None, n_neighbors: int | None = None, return_distance: bool = True) -> Estimator:
+        """Distances and numbers of the nearest training rows."""
+        asked = self.n_neighbors if n_neighbors is None else n_neighbors
+        neighbours: Estimator = super()
+        return neighbours.kneighbors(X, min(asked, self.n_samples_fit_ - (X is None)), return_distance)
+
+
+class _NeighboursRegressor(_FewNeighbours, KNeighborsRegressor):  # type: ignore[misc]  # scikit-learn is untyped
+    pass
+
+
+class _NeighboursClassifier(_FewNeighbours, KNeighborsClassifier):  # type: ignore[misc]  # scikit-learn is untyped
+    pass
 
 
 def make_heads(names: Iterable[str] | None = None, *, random_state: int = 0) -> dict[str, Estimator]:
@@ -110,10 +133,10 @@ def _scaled_target(regressor: Estimator) -> Estimator:
 _REGRESSORS: dict[str, Callable[[int], Estimator]] = {
     "ridge": lambda seed: RidgeCV(alphas=RIDGE_PENALTIES),
     "elastic-net": lambda seed: ElasticNetCV(l1_ratio=[0.1, 0.5, 0.9], cv=5, max_iter=5000, random_state=seed),
-    "svr": lambda seed: _scaled_target(GridSearchCV(SVR(), {"C": [0.3, 1, 3, 10]}, cv=3)),
+    "svr": lambda seed: _scaled_target(GridSearchCV(SVR(), {"C": [0.3, 1, 3, 10]}, cv=3, scoring=_ERROR)),
     "random-forest": lambda seed: RandomForestRegressor(**_FOREST, random_state=seed),
     "xgboost": lambda seed: _xgboost("XGBRegressor", seed),
-    "knn": lambda seed: GridSearchCV(KNeighborsRegressor(weights="distance"), _NEIGHBOURS, cv=5),
+    "knn": lambda seed: GridSearchCV(_NeighboursRegressor(weights="distance"), _NEIGHBOURS, cv=5, scoring=_ERROR),
     "gp": _gaussian_process,
 }
 _CLASSIFIERS: dict[str, Callable[[int], Estimator]] = {
@@ -123,7 +146,7 @@ _CLASSIFIERS: dict[str, Callable[[int], Estimator]] = {
     "random-forest-classifier": lambda seed: RandomForestClassifier(**_FOREST, random_state=seed),
     "xgboost-classifier": lambda seed: _xgboost("XGBClassifier", seed),
     "knn-classifier": lambda seed: GridSearchCV(
-        KNeighborsClassifier(weights="distance"), _NEIGHBOURS, cv=LEAST_OF_CLASS, scoring="neg_brier_score"
+        _NeighboursClassifier(weights="distance"), _NEIGHBOURS, cv=LEAST_OF_CLASS, scoring="neg_brier_score"
     ),
 }
 _MAKERS = {**_REGRESSORS, **_CLASSIFIERS}

@@ -11,7 +11,7 @@ from sklearn.model_selection import check_cv
 
 from skesm._typing import Column
 from skesm.exceptions import InvalidSequenceError
-from skesm.model_selection._distances import edit_distances
+from skesm.model_selection._distances import CLOSE, edit_distances
 from skesm.model_selection._mutations import mutated_positions, read_sequences
 
 Rows = NDArray[np.intp]
@@ -163,10 +163,22 @@ def distance_to_training(X: Column, training: Column) -> NDArray[np.intp]:
     return _nearest(read_sequences(X), read_sequences(training))
 
 
+#: Distances up to so many edits are looked for first, since they are found much faster than larger ones. Most variants
+#: of one protein have a neighbour that is that close.
+_FIRST = (CLOSE, 31)
+
+
 def _nearest(sequences: list[str], training: list[str]) -> NDArray[np.intp]:
     distinct, inverse = np.unique(sequences, return_inverse=True)
-    nearest = [block.min(axis=1) for _, block in edit_distances(distinct.tolist(), sorted(set(training)))]
-    distances: NDArray[np.intp] = np.concatenate(nearest).astype(np.intp)[inverse]
+    columns = sorted(set(training))
+    nearest = np.empty(len(distinct), dtype=np.intp)
+    left = np.arange(len(distinct))
+    for most in (*_FIRST, None):
+        rows = distinct[left].tolist()
+        found = [block.min(axis=1) for _, block in edit_distances(rows, columns, most=most)]
+        nearest[left] = np.concatenate([np.empty(0, dtype=np.int32), *found])
+        left = left[nearest[left] > most] if most is not None else left[:0]
+    distances: NDArray[np.intp] = nearest[inverse]
     return distances
 
 

@@ -28,6 +28,7 @@ class SequenceSplitter(BaseCrossValidator):  # type: ignore[misc]  # scikit-lear
     """A splitter that looks at the sequences. A child says which rows are trained on, and which are tested."""
 
     n_splits: int = 1
+    _remedy = "use fewer folds or another split"
 
     def split(self, X: Column, y: object = None, groups: object = None) -> Iterator[Fold]:
         """Rows of the training set and of the test set, fold by fold.
@@ -53,7 +54,7 @@ class SequenceSplitter(BaseCrossValidator):  # type: ignore[misc]  # scikit-lear
         for train, test in self._folds(read_sequences(X), y):
             if not len(train) or not len(test):
                 empty = "training" if not len(train) else "test"
-                raise ValueError(f"{type(self).__name__}: a {empty} set has no rows; use fewer folds or another split")
+                raise ValueError(f"{type(self).__name__}: a {empty} set has no rows; {self._remedy}")
             yield train, test
 
     def get_n_splits(self, X: Column = None, y: object = None, groups: object = None) -> int:
@@ -198,6 +199,8 @@ class MutationCountSplit(SequenceSplitter):
     (array([0, 1]), array([2]))
     """
 
+    _remedy = "set max_train between the fewest and the most mutations of a row"
+
     def __init__(self, max_train: int = 1, *, reference: str | None = None) -> None:
         self.max_train = max_train
         self.reference = reference
@@ -208,7 +211,7 @@ class MutationCountSplit(SequenceSplitter):
 
 
 class LowToHighSplit(SequenceSplitter):
-    """One split: train on low values, test on high ones.
+    """One split: train on low values, test on high ones; or the reverse, where low values are wanted.
 
     It asks whether a model can rank variants that are better than all it has seen, which is what a campaign wants.
 
@@ -218,6 +221,8 @@ class LowToHighSplit(SequenceSplitter):
         Rows up to this value are trained on; the wild type's value is a good choice. None takes `quantile`.
     quantile : float, default=0.8
         Share of the rows that are trained on, if `threshold` is None. Rows of equal value stay together.
+    higher_is_better : bool, default=True
+        Whether high values are wanted. If not, rows of high values are trained on, and rows of low values are tested.
 
     Examples
     --------
@@ -226,9 +231,12 @@ class LowToHighSplit(SequenceSplitter):
     (array([0, 2]), array([1]))
     """
 
-    def __init__(self, threshold: float | None = None, *, quantile: float = 0.8) -> None:
+    _remedy = "too many rows have one value, or no row is beyond the threshold"
+
+    def __init__(self, threshold: float | None = None, *, quantile: float = 0.8, higher_is_better: bool = True) -> None:
         self.threshold = threshold
         self.quantile = quantile
+        self.higher_is_better = higher_is_better
 
     def _folds(self, sequences: list[str], y: object) -> Iterator[Fold]:
         if y is None:
@@ -238,7 +246,9 @@ class LowToHighSplit(SequenceSplitter):
             raise ValueError(f"y has shape {values.shape}, but X has {len(sequences)} sequences")
         if not np.isfinite(values).all():
             raise ValueError(f"y is not finite in row {int(np.argmin(np.isfinite(values)))}: remove the row")
-        limit = np.quantile(values, self.quantile, method="lower") if self.threshold is None else self.threshold
+        sign = 1 if self.higher_is_better else -1
+        values = sign * values
+        limit = np.quantile(values, self.quantile, method="lower") if self.threshold is None else sign * self.threshold
         yield np.flatnonzero(values <= limit), np.flatnonzero(values > limit)
 
 

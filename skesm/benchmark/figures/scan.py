@@ -37,6 +37,7 @@ def plot_scan(
     split: str | None = None,
     target: str = "target",
     title: str = "",
+    offset: int = 1,
 ) -> Figure | None:
     """Plot single mutants by position and new amino acid, measured above predicted.
 
@@ -56,6 +57,8 @@ def plot_scan(
         Name of the measured quantity, with its unit.
     title : str, default=""
         First line of the title, such as the name of the data.
+    offset : int, default=1
+        Position of the reference's first residue, for the axis.
 
     Returns
     -------
@@ -81,11 +84,11 @@ def plot_scan(
     if np.isfinite(measured).sum() < LEAST_MUTANTS:
         return None
     names = f"{chosen['features']} → {chosen['head']}, {split}"
-    return _draw(measured, predicted, reference, target, "\n".join(filter(None, (title, names))))
+    return _draw(measured, predicted, reference, offset, target, "\n".join(filter(None, (title, names))))
 
 
 def _draw(
-    measured: NDArray[np.float64], predicted: NDArray[np.float64], reference: str, target: str, title: str
+    measured: NDArray[np.float64], predicted: NDArray[np.float64], reference: str, offset: int, target: str, title: str
 ) -> Figure:
     limits = np.nanpercentile(measured, _CENTRAL)
     starts = range(0, len(reference), _POSITIONS_IN_ROW)
@@ -104,8 +107,8 @@ def _draw(
             )
             here = [(i, ORDER.index(r)) for i, r in enumerate(reference[start : start + width]) if r in ORDER]
             axes.plot(*zip(*here, strict=True), ".", color="0.35", markersize=3)
-            ticks = [i for i in range(part.shape[1]) if (start + i + 1) % 10 == 0]
-            axes.set_xticks(ticks, [str(start + i + 1) for i in ticks])
+            ticks = [i for i in range(part.shape[1]) if (start + i + offset) % 10 == 0]
+            axes.set_xticks(ticks, [str(start + i + offset) for i in ticks])
             axes.set_yticks(range(len(ORDER)), list(ORDER), fontsize=6)
             axes.set_xlim(-0.5, width - 0.5)
             axes.set_ylabel(name)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_SPLITS_IN_ROW = 3  # more are too small to be read on a page
+
+
 def plot_scores(comparison: Comparison, score: str | None = None) -> Figure:
     """Plot the mean score of every pair of features and head with its interval, one panel for each split.
 
@@ -38,9 +41,12 @@ def plot_scores(comparison: Comparison, score: str | None = None) -> Figure:
     summary = comparison.summary(score)
     splits = list(dict.fromkeys(summary["split"]))
     n_rows = int(summary.groupby("split").size().max())
-    size = (3.5 + 3 * len(splits), 1 + 0.28 * n_rows)
-    figure = new_figure(*size)
-    for axes, split in zip(figure.subplots(1, len(splits), sharey=True, squeeze=False)[0], splits, strict=True):
+    wide, high = min(len(splits), _SPLITS_IN_ROW), -(-len(splits) // _SPLITS_IN_ROW)
+    figure = new_figure(3.5 + 3 * wide, high * (1 + 0.28 * n_rows))
+    panels = figure.subplots(high, wide, sharey=True, squeeze=False).ravel()
+    for axes in panels[len(splits) :]:
+        axes.set_visible(False)
+    for axes, split in zip(panels, splits, strict=False):
         rows = summary[summary["split"] == split]
         places = np.arange(len(rows))
         for chosen, color in ((rows["within_noise"], DARK), (~rows["within_noise"], LIGHT)):
@@ -51,5 +57,5 @@ def plot_scores(comparison: Comparison, score: str | None = None) -> Figure:
         axes.set(title=split, xlabel=name_score(score), yticks=places)
         axes.set_yticklabels(rows["features"] + " → " + rows["head"], fontsize=8)
         clear_axes(axes, "x")
-    axes.invert_yaxis()
+    panels[0].invert_yaxis()
     return figure

@@ -59,8 +59,9 @@ class RunConfig:
         Folds of each split that has several.
     seeds : tuple of int
         Seeds of folds and heads.
-    higher_is_better : bool
-        Whether high values of the target are wanted.
+    higher_is_better : bool or None
+        Whether high values of the target are wanted. None is yes for a file, and no for the bundled data, where a
+        positive ΔΔG destabilises.
     threshold : float or None
         For classifiers: rows above it are the positive class. None takes a target of two values as it is.
     permutations : int
@@ -91,7 +92,7 @@ class RunConfig:
     scores: tuple[str, ...] | None = None
     folds: int = 5
     seeds: tuple[int, ...] = (0,)
-    higher_is_better: bool = True
+    higher_is_better: bool | None = None
     threshold: float | None = None
     permutations: int = 0
     learning_curve: tuple[int, ...] = ()
@@ -124,6 +125,11 @@ class RunConfig:
     def classifies(self) -> bool:
         """Whether the heads are classifiers."""
         return self.heads[0] in CLASSIFIERS
+
+    @property
+    def wants_high(self) -> bool:
+        """Whether high values of the target are wanted."""
+        return self.data != BUNDLED if self.higher_is_better is None else self.higher_is_better
 
     @property
     def main_score(self) -> str:
@@ -163,7 +169,7 @@ class RunConfig:
             "modulo positions": lambda: PositionKFold(self.folds, reference=reference, scheme="modulo"),
             "contiguous positions": lambda: PositionKFold(self.folds, reference=reference, scheme="contiguous"),
             "more mutations": lambda: MutationCountSplit(1, reference=reference),
-            LOW_TO_HIGH: LowToHighSplit,
+            LOW_TO_HIGH: lambda: LowToHighSplit(higher_is_better=self.wants_high),
             "clusters": lambda: IdentityClusterKFold(self.folds, identity=0.5),
         }
         splits, left_out = {}, {}

@@ -32,6 +32,7 @@ class RunData:
     row_numbers: NDArray[np.intp]
     places: str
     reference: str | None
+    offset: int = 1  # position of the reference's first residue
     dropped: Mapping[int, str] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)  # of the file, by setting: those that were taken
 
@@ -94,6 +95,7 @@ def _load_gb1(config: RunConfig) -> RunData:
         row_numbers=np.arange(len(gb1.data)),
         places="rows",
         reference=gb1.wild_type,
+        offset=int(gb1.positions.min()),
     )
 
 
@@ -126,6 +128,7 @@ def _read_file(config: RunConfig) -> RunData:
         row_numbers=np.array(found.lines),
         places=f"lines of {config.data}",
         reference=reference,
+        offset=config.offset,
         dropped=found.dropped,
         columns=found.names,
     )

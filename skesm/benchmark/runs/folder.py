@@ -37,7 +37,8 @@ def make_figures(run: FinishedRun) -> Document:
         name = "predictions" if number == 0 else f"predictions_{split.replace(' ', '_')}"
         figures[name] = plot_predictions(comparison, split=split, **names)
     if run.data.aligned and run.data.reference is not None and comparison.classes is None:
-        scan = plot_scan(comparison, run.data.sequences, run.data.reference.strip(), **names)
+        reference = run.data.reference.strip()
+        scan = plot_scan(comparison, run.data.sequences, reference, offset=run.data.offset, **names)
         figures |= {} if scan is None else {"scan": scan}
     if comparison.classes is None:
         figures["errors"] = plot_errors(comparison, **names)

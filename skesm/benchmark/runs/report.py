@@ -20,12 +20,17 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; } h3 { font-size: 1rem; }
 nav { font-size: .9rem; } nav a { margin-right: 1rem; }
+p, li, h1, figcaption { overflow-wrap: anywhere; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
-th.text, td.text { text-align: left; } td.long { white-space: normal; min-width: 14rem; }
+th.text, td.text { text-align: left; } td.text { white-space: normal; } td.long { min-width: 14rem; }
 td.best { background: #e8f0fa; } caption { caption-side: top; text-align: left; padding: .3rem 0; }
-img { max-width: 100%; height: auto; } .wide img { max-width: none; width: max(100%, 46rem); }
+img { max-width: 100%; height: auto; } .wide img { max-width: none; width: max(100%, 40rem); }
 figure { margin: 1.5rem 0; }
+@media (min-width: 64rem) {
+  .broad { position: relative; left: 50%; transform: translateX(-50%); width: fit-content; min-width: 100%;
+    max-width: calc(100vw - 3rem); }
+}
 @media (min-width: 50rem) { figure.half { display: inline-block; width: 49%; } }
 figcaption { font-size: .9rem; color: #555; }
 .warning { border-left: 4px solid #c0392b; padding-left: .8rem; }
@@ -98,8 +103,11 @@ def _scores(run: FinishedRun) -> Iterator[str]:
         "2003): do not choose among them by their second decimal. A dash is a score that is not defined, because all "
         "predictions of a fold are equal. <i>columns</i> is the number of columns that the features have.</p>"
     )
-    yield _table(run.comparison.table(), texts=2)
-    yield "<p>The features:</p><ul>"
+    yield _table(run.comparison.table(), texts=2, broad=True)
+    yield "<p>A head is the regressor or classifier that learns from the features:</p><ul>"
+    for head in run.config.heads:
+        yield f"<li><b>{_text(head)}</b>: {_text(texts.HEADS[head])}</li>"
+    yield "</ul><p>The features:</p><ul>"
     for part, text in texts.explain_features(list(run.config.features)).items():
         yield f"<li><b>{_text(part)}</b>: {_text(text)}</li>"
     yield "</ul>"
@@ -108,7 +116,7 @@ def _scores(run: FinishedRun) -> Iterator[str]:
         yield "<details><summary>Other scores</summary>"
         for score in others:
             yield f"<h3>{_text(name_score(score))}</h3><p>{_text(texts.explain_score(score))}</p>"
-            yield _table(_means(run, score), texts=2)
+            yield _table(_means(run, score), texts=2, broad=True)
         yield "</details>"
 
 
@@ -130,7 +138,7 @@ def _splits(run: FinishedRun) -> Iterator[str]:
 def _figure(name: str, png: bytes) -> str:
     kind = "predictions" if name.startswith("predictions") else name
     image = f'<img alt="{_text(name.replace("_", " "))}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-    image = f'<div class="wide">{image}</div>' if name in ("scan", "scores") else image
+    image = image if kind == "predictions" else f'<div class="wide">{image}</div>'
     half = ' class="half"' if kind == "predictions" else ""
     return f"<figure{half}>{image}<figcaption>{_text(_CAPTIONS[kind])}</figcaption></figure>"
 
@@ -143,18 +151,23 @@ def _curves(run: FinishedRun) -> Iterator[str]:
             "<h2>Layers</h2><p>Layers and poolings within noise of the best, the cheapest first. <i>cost</i> is the "
             "share of the model's layers that must be computed.</p>"
         )
-        yield _table(best_layers(run.profile).round(2), texts=0)
+        layers = best_layers(run.profile)
+        numbers = {name: [f"{value:.2f}" for value in layers[name]] for name in ("mean", "low", "high", "cost")}
+        yield _table(layers.assign(**numbers), texts=0)
 
 
 def _leakage(run: FinishedRun) -> Iterator[str]:
     columns = ["n_train", "n_test", "duplicates", "neighbours", "median_distance", "seen_positions"]
     groups = run.comparison.leakage.groupby("split", sort=False)
     table = groups[columns].mean().round(2).reset_index()
+    table[columns[:2]] = table[columns[:2]].round().astype(int)
     table.insert(1, "folds", groups.size().to_numpy())
     yield (
-        "<h2>What training sets give away</h2><p>Means over folds. Shares of the test rows: <i>duplicates</i> are in "
-        "the training set too, <i>neighbours</i> are one edit or less from a training sequence. <i>seen positions</i> "
-        "is the share of mutated test positions that were mutated in training.</p>"
+        "<h2>What training sets give away</h2><p>Means over folds. <i>n train</i> and <i>n test</i> are rows. "
+        "<i>median distance</i> counts substitutions, insertions and deletions to the nearest training sequence. "
+        "Shares of the test rows: <i>duplicates</i> are in the training set too, <i>neighbours</i> are one edit or "
+        "less from a training sequence. <i>seen positions</i> is the share of mutated test positions that were mutated "
+        "in training.</p>"
     )
     yield _table(table.rename(columns=lambda name: name.replace("_", " ")), texts=1)
 
@@ -179,12 +192,13 @@ def _not_done(run: FinishedRun, not_done: Sequence[tuple[str, str, str]]) -> Ite
     yield f"<p>{_text(texts.not_done(run.config.classifies))}</p>"
 
 
-def _table(frame: DataFrame, texts: int) -> str:
-    """An HTML table whose first columns are texts."""
+def _table(frame: DataFrame, texts: int, *, broad: bool = False) -> str:
+    """An HTML table whose first columns are texts. A broad one may leave the column of text on a wide screen."""
     classes = [' class="text"'] * texts + [""] * (len(frame.columns) - texts)
     head = "".join(f"<th{c}>{_text(name)}</th>" for c, name in zip(classes, frame.columns, strict=True))
     body = "".join(f"<tr>{''.join(_cells(row, classes))}</tr>" for row in frame.itertuples(index=False))
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    kind = "wide broad" if broad else "wide"
+    return f'<div class="{kind}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _cells(row: Iterable[object], classes: Sequence[str]) -> Iterator[str]:
@@ -194,7 +208,7 @@ def _cells(row: Iterable[object], classes: Sequence[str]) -> Iterator[str]:
             shown = ' class="text long"'
         elif text.endswith("*"):
             shown = ' class="best"'
-        yield f"<td{shown}>{_text(text)}</td>"
+        yield f"<td{shown}>{_text(text).replace('+', '+<wbr>') if shown else _text(text)}</td>"
 
 
 def _text(value: object) -> str:

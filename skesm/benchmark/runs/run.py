@@ -157,7 +157,7 @@ class _Work:
             data.y,
             heads,
             scores=config.scores,
-            higher_is_better=config.higher_is_better,
+            higher_is_better=config.wants_high,
             permutations=config.permutations,
         )
         folds, no_splits = self._folds(problem)
@@ -183,7 +183,12 @@ class _Work:
             data.y,
             features=features,
             regressors=heads,
-            parameters={**config.as_dict(), **data.columns, "dropped_lines": sorted(data.dropped)},
+            parameters={
+                **config.as_dict(),
+                **data.columns,
+                "higher_is_better": config.wants_high,
+                "dropped_lines": sorted(data.dropped),
+            },
             model=self._model(),
             digests=comparison.digests,
         )
@@ -267,7 +272,7 @@ class _Work:
             score=config.main_score,
             prefetch=self._also(),
             seeds=config.seeds,
-            higher_is_better=config.higher_is_better,
+            higher_is_better=config.wants_high,
             **self.options,
         )
 
@@ -289,7 +294,7 @@ class _Work:
                 sizes=config.learning_curve,
                 random_state=config.seeds[0],
                 score=config.main_score,
-                higher_is_better=config.higher_is_better,
+                higher_is_better=config.wants_high,
                 **self.options,
             )
         except InvalidSequenceError:

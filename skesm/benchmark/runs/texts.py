@@ -16,13 +16,15 @@ NOISE = 0.05
 
 #: What each split asks, for a reader who meets it for the first time.
 SPLITS = {
-    "random": "Random folds. Test variants have mutations at positions that were also mutated in training.",
+    "random": "Random folds; repeats of a sequence stay together. In a library of variants, most positions that are "
+    "tested were mutated in training too.",
     "groups": "Folds of whole groups of the file's group column.",
     "unseen positions": "Folds of positions. Test variants are mutated at positions that were not mutated in training.",
     "modulo positions": "Positions dealt in turn along the chain (ProteinGym's modulo folds).",
     "contiguous positions": "Segments of the chain (ProteinGym's contiguous folds), the hardest split by position.",
     "more mutations": "Trained on variants with one mutation, tested on variants with more.",
-    "low to high": "Trained on the lower 80 % of the values, tested on the highest.",
+    "low to high": "Trained on the worse 80 % of the measured values, tested on the best 20 %: can variants be ranked "
+    "that are better than all that were seen?",
     "clusters": "Folds of clusters at 50 % sequence identity.",
 }
 
@@ -38,6 +40,21 @@ _SCORES = {
     "ap": "Average precision, the share of positives among the rows ranked first. Chance is their share of all rows.",
     "mcc": "Matthews correlation of predicted and measured classes: 1 is perfect, 0 is chance.",
     "brier": "Brier score, the mean squared error of the probability: lower is better.",
+}
+
+#: What each head is, for a reader who meets it for the first time.
+HEADS = {
+    "ridge": "ridge regression, a weighted sum of the columns",
+    "elastic-net": "elastic net, a weighted sum of some of the columns",
+    "svr": "support vector machine with an RBF kernel",
+    "random-forest": "random forest, the mean of 300 decision trees",
+    "xgboost": "gradient-boosted decision trees (XGBoost)",
+    "knn": "mean of the nearest training rows",
+    "gp": "Gaussian process with an RBF kernel",
+    "logistic": "logistic regression",
+    "random-forest-classifier": "random forest of 300 decision trees",
+    "xgboost-classifier": "gradient-boosted decision trees (XGBoost)",
+    "knn-classifier": "classes of the nearest training rows",
 }
 
 _FEATURES = {
@@ -58,6 +75,8 @@ _FEATURES = {
     "position+substitution": "which positions are mutated, from and to which amino acid; no model",
     "blosum62": "how much BLOSUM62, hydropathy, volume and charge change; no model",
 }
+
+_FULL_NAMES = {"spearman": "Spearman's rank correlation", "pearson": "Pearson's correlation"}
 
 NO_MODEL = "none"
 #: Features that come from a trained protein language model.
@@ -128,14 +147,19 @@ def methods(config: RunConfig, data: RunData, manifest: Document, comparison: Co
         if config.permutations
         else ""
     )
+    features = [name for name in dict.fromkeys(comparison.costs["features"]) if name != NO_MODEL]
+    packages = f"scikit-learn {versions['scikit-learn']}"
+    if any(head.startswith("xgboost") for head in config.heads):
+        packages += f", XGBoost {versions['xgboost']}"
     tuned = "Scalers, penalties and other tuned settings" if not config.classifies else "Scalers and tuned settings"
     return (
         f"Features were computed by skesm {versions['skesm']} with the checkpoint {manifest['model']['name']} "
         f"(fingerprint {manifest['model']['fingerprint'][:16]}, {manifest['model']['numerics']}). "
-        f"{_list(config.heads)} were compared by cross-validation (scikit-learn {versions['scikit-learn']}) on "
+        f"Sets of features ({_list(features)}) with {_list(HEADS[head].partition(',')[0] for head in config.heads)} "
+        f"were compared by cross-validation ({packages}) on "
         f"{data.title} ({sizes}; SHA-256 {facts['sha256'][:16]}), with these splits and numbers of folds: {folds}; "
         f"{plural(len(config.seeds), 'seed')} ({', '.join(map(str, config.seeds))}). {tuned} were fitted on the "
-        f"training rows of each fold. The score is {name_score(config.main_score)}"
+        f"training rows of each fold. The score is {_FULL_NAMES.get(config.main_score, name_score(config.main_score))}"
         f"{', lower is better' if config.main_score in ERRORS else ''}. Intervals are percentiles of 500 bootstrap "
         "samples of the test rows. Differences were tested by the corrected resampled t-test (Nadeau and Bengio 2003)."
         f"{tests}"
