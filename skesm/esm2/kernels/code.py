@@ -216,10 +216,5 @@ def lanes_of(value: Value) -> int:
     return value.type.count if isinstance(value.type, ir.VectorType) else 1
 
 
-def lanes_in(length: int, most: int) -> int:
-    """The largest power of two up to `most` that divides a length."""
-    return min(length & -length, most)
-
-
 def _suffix(kind: Type) -> str:
     return f"v{kind.count}f32" if isinstance(kind, ir.VectorType) else "f32"
