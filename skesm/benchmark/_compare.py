@@ -135,7 +135,8 @@ def compare(
     >>> from skesm import AminoAcidComposition
     >>> from skesm.benchmark import compare
     >>> X = ["A" * n + "C" * (19 - n) for n in range(20)]
-    >>> result = compare(X, range(20), {"composition": AminoAcidComposition()}, splits={"random": 2})
+    >>> features = {"composition": AminoAcidComposition()}
+    >>> result = compare(X, range(20), features, splits={"random": 2})
     >>> result.summary()[["features", "head", "mean"]].round(2).to_dict("split")["data"]
     [['composition', 'ridge', 1.0], ['none', 'mean', nan]]
     """

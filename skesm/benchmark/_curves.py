@@ -107,8 +107,10 @@ def learning_curve(
     >>> from skesm import AminoAcidComposition
     >>> from skesm.benchmark import learning_curve
     >>> X = ["A" * n + "C" * (40 - n) for n in range(40)]
-    >>> curve = learning_curve(X, range(40), {"composition": AminoAcidComposition()}, sizes=(8, 16), draws=3)
-    >>> curve[["n_train", "head", "mean"]].query("head == 'ridge'").round(1).to_dict("split")["data"]
+    >>> features = {"composition": AminoAcidComposition()}
+    >>> curve = learning_curve(X, range(40), features, sizes=(8, 16), draws=3)
+    >>> ridge = curve.query("head == 'ridge'").round(1)
+    >>> ridge[["n_train", "head", "mean"]].to_dict("split")["data"]
     [[8, 'ridge', 1.0], [16, 'ridge', 1.0]]
     """
     heads = dict(heads) if isinstance(heads, Mapping) else make_heads(heads)
@@ -180,7 +182,8 @@ def layer_profile(
     >>> from skesm.benchmark import best_layers, layer_profile
     >>> from skesm.datasets import load_gb1_stability
     >>> gb1 = load_gb1_stability()
-    >>> profile = layer_profile(gb1.data[::20], gb1.target[::20], memory=getfixture("tmp_path"), cv=2)
+    >>> X, y = gb1.data[::20], gb1.target[::20]
+    >>> profile = layer_profile(X, y, memory=getfixture("tmp_path"), cv=2)
     >>> profile["layer"].tolist()
     [0, 1, 2, 3, 4, 5, 6]
     >>> best_layers(profile).columns.tolist()

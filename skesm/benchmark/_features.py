@@ -111,7 +111,8 @@ def make_features(
     Examples
     --------
     >>> from skesm.benchmark import make_features
-    >>> features, notes = make_features(["one-hot", "length", "mutated"], ["ACDEFGHIKL", "ACDEFGHIK"])
+    >>> X = ["ACDEFGHIKL", "ACDEFGHIK"]
+    >>> features, notes = make_features(["one-hot", "length", "mutated"], X)
     >>> list(features)
     ['one-hot', 'length']
     >>> notes[0]

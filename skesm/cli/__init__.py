@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     status : int
-        0, or 1 after an error, which is one line on stderr, or if a row is missing in the output. Wrong usage ends
-        the process with status 2.
+        0, or 1 after an error, which is one line on stderr, or if the backend failed on a row. Wrong usage ends the
+        process with status 2.
     """
     parser = _parser()
     args = parser.parse_args(argv)

@@ -49,8 +49,8 @@ def examples(*lines: str) -> str:
     return "\n".join([f"example{'s' if len(lines) > 1 else ''}:", *(f"  skesm {line}" for line in lines)])
 
 
-#: ``invalid='drop'``, ``max_length=1022``, ``max_length``: how messages write parameters of Python.
-_PARAMETER = re.compile(r"\b([a-z]+(?:_[a-z]+)*)=('[^']*'|\d+)|\b([a-z]+(?:_[a-z]+)+)\b")
+#: ``invalid='drop'``, ``max_length=1022``, ``memory=None``, ``max_length``: how messages write parameters of Python.
+_PARAMETER = re.compile(r"\b([a-z]+(?:_[a-z]+)*)=('[^']*'|\d+|None)|\b([a-z]+(?:_[a-z]+)+)\b")
 
 
 #: Parameters of Python whose option has another name.
@@ -66,6 +66,8 @@ def one_line(message: object, options: Collection[str] = ()) -> str:
     'set --long-sequences window, or raise --max-length'
     >>> one_line("name its mutation_column", ["mutations_column"])
     'name its --mutations-column'
+    >>> one_line("give memory another folder, or leave it out (memory=None)", ["memory"])
+    'give memory another folder, or leave it out (no --memory)'
     """
     text = re.sub(r":\n\s+", ": ", str(message).strip())
     text = re.sub(r"(?<![.:;])\n\s+", "; ", text)
@@ -79,7 +81,10 @@ def one_line(message: object, options: Collection[str] = ()) -> str:
             name = _OPTION_NAMES.get(name, name)
         if name not in options:
             return match[0]
-        return f"--{name.replace('_', '-')}" + ("" if value is None else f" {value.strip(chr(39))}")
+        option = f"--{name.replace('_', '-')}"
+        if value == "None":
+            return f"no {option}"
+        return option + ("" if value is None else f" {value.strip(chr(39))}")
 
     return " ".join(_PARAMETER.sub(as_option, text).split())
 

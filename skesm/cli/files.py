@@ -27,14 +27,15 @@ INPUT is a FASTA file, a table (.csv, .tsv, .xlsx, .parquet), or text with a seq
 compressed with gzip, and '-' is the standard input. The id of a row is the first word of its FASTA header, the id
 column of a table, or else the number of its line.
 
-The ending of OUTPUT says the format: .parquet, .npz, .npy (ids in OUTPUT.ids.txt), .csv, .csv.gz or .h5. Rows have the
-order of the input. The file gets its name when it is complete. Beside it, OUTPUT.json tells where the features come
+The ending of OUTPUT says the format: .csv, .csv.gz, .npz, .npy (ids in OUTPUT.ids.txt), .parquet or .h5. The last two
+need the extras parquet and h5. Rows have the order of the input. The file gets its name when it is complete. Beside it, OUTPUT.json tells where the features come
 from, and OUTPUT.missing.tsv names the rows that are missing, if there are any.
 
 An interrupted run goes on where it was if you give the same command again. With --memory, no sequence is ever computed
 twice, in whichever file it is.
 
-The exit status is 0 if all rows of the input are in the output, and 1 if a row is missing.
+The exit status is 0 if all rows of the input are in the output, but for those that --drop-invalid leaves out. It is 1
+if the backend failed on a row, or after an error.
 """
 
 
@@ -44,11 +45,11 @@ def add_embed(commands: Commands) -> None:
         commands,
         "embed",
         "write the features of the sequences in a file to a file",
-        "embed proteins.fasta features.parquet",
+        "embed proteins.fasta features.csv",
         "embed proteins.fasta features.npz --model esm2-650m --layers 20,33 --pooling mean,max --memory cache",
         "embed variants.csv features.csv --sequence-column seq --id-column name --drop-invalid",
         "embed proteins.fasta residues.h5 --residues",
-        "embed proteins.fasta features.parquet --plan --rate 5000",
+        "embed proteins.fasta features.csv --plan --rate 5000",
         "embed proteins.fasta folder/ --shard 3/10 --memory cache-3",
     )
     parser.set_defaults(make=_make_embedder)
@@ -66,7 +67,7 @@ def add_logits(commands: Commands) -> None:
         "logits",
         "write statistics of the model's predictions for the sequences in a file",
         "logits proteins.fasta logits.csv",
-        "logits proteins.fasta logits.parquet --statistics log_likelihood,pseudo_perplexity",
+        "logits proteins.fasta logits.csv --statistics log_likelihood,pseudo_perplexity",
     )
     parser.set_defaults(make=_make_summarizer, reference=None)
     parser.add_argument(
@@ -237,10 +238,9 @@ def _run(args: argparse.Namespace) -> int:
     for note in dict.fromkeys(note for report in reports for note in report.notes):
         print(f"skesm: {note}", file=sys.stderr)
     for report in reports:
-        if report.missing:
-            verb = "is" if report.missing == 1 else "are"
-            print(f"skesm: {plural(report.missing, 'row')} {verb} missing: see {report.missing_file}", file=sys.stderr)
-    return int(any(report.missing for report in reports))
+        for line in _describe_missing(report):
+            print(f"skesm: {line}", file=sys.stderr)
+    return int(any(report.failed for report in reports))
 
 
 def _is_folder(output: str) -> bool:
@@ -256,6 +256,17 @@ def _describe(report: FileReport) -> str:
     counts += [f"{plural(report.resumed, 'row')} from an interrupted run"] if report.resumed else []
     rate = report.rows / report.seconds if report.seconds else 0.0
     return f"{what}: {', '.join(counts)}; {report.seconds:.1f} s, {rate:,.0f} rows a second"
+
+
+def _describe_missing(report: FileReport) -> list[str]:
+    """Which rows are not in the output, and why."""
+    lines = []
+    if dropped := report.missing - report.failed:
+        lines.append(f"{plural(dropped, 'row')} left out, as --drop-invalid asks: see {report.missing_file}")
+    if report.failed:
+        again = "give the same command again to try once more"
+        lines.append(f"{plural(report.failed, 'row')} failed: see {report.missing_file}, and {again}")
+    return lines
 
 
 def _describe_plan(plan: FilePlan, *, has_store: bool) -> str:

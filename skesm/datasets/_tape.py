@@ -127,10 +127,10 @@ def fetch_fluorescence(
     Those lines are not run as tests, since the first may use the network. Without it, a missing file is an
     error that says how to fetch it:
 
-    >>> fetch_fluorescence(subset="valid", data_home="empty", download_if_missing=False)  # doctest: +ELLIPSIS
+    >>> fetch_fluorescence(subset="valid", data_home="empty", download_if_missing=False)
     Traceback (most recent call last):
         ...
-    skesm.exceptions.DatasetError: fluorescence.valid.csv is not in empty and was not downloaded ...
+    skesm.exceptions.DatasetError: fluorescence.valid.csv is not in empty ...
     """
     downloads = Downloads(data_home, download_if_missing, n_retries, delay, verbose)
     return _fetch("fluorescence", "log_fluorescence", subset, downloads, return_X_y, as_frame, wild_type=WILD_TYPE)

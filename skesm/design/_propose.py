@@ -153,11 +153,15 @@ def propose(
     >>> from skesm.datasets import load_gb1_stability
     >>> from skesm.design import propose, single_variants
     >>> gb1 = load_gb1_stability()
-    >>> pipeline = variant_pipeline(gb1.wild_type, model="skesm-mini").fit(gb1.data[:60], gb1.target[:60])
+    >>> measured, ddg = gb1.data[:60], gb1.target[:60]
+    >>> pipeline = variant_pipeline(gb1.wild_type, model="skesm-mini").fit(measured, ddg)
     >>> candidates = single_variants(gb1.wild_type, positions=[2, 3, 4], offset=2)
-    >>> table = propose(pipeline, candidates, 3, maximize=False, exclude=set(gb1.data[:60]), diversity=1)
-    >>> len(table), list(table.columns), len({mutation[:-1] for mutation in table["mutations"]})
-    (3, ['mutations', 'predicted', 'score', 'sequence'], 3)
+    >>> options = {"maximize": False, "exclude": set(measured), "diversity": 1}
+    >>> table = propose(pipeline, candidates, 3, **options)
+    >>> list(table.columns)
+    ['mutations', 'predicted', 'score', 'sequence']
+    >>> len({mutation[:-1] for mutation in table["mutations"]})  # positions
+    3
     """
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
@@ -216,7 +220,8 @@ def plan_proposal(pipeline: Estimator, candidates: Iterable[str], *, chunk_size:
     >>> from skesm.datasets import load_gb1_stability
     >>> from skesm.design import plan_proposal, single_variants
     >>> gb1 = load_gb1_stability()
-    >>> pipeline = variant_pipeline(gb1.wild_type, model="skesm-mini").fit(gb1.data[:60], gb1.target[:60])
+    >>> measured, ddg = gb1.data[:60], gb1.target[:60]
+    >>> pipeline = variant_pipeline(gb1.wild_type, model="skesm-mini").fit(measured, ddg)
     >>> plan_proposal(pipeline, single_variants(gb1.wild_type)).candidates
     1045
     """

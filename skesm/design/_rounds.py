@@ -89,7 +89,13 @@ def simulate_rounds(
     >>> gb1 = load_gb1_stability()
     >>> pipeline = make_pipeline(SubstitutionEncoder(gb1.wild_type), Ridge())
     >>> rounds = simulate_rounds(
-    ...     pipeline, gb1.data, gb1.target, reference=gb1.wild_type, maximize=False, n_rounds=2, n_repeats=2
+    ...     pipeline,
+    ...     gb1.data,
+    ...     gb1.target,
+    ...     reference=gb1.wild_type,
+    ...     maximize=False,
+    ...     n_rounds=2,
+    ...     n_repeats=2,
     ... )
     >>> rounds.groupby(["strategy", "round"])["measured"].first().tolist()
     [24, 48, 72, 24, 48, 72]

@@ -100,7 +100,8 @@ class ESM2AttentionSummarizer(_WholeSequenceTransformer):
     Examples
     --------
     >>> from skesm import ESM2AttentionSummarizer
-    >>> summarizer = ESM2AttentionSummarizer("skesm-mini", statistics=("entropy", "received_max"))
+    >>> statistics = ("entropy", "received_max")
+    >>> summarizer = ESM2AttentionSummarizer("skesm-mini", statistics=statistics)
     >>> summarizer.transform(["MKTAYIAKQR", "GSHMSLFDFF"]).shape
     (2, 7)
     >>> summarizer.get_feature_names_out()[[0, 5, 6]].tolist()

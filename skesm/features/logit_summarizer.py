@@ -106,7 +106,10 @@ class ESM2LogitSummarizer(_ESM2Transformer):
     (2, 2)
     >>> summarizer.get_feature_names_out().tolist()
     ['logit_mean', 'logit_sum']
-    >>> summarizer.set_params(statistics=["log_likelihood", "pseudo_perplexity"]).transform(["MKTAYIAKQR"]).shape
+    >>> summarizer.set_params(statistics=["log_likelihood", "pseudo_perplexity"])
+    ESM2LogitSummarizer(model='skesm-mini',
+                        statistics=['log_likelihood', 'pseudo_perplexity'])
+    >>> summarizer.transform(["MKTAYIAKQR"]).shape
     (1, 2)
     """
 

@@ -81,7 +81,8 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
     --------
     >>> from skesm import ESM2ResidueEmbedder
     >>> variants = ["MKTAYIAKQR", "MKTWYIAKQR", "MKTAYIAKQG"]
-    >>> embedder = ESM2ResidueEmbedder("skesm-mini", outputs=("residues@-1", "logits"), positions=[4, 10])
+    >>> outputs = ("residues@-1", "logits")
+    >>> embedder = ESM2ResidueEmbedder("skesm-mini", outputs=outputs, positions=[4, 10])
     >>> embedder.fit_transform(variants).shape
     (3, 424)
     >>> embedder.get_feature_names_out()[[0, 192, -1]].tolist()

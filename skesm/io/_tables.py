@@ -193,7 +193,8 @@ def count_problems(problems: Mapping[int, str]) -> str:
 
     Examples
     --------
-    >>> count_problems({3: ": column 'y' is empty", 5: ", position 2: '1' is not an amino acid", 9: ": empty"})
+    >>> letter = ", position 2: '1' is not an amino acid"
+    >>> count_problems({3: ": column 'y' is empty", 5: letter, 9: ": empty"})
     '1 without a target (line 3), 2 with a bad sequence (lines 5, 9)'
     """
     kinds: dict[str, list[int]] = {}

@@ -138,7 +138,8 @@ class PositionKFold(SequenceSplitter):
     --------
     >>> from skesm.model_selection import PositionKFold
     >>> X = ["AKT", "MAT", "MGT", "MKA"]
-    >>> [test.tolist() for _, test in PositionKFold(3, reference="MKT", scheme="contiguous").split(X)]
+    >>> folds = PositionKFold(3, reference="MKT", scheme="contiguous")
+    >>> [test.tolist() for _, test in folds.split(X)]
     [[0], [1, 2], [3]]
     """
 

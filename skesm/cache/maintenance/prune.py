@@ -92,12 +92,10 @@ def prune(
     Examples
     --------
     >>> import tempfile
-    >>> import numpy as np
-    >>> from skesm.outputs.spec import Namespace, OutputSpec
-    >>> from skesm.cache import RecordStore, prune, resolve_location
+    >>> from skesm import ESM2Embedder
+    >>> from skesm.cache import prune
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with RecordStore(resolve_location(folder), Namespace("toy", "sha256:00", "fp32")) as store:
-    ...         store.put(["MKT"], [{OutputSpec("mean", 1): np.ones(3, dtype=np.float32)}])
+    ...     _ = ESM2Embedder("skesm-mini", memory=folder).transform(["MKT"])
     ...     prune(folder, older_than="90d").values
     0
     """

@@ -90,7 +90,8 @@ def transform_file(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = pathlib.Path(folder, "proteins.fasta")
     ...     _ = path.write_text(">P1\nMKTAY\n>P2\nGSH\n")
-    ...     report = transform_file(ESM2Embedder("skesm-mini"), path, path.with_suffix(".npz"))
+    ...     output = path.with_suffix(".npz")
+    ...     report = transform_file(ESM2Embedder("skesm-mini"), path, output)
     >>> report.rows, report.columns, report.missing
     (2, 192, 0)
     """
@@ -140,11 +141,12 @@ def _finish(output: Path, identity: Document, survey: Survey, run: _Run, start: 
         hits=run.hits,
         computed=run.computed,
         seconds=round(time.monotonic() - start, 3),
+        failed=len(run.missing),
     )
     described = {
         **metadata,
         "missing": report.missing,
-        "failed": len(run.missing),
+        "failed": report.failed,
         "bytes": output.stat().st_size,
         "sha256": _digest(output),
         "report": asdict(report),
