@@ -194,7 +194,7 @@ class LocalBackend(Backend):
         return TorchEngine(spec, parameters, device=device, dtype=self.dtype)
 
     def _make_compiled(self, spec: ModelSpec, parameters: Parameters) -> Engine:
-        """The compiled engine; NumPy's own if that cannot be had here, and was not asked for."""
+        """The compiled engine. It is NumPy's own if that cannot be had here, and was not asked for."""
         if self.engine == "compiled":
             import_optional("llvmlite", extra="fast")
         try:
@@ -265,7 +265,7 @@ def _warn_of_untrained(heads: set[str], model: str, outputs: Sequence[OutputSpec
         if head in heads and any(output.kind in kinds for output in outputs):
             warn(
                 f"{model}: the head that gives {head} looks newly initialised: it was probably never trained, and its "
-                "values mean nothing. A fine-tuned classifier has no such head of its own; use the model it came from",
+                "values mean nothing. A fine-tuned classifier has no such head of its own. Use the model it came from",
                 UntrainedHeadWarning,
             )
             heads.discard(head)  # once for a loaded model: scikit-learn's searches show each repeat of a warning

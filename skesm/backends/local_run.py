@@ -74,7 +74,7 @@ def refuse(engine: Engine, outputs: Sequence[OutputSpec]) -> None:
         )
     if not engine.has_contact_head and any(output.kind == CONTACTS for output in outputs):
         raise BackendError(
-            f"the checkpoint of {name} has no contact head: it has embeddings and attentions, but no contacts; those "
+            f"the checkpoint of {name} has no contact head: it has embeddings and attentions, but no contacts. Those "
             "of the published sizes have one"
         )
 

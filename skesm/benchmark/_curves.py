@@ -83,11 +83,11 @@ def learning_curve(
     draws : int, default=10
         Draws of training and test rows for each size.
     test_share : float, default=0.2
-        Share of the distinct sequences that are tested on in each draw; the same for every size.
+        Share of the distinct sequences that are tested on in each draw. It is the same for every size.
     random_state : int, default=0
         Seed of the draws.
     score : str, default=None
-        One of `compare`'s scores; the first by default.
+        One of `compare`'s scores. None is the first.
     **options : object
         Further arguments of `compare`.
 
@@ -163,7 +163,7 @@ def layer_profile(
     head : str or estimator, default="ridge"
         A regressor or classifier.
     score : str, default=None
-        One of `compare`'s scores; the first by default.
+        One of `compare`'s scores. None is the first.
     prefetch : sequence of str, default=()
         Further outputs that the passes store.
     **options : object
@@ -245,7 +245,7 @@ def best_layers(profile: DataFrame) -> DataFrame:
     Parameters
     ----------
     profile : DataFrame
-        What `layer_profile` returned.
+        The result of `layer_profile`.
 
     Returns
     -------

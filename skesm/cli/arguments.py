@@ -6,7 +6,9 @@ import argparse
 import os
 import re
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from skesm.backends.resolve import BACKENDS
 
 if TYPE_CHECKING:
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # has no public name
@@ -96,6 +98,23 @@ def name_columns(taken: Mapping[str, str]) -> str:
     return ", ".join(f"{_HELD[parameter]} from column {name!r}" for parameter, name in taken.items())
 
 
+def add_model(
+    parser: argparse.ArgumentParser,
+    *,
+    memory: str = "record store: no sequence is computed twice",
+    jobs: str = "CPU threads",
+    **options: Any,
+) -> argparse._ArgumentGroup:
+    """Add the options of the model: its name (with further `options`), its backend, record store and threads."""
+    model = parser.add_argument_group("model")
+    name = {"default": "esm2_t6_8M_UR50D", "help": "a name that `skesm models` lists, or a folder", **options}
+    model.add_argument("--model", **name)
+    model.add_argument("--backend", choices=tuple(BACKENDS), default="local", help="where the model runs")
+    model.add_argument("--memory", metavar="FOLDER", help=memory)
+    model.add_argument("--jobs", type=int, metavar="N", help=jobs)
+    return model
+
+
 def reference_of(given: str | None) -> str | None:
     """The reference that was given, or the only sequence of the file that was given.
 
@@ -108,5 +127,5 @@ def reference_of(given: str | None) -> str | None:
 
     sequences = read_fasta(given).sequences
     if len(sequences) != 1:
-        raise ValueError(f"--reference {given} holds {len(sequences)} sequences; one is needed")
+        raise ValueError(f"--reference {given} holds {len(sequences)} sequences. Give one")
     return sequences[0]

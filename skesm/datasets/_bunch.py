@@ -1,4 +1,4 @@
-"""Results of the loaders: arrays or frames, as a Bunch or as ``(X, y)``; and the parts of their docstrings."""
+"""Results of the loaders (arrays or frames, as a Bunch or as ``(X, y)``), and the parts of their docstrings."""
 
 from __future__ import annotations
 

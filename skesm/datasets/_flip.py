@@ -42,8 +42,8 @@ def fetch_flip_gb1(
     Parameters
     ----------
     split : {"one_vs_rest", "two_vs_rest", "three_vs_rest", "low_vs_high", "sampled"}, default="two_vs_rest"
-        The rows to train on: the wild type and variants of one mutation, of up to two, of up to three; variants below
-        the wild type's fitness; or a random 80 %.
+        The rows to train on. The first three are the wild type and variants with one mutation, with up to two, or with
+        up to three. ``"low_vs_high"`` has variants below the wild type's fitness, and ``"sampled"`` a random 80 %.
     {fetching}
     {form}
 

@@ -47,7 +47,7 @@ def fetch_proteingym(
     Parameters
     ----------
     name : str
-        Name of the assay, such as ``"BLAT_ECOLX_Stiffler_2015"``; see `fetch_proteingym_table`.
+        Name of the assay, such as ``"BLAT_ECOLX_Stiffler_2015"``, see `fetch_proteingym_table`.
     folds : {"singles", "multiples"} or None, default=None
         With ProteinGym's folds for supervised learning, which come in archives of their own. ``"singles"`` are the
         single mutants, with random, modulo and contiguous folds. ``"multiples"`` are rows with several mutations, with
@@ -87,7 +87,7 @@ def fetch_proteingym(
 
     See Also
     --------
-    fetch_proteingym_table : Names of the assays, and what is known of each.
+    fetch_proteingym_table : Names of the assays, and the facts on each.
 
     Notes
     -----
@@ -191,14 +191,14 @@ def fetch_published_scores(downloads: Downloads) -> tuple[dict[str, dict[str, st
 
 
 def _find(table: list[dict[str, str]], name: str) -> dict[str, str]:
-    """The row of an assay; an error names assays that begin like it."""
+    """The row of an assay. An error names assays that begin like it."""
     names = columns_of(table, ("DMS_id", "DMS_filename", "target_seq"), ASSAYS)[0]
     if name in names:
         return table[names.index(name)]
     protein = name.upper().split("_")[0]
     alike = [other for other in names if other.upper().startswith(protein)] or names
     raise ValueError(
-        f"ProteinGym has no substitution assay {name!r}. It has {first_and_more(alike, ', ', most=_MOST_NAMES)}; "
+        f"ProteinGym has no substitution assay {name!r}. It has {first_and_more(alike, ', ', most=_MOST_NAMES)}. "
         "fetch_proteingym_table() lists all"
     )
 

@@ -53,7 +53,7 @@ _PROTEINGYM_TERMS = (
 )
 
 #: Of the repository's files the digests are those of the files at the commit. Of the archives they are those that
-#: ProteinGym's own ``proteingym/utils/download.py`` states at the commit; it states no sizes.
+#: ProteinGym's own ``proteingym/utils/download.py`` states at the commit. It states no sizes.
 _PROTEINGYM_FILES = {
     ASSAYS: (
         f"{_PROTEINGYM}/reference_files/{ASSAYS}",

@@ -77,7 +77,7 @@ def fetch_fluorescence(
     Parameters
     ----------
     subset : {"train", "valid", "test", "all"}, default="train"
-        Which split; ``"all"`` joins the three in this order. Their files are ``fluorescence.{train,valid,test}.csv``.
+        Which split. ``"all"`` joins the three in this order. Their files are ``fluorescence.{train,valid,test}.csv``.
     {fetching}
     {form}
 
@@ -158,7 +158,7 @@ def fetch_stability(
     Parameters
     ----------
     subset : {"train", "valid", "test", "all"}, default="train"
-        Which split; ``"all"`` joins the three in this order. Their files are ``stability.{train,valid,test}.csv``.
+        Which split. ``"all"`` joins the three in this order. Their files are ``stability.{train,valid,test}.csv``.
     {fetching}
     {form}
 

@@ -65,7 +65,7 @@ def load_variants(
     offset : int, default=1
         Position of the first residue of `reference`, in the numbering of the mutations.
     invalid : {"raise", "drop"}, default="raise"
-        What happens to rows that cannot be used. ``"drop"`` leaves them out and lists them in `dropped`.
+        How to treat rows that cannot be used. ``"drop"`` leaves them out and lists them in `dropped`.
     {form}
 
     Returns

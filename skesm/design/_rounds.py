@@ -1,4 +1,4 @@
-"""`simulate_rounds`: what rounds of proposals would have found in data that were measured."""
+"""`simulate_rounds`: rounds of proposals, simulated on measured data."""
 
 from __future__ import annotations
 

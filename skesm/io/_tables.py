@@ -207,7 +207,7 @@ def count_problems(problems: Mapping[int, str]) -> str:
 
 
 def read_raw(path: str | os.PathLike[str], wanted: list[str], sequence_column: str) -> tuple[RawTable, bool]:
-    """(the wanted columns, before they are checked; whether the file is FASTA)."""
+    """The wanted columns before they are checked, and whether the file is FASTA."""
     name = name_of(path)
     with open_bytes(path) as file:
         if file.peek(len(SPREADSHEET)).startswith(SPREADSHEET):

@@ -97,7 +97,7 @@ def check_output(output: Path, *, ragged: bool) -> None:
         other = "an .h5 file" if ragged and ending == ".parquet" else "a .parquet file" if ragged else "a .csv file"
         raise MissingDependencyError(f"{error}, or write {other}", name=error.name) from error
     if not output.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {output.parent}; make it first")
+        raise FileNotFoundError(f"there is no folder {output.parent}. Make it first")
 
 
 def needs_distinct_ids(output: Path) -> bool:

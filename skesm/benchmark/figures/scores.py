@@ -20,9 +20,9 @@ def plot_scores(comparison: Comparison, score: str | None = None) -> Figure:
     Parameters
     ----------
     comparison : Comparison
-        What `compare` returned.
+        The result of `compare`.
     score : str, default=None
-        One of the scores that were computed; the first by default.
+        One of the computed scores. None is the first.
 
     Returns
     -------

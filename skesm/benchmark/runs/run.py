@@ -47,11 +47,11 @@ class Run:
     data : RunData
     comparison : Comparison
     manifest : dict
-        What the numbers depend on; its entry ``"run"`` alone holds what differs from run to run.
+        Everything that the numbers depend on. Its entry ``"run"`` alone differs from run to run.
     notes : tuple of str
-        What was padded.
+        Sentences on padded sequences.
     not_done : tuple of (str, str, str)
-        Kind, name and reason of what was asked for and is impossible, and of analyses that were not asked for.
+        Kind, name and reason of each part that the data cannot have, and of analyses that were not requested.
     curve : DataFrame or None
         Learning curve, see `learning_curve`.
     profile : DataFrame or None
@@ -109,7 +109,7 @@ def run_benchmark(
     resume : path-like, default=None
         Folder of finished fits, in which a second run finds those of a first that was interrupted.
     n_jobs : int, default=None
-        Threads that fit; changes no number.
+        Threads that fit. Changes no number.
     verbose : bool, int or "auto", default="auto"
         Show progress on stderr. ``"auto"`` shows it after two seconds on a terminal or in a notebook.
     data : RunData, default=None
@@ -163,7 +163,7 @@ class _Work:
         folds, no_splits = self._folds(problem)
         poolings, no_layers = self._poolings()
         features, no_features, notes = self._features(poolings)
-        # whoever needs the mutated positions of most layers comes first: its passes store what the others need
+        # Whoever needs the mutated positions of most layers comes first. Its passes store the outputs that others need.
         first = "mutated" in poolings
         profile, passes = self._profile(poolings) if first else (None, 0)
         comparison = compare_on(

@@ -1,4 +1,4 @@
-"""What is computed for each row of a pack alone, written for LLVM: GELU, LayerNorm, and sums with biases."""
+"""Functions of each row of a pack alone, written for LLVM: GELU, LayerNorm, and sums with biases."""
 
 from __future__ import annotations
 

@@ -230,7 +230,7 @@ class NumpyEngine:
         return x
 
     def _rotary(self, frequencies: FloatArray, spans: Sequence[slice], rows: int) -> Any:
-        """What the attention of this engine takes for a pack's rotary embedding."""
+        """The rotary embedding of a pack, as the attention of this engine takes it."""
         return rotary_tables(frequencies, spans, rows)
 
     def _norm(self, x: FloatArray, affine: Affine, out: FloatArray) -> FloatArray:
