@@ -20,8 +20,8 @@ from skesm.backends.resolve import BACKENDS, resolve_backend
 from skesm.cache import note_memory, resolve_location, warn_if_elsewhere
 from skesm.esm2.spec import ModelSpec
 from skesm.features.common.links import LinkedEstimator
+from skesm.features.common.parameters import as_tuple, complete_docstring
 from skesm.features.common.transformer import SequenceTransformer
-from skesm.features.parameters import as_tuple, complete_docstring
 from skesm.features.recipe import Recipe
 from skesm.fetch.records import estimate
 from skesm.fetch.run import Run, last_runs

@@ -13,8 +13,8 @@ from skesm._typing import Constraints, Memory, ModelName
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _ESM2Transformer
+from skesm.features.common.parameters import as_tuple, several_layers, several_of
 from skesm.features.common.reference import ReferenceMixin
-from skesm.features.parameters import as_tuple, several_layers, several_of
 from skesm.features.recipe import Recipe, Row
 from skesm.fetch.request import Request
 from skesm.outputs.derived import derive, source
