@@ -13,7 +13,6 @@ from importlib.util import find_spec as find_module
 from numbers import Integral
 from typing import ClassVar, Generic, NamedTuple, TypeVar
 
-from joblib import effective_n_jobs
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skesm._messages import warn
@@ -24,7 +23,6 @@ from skesm.backends.local_run import Engine, compute, refuse
 from skesm.esm2 import kernels
 from skesm.esm2.checkpoints.checkpoint import Checkpoint, find_spec, locate, open_weights
 from skesm.esm2.machine.processor import has_bfloat16
-from skesm.esm2.machine.threads import default_workers
 from skesm.esm2.numpy_engine import NumpyEngine
 from skesm.esm2.spec import DEMO_MODEL, ModelSpec
 from skesm.esm2.weights.files import WeightsFiles
@@ -150,12 +148,12 @@ class LocalBackend(Backend):
         engine, weights, untrained_heads = self._load(locate(model))
         refuse(engine, outputs)
         _warn_of_untrained(untrained_heads, engine.spec.name, outputs)
-        n_threads = effective_n_jobs(n_jobs) if n_jobs is not None else self.num_threads or default_workers()
         yield from compute(
             engine,
             sequences,
             outputs,
-            n_threads=n_threads,
+            n_jobs=n_jobs,
+            n_threads=self.num_threads,
             tokens_per_batch=self.tokens_per_batch,
             check=weights.check_unchanged,
         )

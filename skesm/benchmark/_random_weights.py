@@ -9,13 +9,11 @@ from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
-from joblib import effective_n_jobs
 from numpy.typing import NDArray
 
 from skesm._typing import Constraints, ModelName
 from skesm.backends import Backend, Batch, ModelSpec, Namespace, OutputSpec, resolve_backend
 from skesm.backends.local_run import compute, refuse
-from skesm.esm2.machine.threads import default_workers
 from skesm.esm2.numpy_engine import NumpyEngine
 from skesm.esm2.spec import VOCABULARY_SIZE
 from skesm.esm2.weights.parameters import Affine, Block, Head, Parameters
@@ -84,8 +82,7 @@ class RandomWeightsBackend(Backend):
             return
         engine = _engine(self.spec(model), self.seed)
         refuse(engine, outputs)
-        n_threads = default_workers() if n_jobs is None else effective_n_jobs(n_jobs)
-        yield from compute(engine, sequences, outputs, n_threads=n_threads, tokens_per_batch=_TOKENS_PER_BATCH)
+        yield from compute(engine, sequences, outputs, n_jobs=n_jobs, tokens_per_batch=_TOKENS_PER_BATCH)
 
 
 @lru_cache(maxsize=1)

@@ -43,6 +43,12 @@ return_X_y : bool, default=False
     If True, return ``(data, target)`` instead of a Bunch.
 as_frame : bool, default=False
     If True, `data` is a pandas DataFrame with the column ``"sequence"`` and `target` a Series.""",
+    "bunch": """\
+data : :class:`~sklearn.utils.Bunch`
+    Dictionary-like object, with the following attributes.
+
+    data : ndarray of str, shape (n,), dtype object, or DataFrame of shape (n, 1)
+        Sequences, in the order of the file.""",
     "columns": """\
     frame : DataFrame or None
         `data` and `target`, if `as_frame` is True.
@@ -66,6 +72,9 @@ as_frame : bool, default=False
         Name of the file and the package that holds it.
 (data, target) : tuple if `return_X_y` is True
     The first two attributes.""",
+    "raises_frame": """\
+MissingDependencyError
+    If `as_frame` is True and pandas is not installed.""",
     "raises": """\
 DatasetError
     If a file cannot be obtained (the message says how to fetch it by hand), or is not the published one.

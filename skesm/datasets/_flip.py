@@ -49,17 +49,13 @@ def fetch_flip_gb1(
 
     Returns
     -------
-    data : :class:`~sklearn.utils.Bunch`
-        Dictionary-like object, with the following attributes.
-
-        data : ndarray of str, shape (8733,), dtype object, or DataFrame of shape (8733, 1)
-            Sequences, in the order of the file. The first is the wild type.
-        target : ndarray of shape (8733,), dtype float64, or Series
+    {bunch}
+        target : ndarray of shape (n,), dtype float64, or Series
             Fitness.
-        split : ndarray of str, shape (8733,), dtype object
+        split : ndarray of str, shape (n,), dtype object
             ``"train"``, ``"valid"`` or ``"test"`` for each row. FLIP marks the rows for validation among those to train
             on.
-        mutations : ndarray of str, shape (8733,), dtype object
+        mutations : ndarray of str, shape (n,), dtype object
             Mutations of each row, such as ``"V39A:D40G"``.
         wild_type : str
             The first row, 265 residues.

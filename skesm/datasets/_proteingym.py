@@ -60,11 +60,7 @@ def fetch_proteingym(
 
     Returns
     -------
-    data : :class:`~sklearn.utils.Bunch`
-        Dictionary-like object, with the following attributes.
-
-        data : ndarray of str, shape (n,), dtype object, or DataFrame of shape (n, 1)
-            Sequences, in the order of the file.
+    {bunch}
         target : ndarray of shape (n,), dtype float64, or Series
             Measured score.
         fit : ndarray of shape (n,), bool

@@ -83,11 +83,7 @@ def fetch_fluorescence(
 
     Returns
     -------
-    data : :class:`~sklearn.utils.Bunch`
-        Dictionary-like object, with the following attributes.
-
-        data : ndarray of str, shape (n,), dtype object, or DataFrame of shape (n, 1)
-            Sequences, in the order of the files.
+    {bunch}
         target : ndarray of shape (n,), dtype float64, or Series
             log10 of fluorescence.
         split : ndarray of str, shape (n,), dtype object
@@ -164,11 +160,7 @@ def fetch_stability(
 
     Returns
     -------
-    data : :class:`~sklearn.utils.Bunch`
-        Dictionary-like object, with the following attributes.
-
-        data : ndarray of str, shape (n,), dtype object, or DataFrame of shape (n, 1)
-            Sequences, in the order of the files.
+    {bunch}
         target : ndarray of shape (n,), dtype float64, or Series
             Stability score: the log10 by which a protein resists proteases better than its unfolded state would. A
             higher value means a more stable protein.

@@ -70,11 +70,7 @@ def load_variants(
 
     Returns
     -------
-    data : :class:`~sklearn.utils.Bunch`
-        Dictionary-like object, with the following attributes.
-
-        data : ndarray of str, shape (n,), dtype object, or DataFrame of shape (n, 1)
-            Sequences, in the order of the file.
+    {bunch}
         target : ndarray of shape (n,), dtype float64, Series, or None
             Measured values.
         mutations : ndarray of str, shape (n,), dtype object, or None
