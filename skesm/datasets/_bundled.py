@@ -64,7 +64,6 @@ def load_gb1_stability(*, return_X_y: bool = False, as_frame: bool = False) -> D
             to :class:`~sklearn.model_selection.GroupKFold` to test on positions not seen in training.
         wild_type : str
             The unmutated sequence, residues 2 to 56.
-        {columns}
         {bundled}
 
     Raises
@@ -130,7 +129,6 @@ def load_gfp_fluorescence(*, return_X_y: bool = False, as_frame: bool = False) -
             log10 of fluorescence.
         wild_type : str
             Sequence of avGFP without its initiator methionine, 237 residues. It is not one of the rows.
-        {columns}
         {bundled}
 
     Raises
@@ -149,10 +147,7 @@ def load_gfp_fluorescence(*, return_X_y: bool = False, as_frame: bool = False) -
 
     References
     ----------
-    .. [1] K. S. Sarkisyan et al., "Local fitness landscape of the green fluorescent protein", Nature 533,
-       397-401 (2016). https://doi.org/10.1038/nature17995
-    .. [2] R. Rao et al., "Evaluating Protein Transfer Learning with TAPE", NeurIPS (2019).
-       https://arxiv.org/abs/1906.08230
+    {avgfp_and_tape}
 
     Examples
     --------

@@ -59,7 +59,6 @@ def fetch_flip_gb1(
             Mutations of each row, such as ``"V39A:D40G"``.
         wild_type : str
             The first row, 265 residues.
-        {columns}
         {fetched}
 
     Raises

@@ -74,7 +74,6 @@ def fetch_proteingym(
             mutants, ``"rand_multiples"`` of others. Empty without `folds`.
         assay : dict of str to str
             The assay's row in the table of assays.
-        {columns}
         {fetched}
 
     Raises

@@ -90,7 +90,6 @@ def fetch_fluorescence(
             ``"train"``, ``"valid"`` or ``"test"`` for each row.
         wild_type : str
             Sequence of avGFP without its initiator methionine, 237 residues.
-        {columns}
         {fetched}
 
     Raises
@@ -108,10 +107,7 @@ def fetch_fluorescence(
 
     References
     ----------
-    .. [1] K. S. Sarkisyan et al., "Local fitness landscape of the green fluorescent protein", Nature 533,
-       397-401 (2016). https://doi.org/10.1038/nature17995
-    .. [2] R. Rao et al., "Evaluating Protein Transfer Learning with TAPE", NeurIPS (2019).
-       https://arxiv.org/abs/1906.08230
+    {avgfp_and_tape}
 
     Examples
     --------
@@ -166,7 +162,6 @@ def fetch_stability(
             higher value means a more stable protein.
         split : ndarray of str, shape (n,), dtype object
             ``"train"``, ``"valid"`` or ``"test"`` for each row.
-        {columns}
         {fetched}
 
     Raises

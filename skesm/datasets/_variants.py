@@ -87,8 +87,6 @@ def load_variants(
         taken : dict of str to str
             Columns that were read, by the parameter that names them.
         {columns}
-    (data, target) : tuple if `return_X_y` is True
-        The first two attributes.
 
     Raises
     ------
