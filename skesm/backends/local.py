@@ -192,7 +192,7 @@ class LocalBackend(Backend):
         return TorchEngine(spec, parameters, device=device, dtype=self.dtype)
 
     def _make_compiled(self, spec: ModelSpec, parameters: Parameters) -> Engine:
-        """The compiled engine. It is NumPy's own if that cannot be had here, and was not asked for."""
+        """The compiled engine. If it cannot be compiled here and was not requested, the NumPy engine."""
         if self.engine == "compiled":
             import_optional("llvmlite", extra="fast")
         try:

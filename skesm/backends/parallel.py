@@ -1,4 +1,4 @@
-"""Several processes or machines: batches of sequences go to workers, each of which uses another backend."""
+"""Several processes or machines: batches of sequences go to workers, and each worker uses another backend."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def known_scores(names: Iterable[str] | None, *, classes: bool) -> list[str]:
 
 
 def score_function(name: str, higher_is_better: bool) -> Score:
-    """A score, for a target of which high or low values are wanted."""
+    """A score, for a target with high or low values wanted."""
     function = _ALL[name]
     if higher_is_better or name not in _OF_THE_TOP:
         return function

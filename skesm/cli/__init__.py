@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, default=None
-        Arguments after the program's name. By default those of the process.
+        Arguments after the program's name. None takes the arguments of the process.
 
     Returns
     -------

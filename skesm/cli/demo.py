@@ -100,7 +100,7 @@ _numbers.__name__ = "list of whole numbers"  # argparse names it in its errors
 
 
 def _reference(text: str) -> str | None:
-    """The letters that were given, or those of the only sequence of a file."""
+    """The given letters, or the only sequence of a file."""
     try:
         return reference_of(text)
     except ValueError as error:
@@ -170,7 +170,7 @@ def _add_runs(runs: argparse._ActionsContainer, output: str) -> None:
         metavar="N",
         help="threads that fit. Changes no number (default: one per CPU)",
     )
-    replayed = ", or that of the replayed run with -replay behind it" if output == "skesm-benchmark" else ""
+    replayed = ", or the folder of the replayed run with -replay behind it" if output == "skesm-benchmark" else ""
     runs.add_argument(
         "--output",
         type=Path,

@@ -35,7 +35,7 @@ def fetch_flip_gb1(
 
     =================   ====================================================
     Rows                8,733
-    Sequence length     265: the chain of PDB entry 5LDE, of which the first 56 residues are the domain
+    Sequence length     265: the chain of PDB entry 5LDE. Its first 56 residues are the domain
     Target              fitness relative to the wild type, which is 1
     =================   ====================================================
 

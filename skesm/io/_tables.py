@@ -108,7 +108,7 @@ def read_table(
     id_column : str, default=None
         Column of names. FASTA has its records' names without being asked.
     group_column : str, default=None
-        Column of which equal values must stay in one fold.
+        Column of groups. Rows with equal values must stay in one fold.
     max_length : int, default=None
         Sequences of more residues are bad rows.
     unknown_residues : {"error", "X"}, default="error"

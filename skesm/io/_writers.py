@@ -20,7 +20,7 @@ from skesm._optional import import_optional
 from skesm.exceptions import MissingDependencyError
 from skesm.io.jobs.parts import beside, temporary
 
-#: Pieces of a table: ids, values, and the residues of each row where values are those of residues.
+#: Pieces of a table: ids, values, and the number of residues of each row if there is a row for each residue.
 Pieces = Callable[[], Iterator[tuple[list[str], np.ndarray, NDArray[np.int64] | None]]]
 
 _METADATA = "skesm"
@@ -40,7 +40,7 @@ class Content:
         Names of the features.
     dtype : dtype
     ragged : bool
-        Whether values are those of residues.
+        Whether there is a row of values for each residue.
     metadata : mapping
     id_width : int
         Characters of the longest id.

@@ -66,7 +66,7 @@ class RunConfig:
     learning_curve : tuple of int
         Numbers of training rows, for the first head.
     layer_profile : tuple of str
-        Poolings of which every layer is scored, with the first head.
+        Poolings to score in every layer, with the first head.
     """
 
     data: str = BUNDLED

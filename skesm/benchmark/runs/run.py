@@ -32,6 +32,7 @@ from skesm.benchmark.runs.manifest import make_manifest
 from skesm.exceptions import InvalidSequenceError
 from skesm.model_selection import LeakageReport
 from skesm.model_selection._leakage import leakage_sentences
+from skesm.outputs.kinds import POOLINGS
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -105,9 +106,9 @@ def run_benchmark(
     config : RunConfig
         Data, model, features, heads, splits and seeds.
     memory : path-like, default=None
-        Folder of the record store, in which a second run finds the features of the first.
+        Folder of the record store. With it, a second run uses the features of the first.
     resume : path-like, default=None
-        Folder of finished fits, in which a second run finds those of a first that was interrupted.
+        Folder of finished fits. With it, a second run uses the fits of an interrupted one.
     n_jobs : int, default=None
         Threads that fit. Changes no number.
     verbose : bool, int or "auto", default="auto"
@@ -164,7 +165,7 @@ class _Work:
         poolings, no_layers = self._poolings()
         features, no_features, notes = self._features(poolings)
         # Whoever needs the mutated positions of most layers comes first. Its passes store the outputs that others need.
-        first = "mutated" in poolings
+        first = not set(poolings) <= set(POOLINGS)
         profile, passes = self._profile(poolings) if first else (None, 0)
         comparison = compare_on(
             problem,
@@ -233,7 +234,7 @@ class _Work:
             data.sequences,
             model=config.model,
             reference=data.reference,
-            prefetch=tuple(f"{pooling}@*" for pooling in poolings if pooling != "mutated"),
+            prefetch=tuple(f"{pooling}@*" for pooling in poolings if pooling in POOLINGS),
             backend=config.backend,
             memory=self.memory,
             verbose=self.options["verbose"],
@@ -243,7 +244,7 @@ class _Work:
         return features, left_out, notes
 
     def _poolings(self) -> tuple[list[str], dict[str, str]]:
-        poolings = [name for name in self.config.layer_profile if name != "mutated" or self.data.aligned]
+        poolings = [name for name in self.config.layer_profile if name in POOLINGS or self.data.aligned]
         if not self.config.layer_profile:
             return [], {"layer profile": "not asked for (--layer-profile mean)"}
         if len(poolings) < len(self.config.layer_profile):

@@ -64,7 +64,7 @@ class PackedLinear(NamedTuple):
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor) -> PackedLinear:
-        """From the weight, (out, in), of which a copy is made, and the bias, (out,)."""
+        """From a copy of the weight, (out, in), and the bias, (out,)."""
         return cls(torch.ops.mkldnn._reorder_linear_weight(weight, LAYOUT_ROWS), bias)
 
     def __call__(self, x: Tensor) -> Tensor:

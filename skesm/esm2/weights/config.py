@@ -53,7 +53,7 @@ def spec_from_config(name: str, config: Mapping[str, object], repository: str | 
     Raises
     ------
     CheckpointError
-        If the configuration is not that of an ESM-2 model. The message names the field.
+        If the configuration does not describe an ESM-2 model. The message names the field.
     """
     fields = _Fields(name, config)
     for field, (values, expected) in _FIXED.items():
@@ -227,12 +227,12 @@ def _check_tokens(name: str, path: Path, tokens: object, whole: bool = False) ->
     """Refuse tokens that are not ours, or, of a whole vocabulary, that are not all of ours."""
     ours = {symbol: i for i, symbol in enumerate(VOCABULARY)}
     if not isinstance(tokens, dict) or (whole and len(tokens) != len(ours)):
-        raise CheckpointError(f"{name}: the vocabulary in {path.name} is not that of ESM-2")
+        raise CheckpointError(f"{name}: the vocabulary in {path.name} is not the vocabulary of ESM-2")
     for symbol, number in tokens.items():
         if not _is(number, ours.get(symbol)):
             raise CheckpointError(
-                f"{name}: the vocabulary in {path.name} is not that of ESM-2: it has token {symbol!r} with number "
-                f"{number!r}"
+                f"{name}: the vocabulary in {path.name} is not the vocabulary of ESM-2: it has token {symbol!r} with "
+                f"number {number!r}"
             )
 
 
