@@ -121,9 +121,6 @@ class RateLimitError(BackendError):
         super().__init__(message)
         self.retry_after = retry_after
 
-    def __reduce__(self) -> tuple[type[RateLimitError], tuple[str, float | None]]:
-        return type(self), (str(self), self.retry_after)
-
 
 class ServiceUnavailableError(BackendError):
     """A service cannot be reached, or kept failing until the retries were used up."""
@@ -143,9 +140,6 @@ class RequestRejectedError(BackendError):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
-
-    def __reduce__(self) -> tuple[type[RequestRejectedError], tuple[str, int | None]]:
-        return type(self), (str(self), self.status)
 
 
 class InvalidAnswerError(BackendError):

@@ -122,7 +122,7 @@ class TestHeads:
         np.testing.assert_allclose(one, other, rtol=1e-8)
 
     def test_unknown(self) -> None:
-        with pytest.raises(ValueError, match="'lasso' is unknown; choose from ridge"):
+        with pytest.raises(ValueError, match=r"'lasso' is unknown\. Choose from ridge"):
             make_heads(["lasso"])
         assert list(make_heads()) == list(HEADS)
 

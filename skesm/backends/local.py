@@ -13,7 +13,6 @@ from importlib.util import find_spec as find_module
 from numbers import Integral
 from typing import ClassVar, Generic, NamedTuple, TypeVar
 
-from joblib import effective_n_jobs
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skesm._messages import warn
@@ -24,7 +23,6 @@ from skesm.backends.local_run import Engine, compute, refuse
 from skesm.esm2 import kernels
 from skesm.esm2.checkpoints.checkpoint import Checkpoint, find_spec, locate, open_weights
 from skesm.esm2.machine.processor import has_bfloat16
-from skesm.esm2.machine.threads import default_workers
 from skesm.esm2.numpy_engine import NumpyEngine
 from skesm.esm2.spec import DEMO_MODEL, ModelSpec
 from skesm.esm2.weights.files import WeightsFiles
@@ -150,12 +148,12 @@ class LocalBackend(Backend):
         engine, weights, untrained_heads = self._load(locate(model))
         refuse(engine, outputs)
         _warn_of_untrained(untrained_heads, engine.spec.name, outputs)
-        n_threads = effective_n_jobs(n_jobs) if n_jobs is not None else self.num_threads or default_workers()
         yield from compute(
             engine,
             sequences,
             outputs,
-            n_threads=n_threads,
+            n_jobs=n_jobs,
+            n_threads=self.num_threads,
             tokens_per_batch=self.tokens_per_batch,
             check=weights.check_unchanged,
         )
@@ -194,7 +192,7 @@ class LocalBackend(Backend):
         return TorchEngine(spec, parameters, device=device, dtype=self.dtype)
 
     def _make_compiled(self, spec: ModelSpec, parameters: Parameters) -> Engine:
-        """The compiled engine; NumPy's own if that cannot be had here, and was not asked for."""
+        """The compiled engine. If it cannot be compiled here and was not requested, the NumPy engine."""
         if self.engine == "compiled":
             import_optional("llvmlite", extra="fast")
         try:
@@ -265,7 +263,7 @@ def _warn_of_untrained(heads: set[str], model: str, outputs: Sequence[OutputSpec
         if head in heads and any(output.kind in kinds for output in outputs):
             warn(
                 f"{model}: the head that gives {head} looks newly initialised: it was probably never trained, and its "
-                "values mean nothing. A fine-tuned classifier has no such head of its own; use the model it came from",
+                "values mean nothing. A fine-tuned classifier has no such head of its own. Use the model it came from",
                 UntrainedHeadWarning,
             )
             heads.discard(head)  # once for a loaded model: scikit-learn's searches show each repeat of a warning

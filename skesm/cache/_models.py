@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from skesm._typing import Document
-from skesm.cache._files import FORMAT, check_format, open_location, read_json, write_json
-from skesm.cache._locks import mutex
+from skesm.cache.disk.files import FORMAT, check_format, open_location, read_json, write_json
+from skesm.cache.disk.locks import mutex
 from skesm.outputs.spec import Namespace
 
 MODELS_FILE = "models.json"

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, default=None
-        Arguments after the program's name. By default those of the process.
+        Arguments after the program's name. None takes the arguments of the process.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.traceback:
             raise
         print(f"skesm: error: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
-        print("This is a fault of skesm: please report what `skesm --traceback …` shows.", file=sys.stderr)
+        print("This is a fault of skesm: please report the output of `skesm --traceback …`.", file=sys.stderr)
         return 1
     return status
 

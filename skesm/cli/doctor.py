@@ -126,7 +126,7 @@ def _packages() -> Iterator[Finding]:
         try:
             yield Finding(package, OK, f"{importlib.metadata.version(package)}, for {use}")
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(package, NOTE, f"not installed; needed for {use}", install_line(extra))
+            yield Finding(package, NOTE, f"not installed, needed for {use}", install_line(extra))
 
 
 def _engine() -> Finding:
@@ -173,7 +173,7 @@ def _processor() -> Finding:
         if found["user_api"] == "blas"
     ]
     known = _instructions()
-    text = f"{', '.join(known) or 'instruction sets unknown'}; NumPy's BLAS: {', '.join(libraries) or 'unknown'}"
+    text = f"{', '.join(known) or 'instruction sets unknown'}. NumPy's BLAS: {', '.join(libraries) or 'unknown'}"
     if not libraries:
         return Finding("processor", NOTE, text, "install NumPy from PyPI or conda-forge, which brings OpenBLAS")
     return Finding("processor", OK, text)
@@ -218,15 +218,15 @@ def _precision() -> Finding:
         return Finding(
             "precision", OK, "the processor has bfloat16 instructions: dtype='bfloat16' can pay (with torch)"
         )
-    return Finding("precision", OK, "float32; bfloat16 does not pay on this processor")
+    return Finding("precision", OK, "float32, because bfloat16 does not pay on this processor")
 
 
 def _hub(*, online: bool) -> Finding:
     from huggingface_hub import constants
 
     folder = Path(constants.HF_HUB_CACHE)
-    state = "offline by HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "fetches what is missing"
-    text = f"cache {folder}, {size(_bytes_in(folder))}; {state}"
+    state = "offline by HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "fetches missing files"
+    text = f"cache {folder}, {size(_bytes_in(folder))}, {state}"
     if not online:
         return Finding("hub", OK, text)
     import requests
@@ -235,8 +235,8 @@ def _hub(*, online: bool) -> Finding:
         status = requests.head(constants.ENDPOINT, timeout=5, allow_redirects=True).status_code
     except requests.RequestException as error:
         remedy = "set HTTPS_PROXY, or copy a model's folder from another machine and give its path"
-        return Finding("hub", PROBLEM, f"{text}; cannot be reached: {type(error).__name__}", remedy)
-    return Finding("hub", OK, f"{text}; reached, status {status}")
+        return Finding("hub", PROBLEM, f"{text}, cannot be reached: {type(error).__name__}", remedy)
+    return Finding("hub", OK, f"{text}, reached, status {status}")
 
 
 def _bytes_in(folder: Path) -> int:
@@ -266,9 +266,9 @@ def _credentials() -> Finding:
 
     if not Auth.find(os.environ.get("BIOLM_BASE_API_URL") or HOSTED_ORIGIN).present:
         return Finding(
-            "credentials", NOTE, "none found for backend='biolm'; needed for that backend only", "set BIOLM_TOKEN"
+            "credentials", NOTE, "none found for backend='biolm', needed for that backend only", "set BIOLM_TOKEN"
         )
-    return Finding("credentials", OK, "found for backend='biolm'; they are not shown")
+    return Finding("credentials", OK, "found for backend='biolm'. They are not shown")
 
 
 def _memory(folder: Path | None) -> Finding:
@@ -282,10 +282,10 @@ def _memory(folder: Path | None) -> Finding:
     bad = [each for each in found if each.problem]
     text = f"{folder}: {len(found)} models, {size(sum(each.disk_bytes for each in found))}"
     if bad:
-        return Finding("memory", PROBLEM, f"{text}; {bad[0].problem}", f"skesm cache verify {folder}")
+        return Finding("memory", PROBLEM, f"{text}. {bad[0].problem}", f"skesm cache verify {folder}")
     if not os.access(folder, os.W_OK):
         return Finding(
-            "memory", PROBLEM, f"{text}; it cannot be written", "change its permissions, or use another folder"
+            "memory", PROBLEM, f"{text}, but it cannot be written", "change its permissions, or use another folder"
         )
     return Finding("memory", OK, text)
 

@@ -14,7 +14,7 @@ from skesm._typing import Constraints, Memory, ModelName
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _WholeSequenceTransformer
-from skesm.features.parameters import several_layers, several_of
+from skesm.features.common.parameters import several_layers, several_of
 from skesm.features.recipe import Recipe
 from skesm.outputs.kinds import ATTENTION_STATISTICS
 from skesm.outputs.spec import OutputSpec, Record

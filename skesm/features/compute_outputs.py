@@ -13,7 +13,7 @@ from skesm.backends.base import Backend
 from skesm.backends.costs import TransformPlan
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _ESM2Estimator
-from skesm.features.parameters import as_tuple
+from skesm.features.common.parameters import as_tuple
 from skesm.fetch.records import estimate
 from skesm.fetch.request import Request
 from skesm.fetch.run import Run

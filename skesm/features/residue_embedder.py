@@ -13,7 +13,7 @@ from skesm._typing import Constraints, Memory, ModelName
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _ESM2Transformer
-from skesm.features.parameters import as_tuple, refuse_repeats
+from skesm.features.common.parameters import as_tuple, refuse_repeats
 from skesm.features.recipe import Recipe
 from skesm.outputs.kinds import KINDS, RESIDUE_KINDS
 from skesm.outputs.spec import OutputSpec, Record, parse_outputs

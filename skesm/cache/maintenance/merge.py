@@ -13,10 +13,10 @@ import numpy as np
 
 from skesm._messages import warn
 from skesm.cache import _records
-from skesm.cache._files import find_location, resolve_location
 from skesm.cache._models import copy_models
 from skesm.cache._records import Codec, Key
 from skesm.cache._session import Session
+from skesm.cache.disk.files import find_location, resolve_location
 from skesm.cache.maintenance.contents import NamespaceInfo, Value, info, reading, values_of
 from skesm.exceptions import StoreError, StoreWarning
 from skesm.outputs.spec import Namespace, OutputSpec

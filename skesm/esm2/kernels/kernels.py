@@ -31,7 +31,7 @@ _SIGNATURES = {
 class Kernels:
     """The element-wise work of a forward pass, compiled for this processor. They let go of Python's lock.
 
-    All arrays are float32 and contiguous. What is computed for a row, or a sequence, is a function of it alone.
+    All arrays are float32 and contiguous. Values of a row, or of a sequence, depend on it alone.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class Kernels:
         out: FloatArray,
         work: Workspace,
     ) -> None:
-        """What each token takes of its own sequence's values.
+        """Mix the values of each sequence, for each of its tokens.
 
         Parameters
         ----------
@@ -93,9 +93,9 @@ class Kernels:
     def read_weights(
         self, products: FloatArray, bias: FloatArray, frequencies: FloatArray, spans: Sequence[slice], read: Read
     ) -> None:
-        """Hand over the weights of what `attend` computes, which does not keep them: by NumPy, for few are wanted.
+        """Hand over the weights of `attend`, which does not keep them. NumPy computes them, because few are wanted.
 
-        `frequencies` are the rotary embedding's, (h/2,); the other arguments are those of `attend` and `mix`.
+        `frequencies` are the rotary embedding's, (h/2,). The other arguments are those of `attend` and `mix`.
         """
         by_channel = np.ascontiguousarray(products.T).reshape(3, -1, len(products))
         tables = rotary_tables(frequencies, spans, len(products))

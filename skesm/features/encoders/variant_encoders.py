@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from sklearn.utils import Tags
 
 from skesm._typing import Constraints
+from skesm.features.common.parameters import several_of
 from skesm.features.common.reference import ReferenceMixin
 from skesm.features.encoders.sequence_encoders import N_AMINO_ACIDS, SequenceEncoder, alphabetical_columns
 from skesm.features.encoders.substitution_scales import BLOSUM62, PROPERTIES
-from skesm.features.parameters import several_of
 from skesm.outputs.types import FloatArray
 from skesm.sequences.alphabet import ALPHABETICAL
 from skesm.sequences.variants import check_lengths, differences

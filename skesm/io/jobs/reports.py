@@ -68,7 +68,7 @@ class FilePlan:
     columns : int
         Features of a row.
     output_bytes : int
-        Bytes of the features, about what the output has.
+        Bytes of the features, about the size of the output.
     hours : float or None
         At the given rate, if nothing were stored.
     notes : sequence of str

@@ -26,7 +26,7 @@ from skesm.io.jobs.shards import Shard, update_manifest
 from skesm.io.jobs.survey import Good, Survey, good_rows, refuse_problems, survey_source, warn_of_suspicious
 from skesm.io.jobs.work import Work, as_work, chunks
 
-_FORMAT = 1  # of what is computed: parts of another number are not used
+_FORMAT = 1  # of the parts. Parts of another number are not used
 
 
 def transform_file(
@@ -128,7 +128,7 @@ def _finish(output: Path, identity: Document, survey: Survey, run: _Run, start: 
     if not run.rows:
         if not run.missing:
             run.parts.remove()
-        raise InputFileError(f"no row can be used, so that nothing was written; {missing_file} tells why")
+        raise InputFileError(f"no row can be used, so nothing was written. {missing_file} tells why")
     metadata = {"skesm": skesm.__version__, **identity, "rows": run.rows, "residues": survey.residues}
     write(output, run.content(metadata, wide=identity["wide"]))
     report = FileReport(
@@ -277,7 +277,7 @@ class _Run:
         with self._work.store_open():
             self._compute(rows, progress)
         if self.rows + len(self.missing) != expected:
-            raise InputFileError("the input was changed while it was read; run it again")
+            raise InputFileError("the input was changed while it was read. Run it again")
 
     def _compute(self, rows: Iterator[Good], progress: Progress) -> None:
         limits = self._work.limits()
@@ -316,7 +316,7 @@ class _Run:
         for number in range(self._count):
             part = self.parts.load(number)
             if part is None:
-                raise InputFileError(f"a part in {self.parts.folder} is gone or damaged; run it again")
+                raise InputFileError(f"a part in {self.parts.folder} is gone or damaged. Run it again")
             ids, values, lengths = part.present()
             if ids:
                 yield ids, values, lengths
