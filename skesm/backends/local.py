@@ -168,7 +168,7 @@ class LocalBackend(Backend):
             if checkpoint.spec.name == DEMO_MODEL:
                 # here, once a process, and not at every use: scikit-learn's searches show each repeat of a warning
                 warn(
-                    f"{DEMO_MODEL} is a small demo model for trying, tests and teaching. For research use a published "
+                    f"{DEMO_MODEL} is a small demo model for trials, tests and teaching. For research use a published "
                     "size, such as 'esm2_t6_8M_UR50D' or 'esm2_t33_650M_UR50D'.",
                     DemoModelWarning,
                 )
