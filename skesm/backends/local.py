@@ -35,7 +35,10 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-_NUMERICS = {"float32": "fp32", "bfloat16": "bf16"}
+#: The engines that parameters and commands name.
+ENGINES = ("auto", "numpy", "compiled", "torch")
+#: Numerics of the records, by the type of the matrix products.
+NUMERICS = {"float32": "fp32", "bfloat16": "bf16"}
 
 
 class _Loaded(NamedTuple):
@@ -86,9 +89,9 @@ class LocalBackend(Backend):
     """
 
     _parameter_constraints: ClassVar[Constraints] = {
-        "engine": [StrOptions({"auto", "numpy", "compiled", "torch"})],
+        "engine": [StrOptions(set(ENGINES))],
         "device": [str],
-        "dtype": [StrOptions(set(_NUMERICS))],
+        "dtype": [StrOptions(set(NUMERICS))],
         "tokens_per_batch": [Interval(Integral, 1, None, closed="left")],
         "num_threads": [Interval(Integral, 1, None, closed="left"), None],
     }
@@ -110,7 +113,7 @@ class LocalBackend(Backend):
     @property
     def numerics(self) -> str:
         """``"fp32"`` or ``"bf16"``."""
-        return _NUMERICS[self.dtype]
+        return NUMERICS[self.dtype]
 
     def spec(self, model: str | os.PathLike[str]) -> ModelSpec:
         """Shape of `model`. It reads at most its ``config.json``."""
@@ -165,7 +168,7 @@ class LocalBackend(Backend):
             if checkpoint.spec.name == DEMO_MODEL:
                 # here, once a process, and not at every use: scikit-learn's searches show each repeat of a warning
                 warn(
-                    f"{DEMO_MODEL} is a small demo model for trying, tests and teaching. For research use a published "
+                    f"{DEMO_MODEL} is a small demo model for trials, tests and teaching. For research use a published "
                     "size, such as 'esm2_t6_8M_UR50D' or 'esm2_t33_650M_UR50D'.",
                     DemoModelWarning,
                 )

@@ -155,9 +155,9 @@ class ParallelBackend(Backend):
             return _DaskWorkers()
         if self.executor == "auto" and active not in _ON_THIS_MACHINE:
             raise ValueError(
-                f"joblib's {active} is the active backend, and ParallelBackend cannot use it: it gives results only "
-                "when all of them are there, so that nothing could be stored before, and the batches of a dead worker "
-                "would not be known. Use Dask, or executor='loky' for processes on this machine. For Ray, transform "
+                f"joblib's {active} is the active backend, and ParallelBackend cannot use it: it returns all results "
+                "at the end, so nothing could be stored before, and the batches of a dead worker would be unknown. "
+                "Use Dask, or executor='loky' for processes on this machine. For Ray, transform "
                 "the batches of a Ray data set: see the page on clusters"
             )
         return _LokyWorkers(n_jobs)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from skesm._messages import plural
 from skesm._typing import Options
+from skesm.backends.local import NUMERICS
 from skesm.cli.arguments import add_model, examples, positive, reference_of, size
 from skesm.features.variant_scorer import STRATEGIES
 from skesm.outputs.kinds import ALL_POOLINGS
@@ -118,7 +119,7 @@ def _add(
     rows.add_argument("--wide", action="store_true", help="Parquet: a column for each feature")
     model = add_model(parser, jobs="CPU threads, or processes with --processes")
     model.add_argument("--device", help="for the model on this machine: cpu, cuda, cuda:1, mps")
-    model.add_argument("--dtype", choices=("float32", "bfloat16"), help="of matrix products (default: float32)")
+    model.add_argument("--dtype", choices=tuple(NUMERICS), help="of matrix products (default: float32)")
     model.add_argument("--long-sequences", choices=long, default="error", help="how to treat those (default: error)")
     model.add_argument("--max-length", type=positive, default=1022, metavar="N", help="residues (default: 1022)")
     model.add_argument("--unknown-residues", choices=("error", "X"), default="error", help="X reads the letter J as X")

@@ -211,7 +211,7 @@ def check_vocabulary(name: str, folder: Path) -> None:
 
 def _check_symbols(where: str, symbols: object) -> None:
     if symbols is not None and (not isinstance(symbols, list) or tuple(symbols) != VOCABULARY):
-        raise CheckpointError(f"{where} is not that of ESM-2")
+        raise CheckpointError(f"{where} is not the vocabulary of ESM-2")
 
 
 def _by_content(name: str, path: Path, tokens: object) -> dict[str, object]:
