@@ -1,8 +1,8 @@
 """Look at the built site: a page for each public name with each of its methods, and no link that leads nowhere.
 
 Nothing on a page may come from another site, so that it works without a network. No page may show a warning of an
-example, or a path of the machine that built it. No line of code may be wider than its column, and no image of a page may
-be without a text.
+example, or a path of the machine that built it. No line of code may be wider than its column, and no image of a page
+may be without a text.
 
 Run as ``python docs/check_site.py HTML``. It ends with status 1 and a list if something is missing.
 """
@@ -16,13 +16,12 @@ from urllib.parse import unquote, urldefrag
 
 import reference
 
-
 #: Columns of code that fit beside the navigation at 1440 pixels, and without it at 768.
 MOST_COLUMNS = 88
 
 
 class Page(HTMLParser):
-    """Anchors and links of a page, what it loads from other sites, its text, its code, and its images without a text."""
+    """Anchors and links of a page, its files of other sites, its text and code, and its images without a text."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -51,7 +50,6 @@ class Page(HTMLParser):
                 self.anchors.add(value)
             elif name in {"href", "src"} and value and "://" not in value:
                 self.links.add(value)
-
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "pre":

@@ -146,8 +146,8 @@ class Session:
             self._warned = True
             warn(
                 f"nothing can be stored in {self._location} ({error}). The work goes on without the store, and its "
-                "results will be computed again next time. Free disk space, give memory another folder, or leave it out "
-                "(memory=None)",
+                "results will be computed again next time. Free disk space, give memory another folder, or leave it "
+                "out (memory=None)",
                 StoreWarning,
             )
 

@@ -309,9 +309,10 @@ def _timed_pass(name: str) -> Finding:
         for _ in backend.run(name, proteins[:2], outputs):
             pass  # loads the weights
         rate = _PROTEINS * _LENGTH / _seconds(lambda: list(backend.run(name, proteins, outputs)))
+    where = f"{_ENGINE_NAMES[engine]}, {_device_name(device)}"
     text = (
         f"{spec.name}: about {_rounded(rate / _LENGTH * 60)} proteins of {_LENGTH} residues a minute, or "
-        f"{_rounded(rate)} residues a second ({_ENGINE_NAMES[engine]}, {_device_name(device)}; --model takes another one)"
+        f"{_rounded(rate)} residues a second ({where}; --model takes another one)"
     )
     if device == "cpu" and 2 * spec.n_parameters * rate < _LEAST_SHARE * _product_rate():
         remedy = "end other programs that use this machine, look at the lines above, and try again"

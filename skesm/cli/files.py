@@ -30,8 +30,9 @@ compressed with gzip, and '-' is the standard input. The id of a row is the firs
 column of a table, or else the number of its line.
 
 The ending of OUTPUT says the format: .csv, .csv.gz, .npz, .npy (ids in OUTPUT.ids.txt), .parquet or .h5. The last two
-need the extras parquet and h5. Rows have the order of the input. The file gets its name when it is complete. Beside it, OUTPUT.json tells where the features come
-from, and OUTPUT.missing.tsv names the rows that are missing, if there are any.
+need the extras parquet and h5. Rows have the order of the input. The file gets its name when it is complete. Beside
+it, OUTPUT.json tells where the features come from, and OUTPUT.missing.tsv names the rows that are missing, if there are
+any.
 
 An interrupted run goes on where it was if you give the same command again. With --memory, no sequence is ever computed
 twice, in whichever file it is.
