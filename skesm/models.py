@@ -30,8 +30,8 @@ class Verification:
     ----------
     folder : Path
     files : mapping of str to str
-        For each file, whose digest it has: ``"hub"``, ``"record"`` (written when the file was fetched or converted), or
-        ``"none"`` if there is none to compare with.
+        The origin of the digest that each file was compared with: ``"hub"``, ``"record"`` (written when the file was
+        fetched or converted), or ``"none"`` if there is no digest.
     """
 
     folder: Path

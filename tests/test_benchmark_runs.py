@@ -255,6 +255,26 @@ class TestRuns:
         assert run.manifest["parameters"]["dropped_lines"] == [3]
         assert run.manifest["data"]["rows"] == 4
 
+    def test_a_table_of_mutations_is_read_and_its_columns_are_written_down(self, tmp_path: Path) -> None:
+        """Most tables of scans have mutants and no sequences, and nobody calls the target `label`."""
+        data, fasta = tmp_path / "scan.csv", tmp_path / "scan.fasta"
+        data.write_text("Mutant,DMS_score,well\nM3A,1,a\nM3C,2,a\nK4R,3,b\nK4A,1.5,b\n")
+        fasta.write_text(">1 label=1\nAKV\n>2 label=2\nCKV\n>3 label=3\nMRV\n>4 label=1.5\nMAV\n")
+        common = {"reference": "mkv", "features": ("position",), "heads": ("ridge",), "folds": 2}
+        config = RunConfig(data=str(data), **common, offset=3, group_column="well", splits=("random", "groups"))
+        run = run_benchmark(config)
+        settings = run.manifest["parameters"]
+        assert (settings["mutation_column"], settings["target_column"]) == ("Mutant", "DMS_score")
+        assert run.data.title == "scan.csv"
+        assert run.data.target == "DMS_score"
+        assert run.data.sequences == ["AKV", "CKV", "MRV", "MAV"]
+        run.write(tmp_path / "run")
+        again = replay(tmp_path / "run")
+        assert again.identical
+        assert not again.reasons
+        of_fasta = run_benchmark(RunConfig(data=str(fasta), **common, splits=("random",)))
+        assert of_fasta.manifest["data"] == run.manifest["data"]
+
     def test_a_killed_run_continues(self, tmp_path: Path) -> None:
         """SIGKILL leaves whole files of finished fits: the next run takes them, and ends as if nothing had happened."""
         settings = {
@@ -305,7 +325,7 @@ class TestRuns:
         with pytest.raises(ValueError, match="splits must not be empty"):
             RunConfig(splits=())
         (tmp_path / "a.toml").write_text('model = "skesm-mini"\nseed = 1')
-        with pytest.raises(ValueError, match="unknown key 'seed'; keys are"):
+        with pytest.raises(ValueError, match=r"unknown key 'seed'\. Keys are"):
             RunConfig.from_toml(tmp_path / "a.toml")
         (tmp_path / "manifest.json").write_text("[]")
         with pytest.raises(ValueError, match="is not the manifest of a run"):

@@ -541,8 +541,12 @@ def test_variants_name_what_is_missing(tmp_path: Path) -> None:
     path = write(tmp_path / "plate.csv")
     with pytest.raises(ValueError, match="mutation_column needs a reference"):
         load_variants(path, mutation_column="mutant")
-    with pytest.raises(ValueError, match="name its sequence_column, or its mutation_column"):
-        load_variants(path)
+    foreign = path.with_name("foreign.csv")
+    foreign.write_text("protein name,ddg\nMKTAY,1\n")
+    with pytest.raises(InputFileError, match=r"no column 'sequence', .* Name it: sequence_column='NAME'\. Its columns"):
+        load_variants(foreign)
+    with pytest.raises(InputFileError, match=r"'sequence' or 'mutant', .*sequence_column='NAME' or mutation_column='"):
+        load_variants(foreign, reference="MKTAY")
     for other in (path, write(tmp_path / "plate.parquet")):
         with pytest.raises(InputFileError, match=r"has no column .seq.\. Its columns are .name., .mutant."):
             load_variants(other, sequence_column="seq")
@@ -551,3 +555,20 @@ def test_variants_name_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(InputFileError, match=r"offset=2 would fit all rows"):
         load_variants(shifted, reference="MKTAY", mutation_column="mutant")
     assert load_variants(shifted, reference="MKTAY", mutation_column="mutant", offset=2).data[0] == "MRTAY"
+
+
+def test_well_known_columns_of_variants_are_found(tmp_path: Path) -> None:
+    """Sequences first, since they need no numbering; mutations only with a reference."""
+    path = write(tmp_path / "plate.csv")
+    found = load_variants(path, reference="MKTAY")
+    assert found.taken == {"sequence_column": "sequence"}
+    path.write_text("Mutant,activity\nK2R,0.5\nA4G,1\n")
+    for other in (path, write(path.with_suffix(".parquet"), path.read_text())):
+        found = load_variants(other, reference="MKTAY")
+        assert (found.taken, found.target) == ({"mutation_column": "Mutant"}, None)  # a target is not guessed
+        assert found.data.tolist() == ["MRTAY", "MKTGY"]
+    with pytest.raises(InputFileError, match="no column 'sequence'"):
+        load_variants(path)
+    fasta = path.with_suffix(".fasta")
+    fasta.write_text(">a mutant=K2R label=1\nMRTAY\n")
+    assert load_variants(fasta, reference="MKTAY").data.tolist() == ["MRTAY"]

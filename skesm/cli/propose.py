@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from skesm import __version__
 from skesm._typing import Document, Estimator
-from skesm.cli.arguments import examples, positive, reference_of
+from skesm.cli.arguments import add_model, examples, name_columns, positive, reference_of
+from skesm.sequences.alphabet import ALPHABETICAL
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -28,11 +29,11 @@ _TEXT = """
 MEASURED is a table (.csv, .tsv, .xlsx, .parquet) or FASTA file with mutations of the reference, or sequences, and a
 measured value. The default pipeline for variants (skesm.variant_pipeline) is fitted on it, and predicts the candidates.
 These are all single mutants of the reference, or with --combine combinations of the mutations in MEASURED. The best are
-written to OUTPUT (.csv). What was measured is not proposed again. OUTPUT.json tells the settings, the seed and digests.
+written to OUTPUT (.csv). Measured variants are not proposed again. OUTPUT.json has the settings, the seed and digests.
 """
 
 
-_EXAMPLE = "plate_7.csv next.csv --reference wild_type.fasta --mutations-column mutant"
+_EXAMPLE = "plate_7.csv next.csv --reference wild_type.fasta"
 
 
 def add_propose(commands: Commands) -> None:
@@ -42,7 +43,7 @@ def add_propose(commands: Commands) -> None:
         help="choose the variants to make next, from those that were measured",
         description=f"Choose the variants to make next.\n{_TEXT}",
         epilog=examples(
-            f"propose {_EXAMPLE} --target-column activity",
+            f"propose {_EXAMPLE} --mutations-column mutant --target-column activity",
             f"propose {_EXAMPLE} --target-column ddg --lower-is-better --combine 2,3 --number 48",
             f"propose {_EXAMPLE} --target-column activity --plan",
         ),
@@ -54,16 +55,27 @@ def add_propose(commands: Commands) -> None:
     data.add_argument(
         "--reference", metavar="SEQUENCE|FILE", required=True, help="the wild type, or a FASTA file that holds it"
     )
-    data.add_argument("--target-column", metavar="NAME", required=True, help="column of measured values")
-    data.add_argument("--mutations-column", metavar="NAME", help="column of mutations, such as A23V:K40R")
-    data.add_argument("--sequence-column", metavar="NAME", help="column of sequences")
+    data.add_argument(
+        "--target-column",
+        metavar="NAME",
+        help="column of measured values (default: a well-known name, such as label or fitness)",
+    )
+    data.add_argument(
+        "--mutations-column",
+        metavar="NAME",
+        help="column of mutations, such as A23V:K40R (default: a well-known name, such as mutant, in a table without "
+        "sequences)",
+    )
+    data.add_argument(
+        "--sequence-column", metavar="NAME", help="column of sequences (default: a well-known name, such as seq)"
+    )
     data.add_argument("--offset", type=int, default=1, help="position of the reference's first residue (default: 1)")
     data.add_argument("--drop-invalid", action="store_true", help="leave out rows that cannot be used")
     batch = parser.add_argument_group("batch")
     batch.add_argument("-n", "--number", type=positive, default=24, metavar="N", help="variants (default: 24)")
     batch.add_argument("--lower-is-better", action="store_true", help="low values are wanted")
     batch.add_argument("--positions", type=_numbers, metavar="P,P", help="positions to mutate (default: all)")
-    batch.add_argument("--amino-acids", default="ACDEFGHIKLMNPQRSTVWY", metavar="LETTERS", help="new amino acids")
+    batch.add_argument("--amino-acids", default=ALPHABETICAL, metavar="LETTERS", help="new amino acids")
     batch.add_argument("--combine", type=_numbers, metavar="K,K", help="combine K mutations of those in MEASURED")
     batch.add_argument(
         "--strategy", choices=("greedy", "ucb", "thompson"), default="greedy", help="how to rank (default: greedy)"
@@ -73,13 +85,9 @@ def add_propose(commands: Commands) -> None:
         "--diversity", type=float, default=0.8, help="0 to 1: how far to spread over positions (default: 0.8)"
     )
     batch.add_argument("--seed", type=int, default=0, help="of thompson's draws (default: 0)")
-    model = parser.add_argument_group("model")
-    model.add_argument("--model", default="esm2_t6_8M_UR50D", help="a name that `skesm models` lists, or a folder")
-    model.add_argument("--backend", choices=("local", "numpy", "torch", "biolm"), default="local", help="what computes")
-    model.add_argument("--memory", metavar="FOLDER", help="record store: no sequence is computed twice")
-    model.add_argument("--jobs", type=int, metavar="N", help="CPU threads")
+    add_model(parser)
     run = parser.add_argument_group("run")
-    run.add_argument("--plan", action="store_true", help="tell what would be computed and sent; do nothing")
+    run.add_argument("--plan", action="store_true", help="estimate the computation and the requests, and do nothing")
     run.add_argument("--quiet", action="store_true", help="show no progress, print no report")
     run.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=_propose)
@@ -95,6 +103,7 @@ def _numbers(text: str) -> list[int]:
 def _propose(args: argparse.Namespace) -> None:
     from skesm.datasets import load_variants
     from skesm.design import plan_proposal, propose
+    from skesm.io._columns import ANY_TARGET
 
     reference = reference_of(args.reference)
     if reference is None:
@@ -104,7 +113,7 @@ def _propose(args: argparse.Namespace) -> None:
         reference=reference,
         sequence_column=args.sequence_column,
         mutation_column=args.mutations_column,
-        target_column=args.target_column,
+        target_column=args.target_column or ANY_TARGET,
         offset=args.offset,
         invalid="drop" if args.drop_invalid else "raise",
     )
@@ -134,6 +143,7 @@ def _propose(args: argparse.Namespace) -> None:
         "output": str(args.output),
         "measured": len(measured.data),
         "left_out": len(measured.dropped),
+        "columns": measured.taken,
         "candidates": len(candidates),
         "proposed": len(table["sequence"]),
         "strategy": args.strategy,
@@ -197,9 +207,10 @@ def _print(table: DataFrame, report: Document) -> None:
     for row, name in enumerate(table["mutations"]):
         deviation = f"{table['deviation'][row]:>12.3f}" if "deviation" in table else ""
         print(f"{name:<24}{table['predicted'][row]:>12.3f}{deviation}")
+    print(name_columns(report["columns"]))
     print(
         f"{report['proposed']} of {report['candidates']:,} candidates in {report['output']}, chosen after "
-        f"{report['measured']:,} measured variants; {report['seconds']:.1f} s"
+        f"{report['measured']:,} measured variants, {report['seconds']:.1f} s"
     )
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from skesm._optional import import_optional
 from skesm._typing import Dataset
 from skesm.datasets._bunch import make_dataset, shares_docs, string_array
 from skesm.exceptions import InputFileError
-from skesm.io._columns import place_of
+from skesm.io._columns import ANY_SEQUENCE, ANY_VARIANT, SEQUENCE_COLUMNS, is_known, place_of
 from skesm.io._files import name_of, open_bytes, refuse_lines
-from skesm.io._tables import RawTable, numbers, read_raw
+from skesm.io._tables import RawTable, count_problems, numbers, read_raw
 from skesm.sequences.alphabet import count_residues
 from skesm.sequences.clean import clean_reference, find_problems
 from skesm.sequences.mutations import name_mutations, read_mutations
@@ -48,7 +53,9 @@ def load_variants(
         The sequence that mutations refer to. It is needed with `mutation_column`. Without, rows of its length get the
         names of their mutations.
     sequence_column : str or None, default=None
-        Column of sequences. None needs a `mutation_column`, except for FASTA, which holds sequences.
+        Column of sequences. If neither this nor `mutation_column` is given, a column of a well-known name is taken:
+        ``sequence``, ``seq``, ``mutated_sequence`` and others, or with a reference ``mutant``, ``mutation`` and others.
+        A FASTA file has one column of sequences.
     mutation_column : str or None, default=None
         Column of mutations, see `skesm.apply_mutations`.
     target_column : str or None, default=None
@@ -58,16 +65,12 @@ def load_variants(
     offset : int, default=1
         Position of the first residue of `reference`, in the numbering of the mutations.
     invalid : {"raise", "drop"}, default="raise"
-        What happens to rows that cannot be used. ``"drop"`` leaves them out and lists them in `dropped`.
+        How to treat rows that cannot be used. ``"drop"`` leaves them out and lists them in `dropped`.
     {form}
 
     Returns
     -------
-    data : :class:`~sklearn.utils.Bunch`
-        Dictionary-like object, with the following attributes.
-
-        data : ndarray of str, shape (n,), dtype object, or DataFrame of shape (n, 1)
-            Sequences, in the order of the file.
+    {bunch}
         target : ndarray of shape (n,), dtype float64, Series, or None
             Measured values.
         mutations : ndarray of str, shape (n,), dtype object, or None
@@ -81,9 +84,9 @@ def load_variants(
             Line of each row in the file, counted from 1.
         dropped : dict of int to str
             Lines that were left out, each with its problem.
+        taken : dict of str to str
+            Columns that were read, by the parameter that names them.
         {columns}
-    (data, target) : tuple if `return_X_y` is True
-        The first two attributes.
 
     Raises
     ------
@@ -111,23 +114,83 @@ def load_variants(
     >>> plate.data.tolist(), plate.target.tolist()
     (['MRTAY', 'MRTGY', 'MKTAY'], [0.5, 1.25, 1.0])
     """
-    if invalid not in ("raise", "drop"):
-        raise ValueError(f"invalid must be 'raise' or 'drop', not {invalid!r}")
     if mutation_column is not None and reference is None:
         raise ValueError("mutation_column needs a reference: the sequence that the mutations refer to")
     wild_type = None
     if reference is not None:
         wild_type = clean_reference(reference, long_sequences="window", max_length=None, unknown_residues="error")
+    found = read_variants(
+        path,
+        wild_type=wild_type,
+        sequence_column=sequence_column,
+        mutation_column=mutation_column,
+        target_column=target_column,
+        others=() if id_column is None else (id_column,),
+        offset=offset,
+        invalid=invalid,
+    )
+    mutations = None
+    if wild_type is not None and all(count_residues(each) == count_residues(wild_type) for each in found.sequences):
+        mutations = string_array([name_mutations(sequence, wild_type, offset) for sequence in found.sequences])
+    y = found.y
+    return make_dataset(
+        found.sequences,
+        None if y is None else y.tolist(),
+        target_name=found.names.get("target_column", "target"),
+        descr=f"{len(found.sequences):,} variants of {name_of(path)}",
+        return_X_y=return_X_y,
+        as_frame=as_frame,
+        mutations=mutations,
+        wild_type=wild_type,
+        ids=found.others.get(id_column or "id"),
+        lines=found.lines,
+        dropped=found.dropped,
+        taken=found.names,
+    )
+
+
+@dataclass(frozen=True)
+class Variants:
+    """Rows of a file that can be used."""
+
+    sequences: list[str]
+    y: NDArray[np.float64] | None
+    others: dict[str, list[str]]  # other columns that were asked for, and the ids of FASTA
+    lines: list[int]
+    dropped: dict[int, str]
+    names: dict[str, str]  # of the columns in the file, by parameter
+
+
+def read_variants(
+    path: str | os.PathLike[str],
+    *,
+    wild_type: str | None,
+    sequence_column: str | None,
+    mutation_column: str | None,
+    target_column: str | None,
+    others: Sequence[str] = (),
+    offset: int = 1,
+    max_length: int | None = None,
+    invalid: str,
+) -> Variants:
+    """Read and check rows of sequences or mutations. `target_column` may be `ANY_TARGET`."""
+    if invalid not in ("raise", "drop"):
+        raise ValueError(f"invalid must be 'raise' or 'drop', not {invalid!r}")
     name = name_of(path)
-    wanted = [column for column in (sequence_column, mutation_column, target_column, id_column) if column is not None]
-    raw, fasta = _read(path, wanted, sequence_column)
-    if sequence_column is None and fasta:
-        sequence_column = _SEQUENCE
+    looked_for = None
     if sequence_column is None and mutation_column is None:
-        raise ValueError(f"{name} is a table: name its sequence_column, or its mutation_column with a reference")
+        looked_for = ANY_SEQUENCE if wild_type is None else ANY_VARIANT
+    wanted = [c for c in (looked_for, sequence_column, mutation_column, target_column, *others) if c is not None]
+    raw, fasta = _read(path, wanted, sequence_column or looked_for or _SEQUENCE)
     if not raw.lines:
         raise InputFileError(f"{name} holds no rows")
-    sequences, problems = _sequences(raw, sequence_column, mutation_column, wild_type, offset)
+    if fasta and sequence_column is None:
+        sequence_column = looked_for or _SEQUENCE
+    elif looked_for is not None and is_known(raw.names[looked_for], SEQUENCE_COLUMNS):
+        sequence_column = looked_for
+    elif looked_for is not None:
+        mutation_column = looked_for
+    sequences, problems = _sequences(raw, sequence_column, mutation_column, wild_type, offset, max_length)
     y = None
     if target_column is not None:
         y, bad = numbers(raw, target_column)
@@ -137,54 +200,56 @@ def load_variants(
         refuse_lines(name, problems, len(raw.lines), _REMEDY)
     kept = [row for row, line in enumerate(raw.lines) if line not in problems]
     if not kept:
-        raise InputFileError(f"{name}: none of {len(raw.lines)} rows can be used")
-    chosen = [sequences[row].strip().upper() for row in kept]
-    mutations = None
-    if wild_type is not None and all(count_residues(each) == count_residues(wild_type) for each in chosen):
-        mutations = string_array([name_mutations(sequence, wild_type, offset) for sequence in chosen])
-    ids = raw.columns[id_column] if id_column is not None else raw.columns.get("id") if fasta else None
-    return make_dataset(
-        chosen,
-        None if y is None else y[kept].tolist(),
-        target_name=target_column or "target",
-        descr=f"{len(kept):,} variants of {name}",
-        return_X_y=return_X_y,
-        as_frame=as_frame,
-        mutations=mutations,
-        wild_type=wild_type,
-        ids=None if ids is None else [ids[row] for row in kept],
+        raise InputFileError(f"{name}: none of {len(raw.lines)} rows can be used: {count_problems(problems)}")
+    columns = [*others, *(["id"] if fasta else [])]
+    chosen = {
+        "sequence_column": None if fasta else sequence_column,
+        "mutation_column": mutation_column,
+        "target_column": target_column,
+    }
+    return Variants(
+        sequences=[sequences[row].strip().upper() for row in kept],
+        y=None if y is None else y[kept],
+        others={column: [raw.columns[column][row] for row in kept] for column in columns},
         lines=[raw.lines[row] for row in kept],
         dropped=problems,
+        names={role: raw.names[column] for role, column in chosen.items() if column is not None},
     )
 
 
-def _read(path: str | os.PathLike[str], wanted: list[str], sequence_column: str | None) -> tuple[RawTable, bool]:
+def _read(path: str | os.PathLike[str], wanted: list[str], sequence_column: str) -> tuple[RawTable, bool]:
     """(the wanted columns, whether the file is FASTA)."""
     with open_bytes(path) as file:
         parquet = file.peek(len(_PARQUET)).startswith(_PARQUET)
     if not parquet:
-        return read_raw(path, wanted, sequence_column or _SEQUENCE)
+        return read_raw(path, wanted, sequence_column)
     import_optional("pyarrow", extra="parquet")
     from pyarrow import parquet as reader
 
     with reader.ParquetFile(path) as table:
         header = table.schema_arrow.names
-        for column in wanted:
-            place_of(header, column, name_of(path))
-        found = table.read(columns=wanted)
-    columns = {c: ["" if cell is None else str(cell) for cell in found.column(c).to_pylist()] for c in wanted}
-    return RawTable(list(range(1, found.num_rows + 1)), columns), False
+        names = {column: header[place_of(header, column, name_of(path))] for column in wanted}
+        found = table.read(columns=list(names.values()))
+    columns = {
+        c: ["" if cell is None else str(cell) for cell in found.column(named).to_pylist()] for c, named in names.items()
+    }
+    return RawTable(list(range(1, found.num_rows + 1)), columns, names), False
 
 
 def _sequences(
-    raw: RawTable, sequence_column: str | None, mutation_column: str | None, wild_type: str | None, offset: int
+    raw: RawTable,
+    sequence_column: str | None,
+    mutation_column: str | None,
+    wild_type: str | None,
+    offset: int,
+    max_length: int | None,
 ) -> tuple[list[str], dict[int, str]]:
     """Sequences of the rows, and the problems by line."""
     given: list[str] | None = None
     problems: dict[int, str] = {}
     if sequence_column is not None:
         given = raw.columns[sequence_column]
-        problems = find_problems(given)
+        problems = find_problems(given, max_length=max_length)
     if mutation_column is not None:
         assert wild_type is not None, "checked by the caller"
         made, misfits, advice = read_mutations(wild_type, raw.columns[mutation_column], offset)
@@ -193,6 +258,8 @@ def _sequences(
             for row, (expected, sequence) in enumerate(zip(made, given, strict=True)):
                 if row not in problems and expected != sequence.strip().upper():
                     problems[row] = ": the mutations do not make the sequence from the reference"
+        else:
+            problems |= {r: p for r, p in find_problems(made, max_length=max_length).items() if r not in problems}
         given = made
     assert given is not None, "checked by the caller"
     return given, {raw.lines[row]: problem for row, problem in problems.items()}

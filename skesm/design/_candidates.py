@@ -69,7 +69,7 @@ def single_variants(
     reference : str
         The wild type, or the best variant so far.
     positions : sequence of int, default=None
-        Positions to mutate; all by default.
+        Positions to mutate. None takes all.
     amino_acids : str, default="ACDEFGHIKLMNPQRSTVWY"
         New amino acids, for example without cysteine and proline.
     offset : int, default=1

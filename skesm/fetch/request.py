@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -44,12 +44,13 @@ class Distinct:
 
     Attributes
     ----------
+    request : Request
     sequences : list of str
     """
 
     def __init__(self, request: Request) -> None:
         places: dict[str, int] = {}
-        self._request = request
+        self.request = request
         self._inverse = [places.setdefault(sequence, len(places)) for sequence in request.sequences]
         self.sequences = list(places)
 
@@ -58,7 +59,12 @@ class Distinct:
 
     def first_row(self, index: int) -> int:
         """The first row of X that needs a distinct sequence."""
-        return self._request.rows_of(self._inverse.index(index))[0]
+        return self.request.rows_of(self._inverse.index(index))[0]
+
+    def places(self, indices: Collection[int]) -> list[int]:
+        """Places in the request of some distinct sequences."""
+        chosen = set(indices)
+        return [place for place, index in enumerate(self._inverse) if index in chosen]
 
     def spread(self, values: Mapping[int, T]) -> list[T | None]:
         """The value of each sequence of the request. Repeats share a value. None where there is none."""
@@ -70,7 +76,7 @@ class Distinct:
             row: failed[index]
             for place, index in enumerate(self._inverse)
             if index in failed
-            for row in self._request.rows_of(place)
+            for row in self.request.rows_of(place)
         }
 
 

@@ -13,14 +13,56 @@ SEQUENCE_COLUMNS = (
     *("variant_sequence", "protein", "primary"),
 )
 ID_COLUMNS = ("id", "identifier", "accession", "entry", "name")
+MUTATION_COLUMNS = ("mutant", "mutants", "mutation", "mutations", "variant", "variants")
+TARGET_COLUMNS = ("label", "target", "fitness", "dms_score", "measured", "value", "y")
+
+#: Stand for a column that is looked for by well-known names. No column is called so.
+ANY_SEQUENCE, ANY_VARIANT, ANY_TARGET = "\0sequence", "\0variant", "\0target"
+_LOOKED_FOR = {
+    ANY_SEQUENCE: SEQUENCE_COLUMNS,
+    ANY_VARIANT: (*SEQUENCE_COLUMNS, *MUTATION_COLUMNS),
+    ANY_TARGET: TARGET_COLUMNS,
+}
+_MISSING = {
+    ANY_SEQUENCE: "column 'sequence', or of another well-known name. Name it: sequence_column='NAME'",
+    ANY_VARIANT: "column 'sequence' or 'mutant', or of another well-known name. Name it: sequence_column='NAME' or "
+    "mutation_column='NAME'",
+    ANY_TARGET: "column 'label', or of another well-known name of measured values. Name it: target_column='NAME'",
+}
 
 
 def place_of(header: Sequence[str], column: str, name: str) -> int:
-    """Which column has a name; an error if none or several have it."""
-    if list(header).count(column) != 1:
-        problem = "no column" if column not in header else "several columns"
+    """The place of a column, or of one of its well-known names. It is an error if none or several have it."""
+    found = find_name(header, column)
+    if found is None and column in _LOOKED_FOR:
+        raise InputFileError(f"{name} has no {_MISSING[column]}. {_listed(header)}")
+    if found is None or list(header).count(found) != 1:
+        problem = "no column" if found is None else "several columns"
         raise InputFileError(f"{name} has {problem} {column!r}. {_listed(header)}")
-    return list(header).index(column)
+    return list(header).index(found)
+
+
+def find_name(header: Sequence[str], column: str) -> str | None:
+    """A column as it is written in the header. None if it has no such column."""
+    if column in _LOOKED_FOR:
+        return well_known(header, _LOOKED_FOR[column])
+    return column if column in header else None
+
+
+def names_of(column: str) -> tuple[str, ...]:
+    """The names that a column may have."""
+    return _LOOKED_FOR.get(column, (column,))
+
+
+def is_known(column: str, known: Sequence[str]) -> bool:
+    """Whether a column has one of the known names.
+
+    Examples
+    --------
+    >>> is_known("Mutant", MUTATION_COLUMNS)
+    True
+    """
+    return well_known([column], known) is not None
 
 
 def well_known(header: Sequence[str], known: Sequence[str]) -> str | None:
@@ -37,15 +79,7 @@ def well_known(header: Sequence[str], known: Sequence[str]) -> str | None:
 
 def sequence_column_of(header: Sequence[str], asked: str | None, name: str) -> str:
     """The column of sequences: the one that was asked for, or one of a well-known name."""
-    if asked is not None:
-        return header[place_of(header, asked, name)]
-    found = well_known(header, SEQUENCE_COLUMNS)
-    if found is None:
-        raise InputFileError(
-            f"{name} has no column 'sequence', or of another well-known name. Name it: sequence_column='NAME'. "
-            f"{_listed(header)}"
-        )
-    return found
+    return header[place_of(header, ANY_SEQUENCE if asked is None else asked, name)]
 
 
 def _listed(header: Sequence[str]) -> str:

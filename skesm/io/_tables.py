@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skesm.exceptions import InputFileError
-from skesm.io._columns import SEQUENCE_COLUMNS, place_of, sequence_column_of
+from skesm.io._columns import ANY_SEQUENCE, find_name, names_of, place_of
 from skesm.io._fasta import parse_fasta
 from skesm.io._files import decode, name_lines, name_of, open_bytes, refuse_lines
 from skesm.io._sheets import SPREADSHEET, read_sheet
 from skesm.sequences.clean import find_problems
 
-_WELL_KNOWN = ""  # stands for a column of sequences that is looked for
 _DELIMITERS = (",", ";", "\t", "|")
 _TAB_SUFFIXES = (".tsv", ".tab")
 _NO_TARGET = ": column "
@@ -70,6 +69,7 @@ class RawTable:
 
     lines: list[int]
     columns: dict[str, list[str]]
+    names: dict[str, str] = field(default_factory=dict)  # in the file, of columns that are looked for
     problems: dict[int, str] = field(default_factory=dict)
     decimal_comma: bool = False
 
@@ -108,7 +108,7 @@ def read_table(
     id_column : str, default=None
         Column of names. FASTA has its records' names without being asked.
     group_column : str, default=None
-        Column of which equal values must stay in one fold.
+        Column of groups. Rows with equal values must stay in one fold.
     max_length : int, default=None
         Sequences of more residues are bad rows.
     unknown_residues : {"error", "X"}, default="error"
@@ -154,7 +154,7 @@ def read_table(
     if invalid not in ("raise", "drop"):
         raise ValueError(f"invalid must be 'raise' or 'drop', not {invalid!r}")
     name = name_of(path)
-    wanted = [_WELL_KNOWN if sequence_column is None else sequence_column]
+    wanted = [ANY_SEQUENCE if sequence_column is None else sequence_column]
     wanted += [column for column in (target_column, id_column, group_column) if column is not None]
     sequence_column = wanted[0]
     rows, fasta = read_raw(path, wanted, sequence_column)
@@ -193,7 +193,8 @@ def count_problems(problems: Mapping[int, str]) -> str:
 
     Examples
     --------
-    >>> count_problems({3: ": column 'y' is empty", 5: ", position 2: '1' is not an amino acid", 9: ": empty"})
+    >>> letter = ", position 2: '1' is not an amino acid"
+    >>> count_problems({3: ": column 'y' is empty", 5: letter, 9: ": empty"})
     '1 without a target (line 3), 2 with a bad sequence (lines 5, 9)'
     """
     kinds: dict[str, list[int]] = {}
@@ -207,7 +208,7 @@ def count_problems(problems: Mapping[int, str]) -> str:
 
 
 def read_raw(path: str | os.PathLike[str], wanted: list[str], sequence_column: str) -> tuple[RawTable, bool]:
-    """(the wanted columns, before they are checked; whether the file is FASTA)."""
+    """The wanted columns before they are checked, and whether the file is FASTA."""
     name = name_of(path)
     with open_bytes(path) as file:
         if file.peek(len(SPREADSHEET)).startswith(SPREADSHEET):
@@ -220,23 +221,27 @@ def read_raw(path: str | os.PathLike[str], wanted: list[str], sequence_column: s
 
 
 def _read_fasta(lines: Iterable[str], name: str, wanted: list[str], sequence_column: str) -> RawTable:
-    rows = RawTable([], {column: [] for column in {*wanted, "id", sequence_column}})
+    rows = RawTable([], {})
+    records: list[dict[str, str]] = []
     seen: Counter[str] = Counter()
     for raw, record in parse_fasta(lines, name):
         fields = {"id": record.id, **dict(_FIELD.findall(record.description)), sequence_column: record.sequence}
         seen.update(fields.keys())
         rows.lines.append(raw.line)
-        for column, cells in rows.columns.items():
-            cells.append(fields.get(column, ""))
+        records.append(fields)
         if raw.problem:
             place = f", line {raw.problem_line} of the file" if raw.problem_line != raw.line else ""
             rows.problems[raw.line] = f"{place}{raw.problem}"
-    absent = [column for column in wanted if not seen[column]]
+    rows.names |= {c: c if c == sequence_column else find_name(list(seen), c) or "" for c in wanted}
+    absent = [column for column in wanted if not rows.names[column]]
     if absent:
+        field = names_of(absent[0])[0]
         raise InputFileError(
-            f"{name} is a FASTA file without the field {absent[0]!r} in its headers. Write it as "
-            f"'>name {absent[0]}=1.5', or give a table"
+            f"{name} is a FASTA file without the field {field!r} in its headers. Write it as "
+            f"'>name {field}=1.5', or give a table"
         )
+    for column in {*wanted, "id", sequence_column}:
+        rows.columns[column] = [fields.get(rows.names.get(column, column), "") for fields in records]
     return rows
 
 
@@ -265,8 +270,7 @@ def choose_delimiter(text: str, wanted: Sequence[str], path: Path) -> str:
     def fit(delimiter: str) -> tuple[int, int]:
         header = next(csv.reader(io.StringIO(text[:_ENOUGH], newline=""), delimiter=delimiter), [])
         names = [cell.strip() for cell in header]
-        known = [*wanted, *SEQUENCE_COLUMNS] if _WELL_KNOWN in wanted else wanted
-        return sum(column in names for column in known), len(names)
+        return sum(known in names for column in wanted for known in names_of(column)), len(names)
 
     return max(_DELIMITERS, key=fit)
 
@@ -275,8 +279,8 @@ def _pick(numbered: Iterable[tuple[int, list[str]]], wanted: list[str], name: st
     """The wanted columns of numbered rows. The first row is the header."""
     numbered = iter(numbered)
     header = [cell.strip() for cell in next(numbered, (0, []))[1]]
-    places = {column: _place_of(header, column, name) for column in wanted}
-    rows = RawTable([], {column: [] for column in wanted})
+    places = {column: place_of(header, column, name) for column in wanted}
+    rows = RawTable([], {column: [] for column in wanted}, {column: header[place] for column, place in places.items()})
     ragged = []
     for line, row in numbered:
         if not any(row):
@@ -296,12 +300,6 @@ def _pick(numbered: Iterable[tuple[int, list[str]]], wanted: list[str], name: st
     return rows
 
 
-def _place_of(header: Sequence[str], column: str, name: str) -> int:
-    if column == _WELL_KNOWN:
-        return list(header).index(sequence_column_of(header, None, name))
-    return place_of(header, column, name)
-
-
 def numbers(rows: RawTable, column: str) -> tuple[NDArray[np.float64], dict[int, str]]:
     """(values of a column, problems by line)."""
     cells = [cell.strip() for cell in rows.columns[column]]
@@ -309,7 +307,7 @@ def numbers(rows: RawTable, column: str) -> tuple[NDArray[np.float64], dict[int,
         cells = [cell.replace(",", ".") for cell in cells]
     y = np.array([_number(cell) for cell in cells])
     problems = {
-        line: f"{_NO_TARGET}{column!r} is {'not a finite number' if cell else 'empty'}"
+        line: f"{_NO_TARGET}{rows.names.get(column, column)!r} is {'not a finite number' if cell else 'empty'}"
         for line, cell, value in zip(rows.lines, cells, y, strict=True)
         if not np.isfinite(value)
     }

@@ -48,12 +48,12 @@ class SequenceSplitter(BaseCrossValidator):  # type: ignore[misc]  # scikit-lear
         Raises
         ------
         ValueError
-            If X cannot be split in this way; the message says why.
+            If X cannot be split in this way. The message says why.
         """
         for train, test in self._folds(read_sequences(X), y):
             if not len(train) or not len(test):
                 empty = "training" if not len(train) else "test"
-                raise ValueError(f"{type(self).__name__}: a {empty} set has no rows; use fewer folds or another split")
+                raise ValueError(f"{type(self).__name__}: a {empty} set has no rows. Use fewer folds or another split")
             yield train, test
 
     def get_n_splits(self, X: Column = None, y: object = None, groups: object = None) -> int:
@@ -138,7 +138,8 @@ class PositionKFold(SequenceSplitter):
     --------
     >>> from skesm.model_selection import PositionKFold
     >>> X = ["AKT", "MAT", "MGT", "MKA"]
-    >>> [test.tolist() for _, test in PositionKFold(3, reference="MKT", scheme="contiguous").split(X)]
+    >>> folds = PositionKFold(3, reference="MKT", scheme="contiguous")
+    >>> [test.tolist() for _, test in folds.split(X)]
     [[0], [1, 2], [3]]
     """
 
@@ -210,12 +211,12 @@ class MutationCountSplit(SequenceSplitter):
 class LowToHighSplit(SequenceSplitter):
     """One split: train on low values, test on high ones.
 
-    It asks whether a model can rank variants that are better than all it has seen, which is what a campaign wants.
+    It asks whether a model can rank variants that are better than all it has seen, as a campaign wants.
 
     Parameters
     ----------
     threshold : float or None, default=None
-        Rows up to this value are trained on; the wild type's value is a good choice. None takes `quantile`.
+        Rows up to this value are trained on. The wild type's value is a good choice. None takes `quantile`.
     quantile : float, default=0.8
         Share of the rows that are trained on, if `threshold` is None. Rows of equal value stay together.
 

@@ -1,4 +1,4 @@
-"""What all figures share."""
+"""Colours, axes and sizes that all figures share."""
 
 from __future__ import annotations
 

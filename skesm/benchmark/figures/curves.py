@@ -21,9 +21,9 @@ def plot_learning_curve(curve: DataFrame, score: str = "spearman", *, title: str
     Parameters
     ----------
     curve : DataFrame
-        What `learning_curve` returned.
+        The result of `learning_curve`.
     score : str, default="spearman"
-        The score that it has; for the axis.
+        Name of its score, for the axis.
     title : str, default=""
         First line of the title, such as the name of the data.
 
@@ -69,16 +69,16 @@ def plot_layer_profile(profile: DataFrame, score: str = "spearman", *, title: st
     Parameters
     ----------
     profile : DataFrame
-        What `layer_profile` returned.
+        The result of `layer_profile`.
     score : str, default="spearman"
-        The score that it has; for the axis.
+        Name of its score, for the axis.
     title : str, default=""
         First line of the title, such as the name of the data.
 
     Returns
     -------
     figure : matplotlib.figure.Figure
-        A line for each pooling; bands are the intervals. Filled points are within noise of the best.
+        A line for each pooling. Bands are the intervals. Filled points are within noise of the best.
 
     Raises
     ------
@@ -95,11 +95,11 @@ def plot_layer_profile(profile: DataFrame, score: str = "spearman", *, title: st
             axes.plot(part["layer"], part["mean"], "o", color=color, markerfacecolor=face)
     axes.set(xlabel="layer (0 is the embedding of single residues)", ylabel=f"{name_score(score)}, 95 % interval")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    _finish(figure, axes, title, "Layers; filled points are within noise of the best")
+    _finish(figure, axes, title, "Layers. Filled points are within noise of the best")
     return figure
 
 
-def _finish(figure: Figure, axes: Axes, title: str, what: str) -> None:
+def _finish(figure: Figure, axes: Axes, title: str, subject: str) -> None:
     clear_axes(axes)
-    axes.set_title("\n".join(filter(None, (title, what))), fontsize=10)
+    axes.set_title("\n".join(filter(None, (title, subject))), fontsize=10)
     figure.legend(loc="outside lower center", frameon=False, fontsize=8, ncols=2)

@@ -23,16 +23,16 @@ def plot_errors(comparison: Comparison, *, target: str = "target", title: str = 
     Parameters
     ----------
     comparison : Comparison
-        What `compare` returned.
+        The result of `compare`.
     target : str, default="target"
-        Name of the measured quantity, with its unit; for the axis.
+        Name of the measured quantity with its unit, for the axis.
     title : str, default=""
         First line of the title, such as the name of the data.
 
     Returns
     -------
     figure : matplotlib.figure.Figure
-        Median and quartiles of the absolute error for each distance; far distances are put together until a group has
+        Median and quartiles of the absolute error for each distance. Far distances are put together until a group has
         10 rows.
 
     Raises

@@ -33,13 +33,13 @@ def plot_predictions(
     Parameters
     ----------
     comparison : Comparison
-        What `compare` returned.
+        The result of `compare`.
     features, head : str, default=None
-        One of the compared pairs; by default the best of the split by the first score.
+        One of the compared pairs. None is the best of the split, by the first score.
     split : str, default=None
-        The split; the first by default.
+        The split. None is the first.
     target : str, default="target"
-        Name of the measured quantity, with its unit; for the axes.
+        Name of the measured quantity with its unit, for the axes.
     title : str, default=""
         First line of the title, such as the name of the data.
 

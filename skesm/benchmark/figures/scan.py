@@ -43,15 +43,15 @@ def plot_scan(
     Parameters
     ----------
     comparison : Comparison
-        What `compare` returned.
+        The result of `compare`.
     X : sequence of str
         The n sequences that were compared.
     reference : str
         The wild type.
     features, head : str, default=None
-        One of the compared pairs; by default the best of the split by the first score.
+        One of the compared pairs. None is the best of the split, by the first score.
     split : str, default=None
-        The split; the first by default.
+        The split. None is the first.
     target : str, default="target"
         Name of the measured quantity, with its unit.
     title : str, default=""

@@ -12,15 +12,17 @@ from numpy.typing import NDArray
 from skesm._messages import first_and_more
 from skesm.benchmark.runs.config import BUNDLED, RunConfig
 from skesm.datasets import load_gb1_stability
+from skesm.datasets._variants import read_variants
 from skesm.exceptions import InvalidSequenceError
-from skesm.io import read_table
+from skesm.io._columns import ANY_TARGET
+from skesm.sequences.clean import clean_reference
 
 _GB1_GROUPS = "position"
 
 
 @dataclass(frozen=True)
 class RunData:
-    """What is compared on. `places` tells a user where each row is in the source."""
+    """Sequences and measured values of a run. `places` tells a user where each row is in the source."""
 
     title: str
     target: str
@@ -31,6 +33,7 @@ class RunData:
     places: str
     reference: str | None
     dropped: Mapping[int, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)  # of the file, by setting: those that were taken
 
     @property
     def aligned(self) -> bool:
@@ -97,27 +100,36 @@ def _load_gb1(config: RunConfig) -> RunData:
 def _read_file(config: RunConfig) -> RunData:
     from skesm import ESM2Embedder
 
-    table = read_table(
+    reference = config.reference
+    if config.mutation_column is not None and reference is None:
+        raise ValueError("mutation_column needs a reference: the sequence that the mutations refer to")
+    if reference is not None:
+        reference = clean_reference(reference, long_sequences="window", max_length=None, unknown_residues="error")
+    found = read_variants(
         config.data,
-        config.sequence_column,
-        config.target_column,
-        group_column=config.group_column,
+        wild_type=reference,
+        sequence_column=config.sequence_column,
+        mutation_column=config.mutation_column,
+        target_column=config.target_column or ANY_TARGET,
+        others=() if config.group_column is None else (config.group_column,),
+        offset=config.offset,
         max_length=ESM2Embedder().max_length,
         invalid="drop" if config.drop_invalid else "raise",
     )
-    assert table.y is not None  # a target was asked for
+    assert found.y is not None  # a target was asked for
     data = RunData(
         title=Path(config.data).name,
-        target=config.target_column,
-        sequences=table.sequences,
-        y=table.y,
-        groups=None if table.groups is None else np.array(table.groups),
-        row_numbers=table.lines,
+        target=found.names["target_column"],
+        sequences=found.sequences,
+        y=found.y,
+        groups=None if config.group_column is None else np.array(found.others[config.group_column]),
+        row_numbers=np.array(found.lines),
         places=f"lines of {config.data}",
-        reference=config.reference,
-        dropped=table.dropped,
+        reference=reference,
+        dropped=found.dropped,
+        columns=found.names,
     )
-    return _of_one_length(data) if config.drop_invalid and config.reference else data
+    return _of_one_length(data) if config.drop_invalid and reference else data
 
 
 def _of_one_length(data: RunData) -> RunData:

@@ -1,4 +1,4 @@
-"""What a benchmark's numbers depend on, as a small JSON document."""
+"""Everything that a benchmark's numbers depend on, as a small JSON document."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make_manifest(
     model: Mapping[str, object],
     digests: Mapping[str, Mapping[str, object]] | None = None,
 ) -> Document:
-    """Versions, machine, parameters and data of a comparison; nothing in it depends on when or how fast it ran.
+    """Versions, machine, parameters and data of a comparison. Nothing in it depends on when or how fast it ran.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def make_manifest(
     features, regressors : mapping
         As given to `compare`.
     parameters : mapping
-        Source of the data, folds, seed and the like; values that JSON can hold.
+        Source of the data, folds, seed and the like, as values that JSON can hold.
     model : mapping
         Name, fingerprint and numerics of the checkpoint.
     digests : mapping, default=None

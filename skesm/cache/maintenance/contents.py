@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from skesm._typing import Document
-from skesm.cache._database import open_for_reading
-from skesm.cache._files import FORMAT_FILE, MANIFEST_FILE, RECORD_FILE, check_format, find_location
 from skesm.cache._records import Codec, read_block
+from skesm.cache.disk.database import open_for_reading
+from skesm.cache.disk.files import FORMAT_FILE, MANIFEST_FILE, RECORD_FILE, check_format, find_location
 from skesm.exceptions import StoreError
 from skesm.outputs.types import FloatArray
 

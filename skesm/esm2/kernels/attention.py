@@ -27,7 +27,7 @@ class Tile(NamedTuple):
     keys, values : Value
         (length, h), and rows of zeros up to a multiple of `_KEYS`.
     queries, taken : Value
-        (h, 2 × lanes): what each query takes of the values, times the sum of its weights.
+        (h, 2 × lanes): the values mixed for each query, times the sum of its weights.
     sums : Value
         (2 × lanes).
     length : Value
@@ -115,7 +115,7 @@ def write_attention(module: ir.Module, shape: Shape) -> None:
 def _rotate(
     code: Code, shape: Shape, row: Value, bias: Value, table: Value, keep: Callable[[int, Value], None]
 ) -> None:
-    """A query or key plus its bias, turned by its cosines and sines; `keep` gets the first channel of each vector."""
+    """A query or key plus its bias, turned by its cosines and sines. `keep` gets the first channel of each vector."""
     half, b = shape.head // 2, code.builder
     step = lanes_in(half, shape.lanes)
     for c in range(0, half, step):
@@ -148,7 +148,7 @@ def _lay_out_keys(code: Code, shape: Shape, head: Head, rotary: Value, memory: S
 def _lay_out_queries(
     code: Code, shape: Shape, head: Head, rotary: Value, tile: Tile, begin: Value, used: Value
 ) -> None:
-    """Queries channel by channel; those that a vector has too many are zero."""
+    """Queries channel by channel. Places of a vector beyond the last query are zero."""
     across, zero = 2 * shape.lanes, code.spread(0.0, shape.lanes)
     with code.loop(shape.head) as channels:
         for v in range(tile.vectors):
@@ -166,7 +166,7 @@ def _lay_out_queries(
 
 
 def _attend(code: Code, shape: Shape, tile: Tile) -> None:
-    """What the queries take; where sums overflow or vanish, again with the largest score subtracted from each."""
+    """Mix the values. Where sums overflow or vanish, do it again with the largest score subtracted from each."""
     lanes, b = shape.lanes, code.builder
     vectors = range(tile.vectors)
     sums = _mix(code, shape, tile, None)
@@ -187,7 +187,7 @@ def _attend(code: Code, shape: Shape, tile: Tile) -> None:
 
 
 def _mix(code: Code, shape: Shape, tile: Tile, largest: Sequence[Value] | None) -> Sequence[Value]:
-    """Add up the values by weights 2^(score − largest) into `taken`; gives the weights' sums."""
+    """Add up the values by weights 2^(score − largest) into `taken`. Return the weights' sums."""
     lanes, b = shape.lanes, code.builder
     zero = code.spread(0.0, lanes)
     with code.loop(shape.head) as channels:

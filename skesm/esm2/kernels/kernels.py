@@ -35,7 +35,7 @@ _SIGNATURES: dict[str, list[Any]] = {
 class Kernels:
     """The work of a forward pass, compiled for this processor. It lets go of Python's lock.
 
-    All arrays are float32. What is computed for a row, or a sequence, is a function of it alone. Activations lie in
+    All arrays are float32. Values of a row, or of a sequence, depend on it alone. Activations lie in
     blocks of channels, (blocks, rows, channels of a block), or as (rows, channels) where that is said.
 
     Parameters
@@ -77,7 +77,7 @@ class Kernels:
         out: FloatArray,
         work: Workspace,
     ) -> None:
-        """What each token takes of its own sequence's values.
+        """Mix the values of each sequence, for each of its tokens.
 
         Parameters
         ----------
@@ -104,9 +104,9 @@ class Kernels:
     def read_weights(
         self, products: FloatArray, bias: FloatArray, frequencies: FloatArray, spans: Sequence[slice], read: Read
     ) -> None:
-        """Hand over the weights of what `attend` computes, which does not keep them: by NumPy, for few are wanted.
+        """Hand over the weights of `attend`, which does not keep them. NumPy computes them, because few are wanted.
 
-        `frequencies` are the rotary embedding's, (h/2,); the other arguments are those of `attend` and `mix`.
+        `frequencies` are the rotary embedding's, (h/2,). The other arguments are those of `attend` and `mix`.
         """
         in_blocks = products.ndim == 3
         by_channel = products.swapaxes(1, 2).reshape(-1, products.shape[1]) if in_blocks else products.T

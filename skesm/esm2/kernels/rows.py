@@ -1,4 +1,4 @@
-"""What is computed for each row of a pack alone, written for LLVM: GELU, LayerNorm, and sums with biases."""
+"""Functions of each row of a pack alone, written for LLVM: GELU, LayerNorm, and sums with biases."""
 
 from __future__ import annotations
 
@@ -6,21 +6,10 @@ import math
 
 from llvmlite import ir
 
+from skesm.esm2.gelu import GELU_LOGIT
 from skesm.esm2.kernels.code import FLOAT, INDEX, POINTER, Code
 from skesm.esm2.kernels.shape import Shape, lanes_in
 from skesm.esm2.spec import ModelSpec
-
-#: GELU(x) = x Φ(x) with Φ the normal distribution function, which is x / (1 + exp(-x p(x²))). p is a polynomial fitted
-#: to the logit of Φ(x), over x, on |x| < 7: 7e-8 off in exact arithmetic.
-GELU_LOGIT = (
-    1.5957684516906738,
-    0.07266856729984283,
-    -6.625997048104182e-05,
-    -0.0001104803232010454,
-    7.93821982369991e-06,
-    -2.6689286869441275e-07,
-    3.6112339785177028e-09,
-)
 
 #: Partial sums of a row, on every processor: their number decides the last bits.
 _PARTIAL_SUMS = 16

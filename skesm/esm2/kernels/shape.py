@@ -18,7 +18,7 @@ ACROSS = 2
 
 
 class Shape(NamedTuple):
-    """What the code is made for.
+    """The case that the code is made for.
 
     An array of activations lies in blocks of channels, (blocks, rows, channels of a block): products then read and
     write memory in one piece. Where BLAS computes the products, there is one block.

@@ -46,7 +46,7 @@ class CompiledEngine(NumpyEngine):
         If LLVM does not know this processor.
     """
 
-    # what the attention reads has tokens as rows
+    # the attention reads tokens as rows
     alignments: Sequence[Alignment] = tuple(alignment for alignment in ALIGNMENTS if alignment.turned)
 
     def __init__(self, spec: ModelSpec, parameters: Parameters) -> None:
