@@ -88,6 +88,7 @@ def where(model: str | os.PathLike[str]) -> Path:
     Returns
     -------
     folder : Path
+        It holds ``config.json`` and the weights.
 
     Raises
     ------
@@ -114,6 +115,7 @@ def verify(model: str | os.PathLike[str]) -> Verification:
     Returns
     -------
     verification : Verification
+        For each file, the origin of the digest that it was compared with.
 
     Raises
     ------

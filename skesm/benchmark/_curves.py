@@ -73,11 +73,7 @@ def learning_curve(
 
     Parameters
     ----------
-    X : list, tuple, array, Series, or one-column DataFrame of str
-        n sequences.
-    y : array-like of shape (n,)
-        Measured values.
-    features, heads : mapping
+    X, y, features, heads
         As for `compare`.
     sizes : sequence of int, default=(8, 24, 96, 384)
         Numbers of training rows. Those that leave no room for test rows are left out.
@@ -147,10 +143,8 @@ def layer_profile(
 
     Parameters
     ----------
-    X : list, tuple, array, Series, or one-column DataFrame of str
-        n sequences.
-    y : array-like of shape (n,)
-        Measured values.
+    X, y
+        Sequences and measured values, as for `compare`.
     model : str, default="skesm-mini"
         The checkpoint.
     poolings : sequence of str, default=("mean",)

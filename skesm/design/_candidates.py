@@ -78,7 +78,7 @@ def single_variants(
     Returns
     -------
     variants : Variants
-        They are made as you iterate. ``len`` counts them.
+        All single mutants, made as you iterate. ``len`` counts them.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def combine_mutations(
     Returns
     -------
     variants : Variants
-        They are made as you iterate. ``len`` counts them.
+        All combinations of these sizes, made as you iterate. ``len`` counts them.
 
     Raises
     ------

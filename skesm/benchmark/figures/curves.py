@@ -6,7 +6,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 
 from skesm.benchmark._scores import name_score
-from skesm.benchmark.figures.canvas import COLORS, Axes, clear_axes, new_figure
+from skesm.benchmark.figures.canvas import COLORS, Axes, clear_axes, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,8 +37,7 @@ def plot_learning_curve(curve: DataFrame, score: str = "spearman", *, title: str
     MissingDependencyError
         If matplotlib is not installed.
     """
-    figure = new_figure(*_SIZE)
-    axes: Axes = figure.add_subplot()
+    figure, axes = new_axes(*_SIZE)
     sizes = sorted(curve["n_train"].unique())
     pairs = curve.dropna(subset="mean").groupby(["features", "head"], sort=False)
     for number, (((features, head), rows), color) in enumerate(zip(pairs, cycle(COLORS), strict=False)):
@@ -70,10 +69,8 @@ def plot_layer_profile(profile: DataFrame, score: str = "spearman", *, title: st
     ----------
     profile : DataFrame
         The result of `layer_profile`.
-    score : str, default="spearman"
-        Name of its score, for the axis.
-    title : str, default=""
-        First line of the title, such as the name of the data.
+    score, title : str
+        As in `plot_learning_curve`.
 
     Returns
     -------
@@ -85,8 +82,7 @@ def plot_layer_profile(profile: DataFrame, score: str = "spearman", *, title: st
     MissingDependencyError
         If matplotlib is not installed.
     """
-    figure = new_figure(*_SIZE)
-    axes: Axes = figure.add_subplot()
+    figure, axes = new_axes(*_SIZE)
     for (pooling, rows), color in zip(profile.groupby("pooling", sort=False), cycle(COLORS), strict=False):
         axes.fill_between(rows["layer"], rows["low"], rows["high"], color=color, alpha=0.15, linewidth=0)
         axes.plot(rows["layer"], rows["mean"], color=color, label=str(pooling))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skesm.benchmark._comparison import Comparison
-from skesm.benchmark.figures.canvas import COLORS, Axes, clear_axes, new_figure, rows_of
+from skesm.benchmark.figures.canvas import COLORS, clear_axes, new_axes, rows_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,10 +24,8 @@ def plot_errors(comparison: Comparison, *, target: str = "target", title: str = 
     ----------
     comparison : Comparison
         The result of `compare`.
-    target : str, default="target"
-        Name of the measured quantity with its unit, for the axis.
-    title : str, default=""
-        First line of the title, such as the name of the data.
+    target, title : str
+        As in `plot_predictions`.
 
     Returns
     -------
@@ -40,8 +38,7 @@ def plot_errors(comparison: Comparison, *, target: str = "target", title: str = 
     MissingDependencyError
         If matplotlib is not installed.
     """
-    figure = new_figure(7.0, 4.5)
-    axes: Axes = figure.add_subplot()
+    figure, axes = new_axes(7.0, 4.5)
     splits = list(dict.fromkeys(comparison.predictions["split"]))
     for number, (split, color) in enumerate(zip(splits, cycle(COLORS), strict=False)):
         features, head = comparison.best(split)

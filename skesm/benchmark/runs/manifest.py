@@ -32,10 +32,8 @@ def make_manifest(
 
     Parameters
     ----------
-    X : iterable of str of length n_samples
-        Sequences.
-    y : array-like of shape (n_samples,)
-        Measured values.
+    X, y
+        Sequences and measured values, as for `compare`.
     features, regressors : mapping
         As given to `compare`.
     parameters : mapping

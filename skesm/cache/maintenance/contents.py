@@ -90,6 +90,11 @@ def info(location: str | os.PathLike[str]) -> list[NamespaceInfo]:
     location : path
         The value of `memory`, or the folder of the store.
 
+    Returns
+    -------
+    contents : list of NamespaceInfo
+        One for each model and numerics.
+
     Raises
     ------
     StoreError
@@ -114,12 +119,17 @@ def verify(location: str | os.PathLike[str]) -> list[VerifyReport]:
     Parameters
     ----------
     location : path
-        The value of `memory`, or the folder of the store.
+        As in `info`.
+
+    Returns
+    -------
+    reports : list of VerifyReport
+        One for each entry of `info`, in the same order.
 
     Raises
     ------
     StoreError
-        If there is no store, or a newer version of skesm wrote it.
+        As in `info`.
     """
     return [_verify(folder) for folder in folders_of(location)]
 
