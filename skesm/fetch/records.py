@@ -78,7 +78,7 @@ def fetch(
         in the `values` of failed sequences.
     """
     distinct = Distinct(request)
-    parts = split(distinct, model, windows)
+    parts = split(request, distinct, model, windows)
     values: dict[int, T] = {}
     failed: dict[int, BackendError] = {}
     computed = 0
@@ -103,7 +103,7 @@ def keep(sequence: str, record: Record) -> Record:
 def estimate(request: Request, *, model: Model, memory: Memory = None, windows: Windows | None = None) -> TransformPlan:
     """Estimate the cost of `fetch` with the same arguments, without computing or sending a sequence."""
     distinct = Distinct(request)
-    parts = split(distinct, model, windows)
+    parts = split(request, distinct, model, windows)
     plans = [_estimate_part(part, distinct, memory) for part in parts]
     return add_plans(len(request.sequences), plans, windowed=_count_windowed(distinct, parts))
 

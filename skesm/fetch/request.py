@@ -44,13 +44,12 @@ class Distinct:
 
     Attributes
     ----------
-    request : Request
     sequences : list of str
     """
 
     def __init__(self, request: Request) -> None:
         places: dict[str, int] = {}
-        self.request = request
+        self._request = request
         self._inverse = [places.setdefault(sequence, len(places)) for sequence in request.sequences]
         self.sequences = list(places)
 
@@ -59,7 +58,7 @@ class Distinct:
 
     def first_row(self, index: int) -> int:
         """The first row of X that needs a distinct sequence."""
-        return self.request.rows_of(self._inverse.index(index))[0]
+        return self._request.rows_of(self._inverse.index(index))[0]
 
     def places(self, indices: Collection[int]) -> list[int]:
         """Places in the request of some distinct sequences."""
@@ -76,7 +75,7 @@ class Distinct:
             row: failed[index]
             for place, index in enumerate(self._inverse)
             if index in failed
-            for row in self.request.rows_of(place)
+            for row in self._request.rows_of(place)
         }
 
 

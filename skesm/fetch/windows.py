@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from skesm.backends.base import Batch, Model, RequestPlan, answers
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import BackendError, InvalidSequenceError, PartialResultError
-from skesm.fetch.request import Distinct
+from skesm.fetch.request import Distinct, Request
 from skesm.outputs.kinds import KINDS
 from skesm.outputs.spec import Namespace, OutputSpec, Record, validate_record
 from skesm.outputs.types import FloatArray, Windows
@@ -49,7 +49,7 @@ class Part:
         return {replace(output, windows=None): value for output, value in record.items()} if self.windowed else record
 
 
-def split(distinct: Distinct, model: Model, windows: Windows | None) -> list[Part]:
+def split(request: Request, distinct: Distinct, model: Model, windows: Windows | None) -> list[Part]:
     """Separate sequences that fit in a pass from those that are cut into windows.
 
     Raises
@@ -57,7 +57,7 @@ def split(distinct: Distinct, model: Model, windows: Windows | None) -> list[Par
     InvalidSequenceError
         If an output of long sequences has no value in windows.
     """
-    outputs, prefetch = distinct.request.outputs, distinct.request.prefetch
+    outputs, prefetch = request.outputs, request.prefetch
     indices = range(len(distinct))
     long = [i for i in indices if windows is not None and not _fits(distinct.sequences[i], windows)]
     if windows is None or not long:
