@@ -1,7 +1,8 @@
 """Look at the built site: a page for each public name with each of its methods, and no link that leads nowhere.
 
 Nothing on a page may come from another site, so that it works without a network. No page may show a warning of an
-example, or a path of the machine that built it.
+example, or a path of the machine that built it. No line of code may be wider than its column, and no image of a page
+may be without a text.
 
 Run as ``python docs/check_site.py HTML``. It ends with status 1 and a list if something is missing.
 """
@@ -15,19 +16,33 @@ from urllib.parse import unquote, urldefrag
 
 import reference
 
+#: Columns of code that fit beside the navigation at 1440 pixels, and without it at 768.
+MOST_COLUMNS = 88
+
 
 class Page(HTMLParser):
-    """Anchors and links of a page, what it loads from other sites, and its text."""
+    """Anchors and links of a page, its files of other sites, its text and code, and its images without a text."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.anchors: set[str] = set()
         self.links: set[str] = set()
         self.foreign: set[str] = set()
+        self.code = ""
+        self.unnamed: set[str] = set()
+        self._in_code = False
         self.text = path.read_text(encoding="utf-8")
         self.feed(self.text)
 
+    @property
+    def wide(self) -> list[str]:
+        return [line for line in self.code.splitlines() if len(line) > MOST_COLUMNS]
+
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self._in_code |= tag == "pre"
+        given = dict(attributes)
+        if tag == "img" and not given.get("alt") and "thumb" not in (given.get("src") or ""):  # a title is beside those
+            self.unnamed.add(given.get("src") or "")
         if tag != "a":
             self.foreign |= {value for name, value in attributes if name in {"href", "src"} and "//" in (value or "")}
         for name, value in attributes:
@@ -35,6 +50,15 @@ class Page(HTMLParser):
                 self.anchors.add(value)
             elif name in {"href", "src"} and value and "://" not in value:
                 self.links.add(value)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "pre":
+            self._in_code = False
+            self.code += "\n"
+
+    def handle_data(self, data: str) -> None:
+        if self._in_code:
+            self.code += data
 
 
 def missing_names(html: Path, pages: dict[Path, Page]) -> tuple[list[str], int]:
@@ -83,8 +107,12 @@ def main(folder: str) -> int:
     broken, links = broken_links(html, pages)
     foreign = [f"{path.relative_to(html)} loads {url}" for path, page in pages.items() for url in page.foreign]
     shown = leaks(html, pages)
+    wide = [f"{path.relative_to(html)}: {line}" for path, page in pages.items() for line in page.wide]
+    unnamed = [f"{path.relative_to(html)}: {image}" for path, page in pages.items() for image in page.unnamed]
     problems = [f"missing: {name}" for name in missing] + [f"broken link: {link}" for link in broken]
     problems += [f"not of this site: {line}" for line in foreign] + [f"not for readers: {line}" for line in shown]
+    problems += [f"wider than {MOST_COLUMNS} columns: {line}" for line in wide]
+    problems += [f"image without a text: {line}" for line in unnamed]
     for line in problems:
         print(line)
     print(f"{len(pages)} pages, {names} public names and methods, {links} links, {len(foreign)} files of other sites")

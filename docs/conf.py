@@ -92,12 +92,13 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"skesm {release}"
 html_static_path = ["_static"]
 html_css_files = ["skesm.css"]
+html_favicon = "_static/favicon.svg"
 html_theme_options = {
     "logo": {"text": "skesm"},
     "navbar_align": "left",
     "header_links_before_dropdown": 6,
     "show_prev_next": True,
-    "secondary_sidebar_items": ["page-toc", "sg_download_links"],
+    "secondary_sidebar_items": {"**": ["page-toc", "sg_download_links"], "index": []},
     "footer_start": ["copyright"],
     "footer_end": [],
     "icon_links": [],

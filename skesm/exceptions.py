@@ -3,29 +3,29 @@
 ::
 
     SkesmError
-    ├── InvalidSequenceError   (ValueError)   a row of X is not a sequence that can be embedded
-    ├── InputFileError         (ValueError)   a file of sequences cannot be read, or has bad rows
-    ├── CheckpointError        (ValueError)   a checkpoint is there but cannot be used
-    │   └── CheckpointNotFoundError (FileNotFoundError)  it is not there and could not be fetched
-    ├── MissingDependencyError (ImportError)  an extra is not installed
-    ├── DatasetError           (OSError)      a data set could not be fetched, or its bytes are wrong
-    ├── StoreError             (OSError)      the record store cannot be used
-    └── BackendError           (RuntimeError) the backend did not answer, or answered wrongly
+    ├── InvalidSequenceError    a row of X is not a sequence           (ValueError)
+    ├── InputFileError          a file cannot be read, or has bad rows (ValueError)
+    ├── CheckpointError         a checkpoint cannot be used            (ValueError)
+    │   └── CheckpointNotFoundError  it is not there        (FileNotFoundError)
+    ├── MissingDependencyError  an extra is not installed             (ImportError)
+    ├── DatasetError            a data set cannot be fetched, or is wrong (OSError)
+    ├── StoreError              the record store cannot be used           (OSError)
+    └── BackendError            the backend failed                   (RuntimeError)
         ├── AuthenticationError      credentials are missing or refused
         ├── RateLimitError           the service asks for too long a wait
         ├── ServiceUnavailableError  the service cannot be reached, or keeps failing
         ├── RequestRejectedError     the service refuses the request
         ├── InvalidAnswerError       the answer does not fit the request
-        └── PartialResultError       some sequences failed, all others are finished
-    SkesmWarning               (UserWarning)
-    ├── StoreWarning                          the record store is damaged or cannot be written
-    ├── DemoModelWarning                      features come from the bundled demo model
-    ├── UntrainedHeadWarning                  outputs come from a head that was never trained
-    ├── LearntDigestWarning                   a file's digest was not known before
-    ├── SlowNumericsWarning                   the processor is slow in the chosen dtype
-    ├── SuspiciousSequenceWarning             rows are legal but look like DNA, RNA or a missing value
-    ├── TruncationWarning                     sequences were cut to max_length
-    └── PartialResultWarning                  some rows are NaN, because the backend failed on them
+        └── PartialResultError       some rows failed, all others are finished
+    SkesmWarning                (UserWarning)
+    ├── StoreWarning               the store is damaged or cannot be written
+    ├── DemoModelWarning           features come from the bundled demo model
+    ├── UntrainedHeadWarning       outputs come from a head that was never trained
+    ├── LearntDigestWarning        a file's digest was not known before
+    ├── SlowNumericsWarning        the processor is slow in the chosen dtype
+    ├── SuspiciousSequenceWarning  rows look like DNA, RNA or a missing value
+    ├── TruncationWarning          sequences were cut to max_length
+    └── PartialResultWarning       some rows are NaN: the backend failed on them
 
 Messages hold row numbers, positions and lengths. They never hold sequences, which are confidential.
 """
@@ -121,9 +121,6 @@ class RateLimitError(BackendError):
         super().__init__(message)
         self.retry_after = retry_after
 
-    def __reduce__(self) -> tuple[type[RateLimitError], tuple[str, float | None]]:
-        return type(self), (str(self), self.retry_after)
-
 
 class ServiceUnavailableError(BackendError):
     """A service cannot be reached, or kept failing until the retries were used up."""
@@ -143,9 +140,6 @@ class RequestRejectedError(BackendError):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
-
-    def __reduce__(self) -> tuple[type[RequestRejectedError], tuple[str, int | None]]:
-        return type(self), (str(self), self.status)
 
 
 class InvalidAnswerError(BackendError):

@@ -30,8 +30,8 @@ class Verification:
     ----------
     folder : Path
     files : mapping of str to str
-        For each file, whose digest it has: ``"hub"``, ``"record"`` (written when the file was fetched or converted), or
-        ``"none"`` if there is none to compare with.
+        The origin of the digest that each file was compared with: ``"hub"``, ``"record"`` (written when the file was
+        fetched or converted), or ``"none"`` if there is no digest.
     """
 
     folder: Path
@@ -88,6 +88,7 @@ def where(model: str | os.PathLike[str]) -> Path:
     Returns
     -------
     folder : Path
+        It holds ``config.json`` and the weights.
 
     Raises
     ------
@@ -114,6 +115,7 @@ def verify(model: str | os.PathLike[str]) -> Verification:
     Returns
     -------
     verification : Verification
+        For each file, the origin of the digest that it was compared with.
 
     Raises
     ------

@@ -30,9 +30,13 @@ from skesm.benchmark import (
     make_features,
     make_heads,
 )
+from skesm.benchmark._features import _makers
 from skesm.benchmark._resampling import draw_weights, resample
 from skesm.benchmark._scores import CLASS_SCORES, SCORES, ndcg, recall, score_function
 from skesm.benchmark.fits.computed import compute_once
+from skesm.benchmark.runs.config import SPLITS, RunConfig
+from skesm.benchmark.runs.texts import NO_MODEL, explain_features, explain_score
+from skesm.benchmark.runs.texts import SPLITS as SENTENCES_ON_SPLITS
 from skesm.datasets import load_gb1_stability
 from skesm.exceptions import InvalidSequenceError
 from skesm.model_selection import DistinctSequenceKFold, LowToHighSplit, PositionKFold
@@ -122,7 +126,7 @@ class TestHeads:
         np.testing.assert_allclose(one, other, rtol=1e-8)
 
     def test_unknown(self) -> None:
-        with pytest.raises(ValueError, match="'lasso' is unknown; choose from ridge"):
+        with pytest.raises(ValueError, match=r"'lasso' is unknown\. Choose from ridge"):
             make_heads(["lasso"])
         assert list(make_heads()) == list(HEADS)
 
@@ -327,3 +331,13 @@ def test_folds_share_computed_features_and_no_object() -> None:
     mine = clone(computed)
     assert mine is not computed
     assert mine.matrix is computed.matrix
+
+
+def test_every_name_has_a_maker_and_a_sentence() -> None:
+    """Who adds features, a score or a split writes a line on it for the report."""
+    assert set(_makers("skesm-mini", None, 10, {"backend": "local"}, ())) == set(FEATURES)
+    assert explain_features(FEATURES).keys() == {*FEATURES, NO_MODEL}
+    assert all(explain_score(name) != name for name in (*SCORES, *CLASS_SCORES))
+    assert set(SENTENCES_ON_SPLITS) == set(SPLITS)
+    splits, left_out = RunConfig(splits=SPLITS).make_splits("MKT", aligned=True, grouped=True)
+    assert (set(splits), left_out) == (set(SPLITS), {})

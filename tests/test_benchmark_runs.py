@@ -348,7 +348,7 @@ class TestRuns:
         with pytest.raises(ValueError, match="splits must not be empty"):
             RunConfig(splits=())
         (tmp_path / "a.toml").write_text('model = "skesm-mini"\nseed = 1')
-        with pytest.raises(ValueError, match="unknown key 'seed'; keys are"):
+        with pytest.raises(ValueError, match=r"unknown key 'seed'\. Keys are"):
             RunConfig.from_toml(tmp_path / "a.toml")
         (tmp_path / "manifest.json").write_text("[]")
         with pytest.raises(ValueError, match="is not the manifest of a run"):

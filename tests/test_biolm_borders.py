@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from biolm_service import MEAN, MODEL, WIDTH, FastBackend, assert_right, collect, make_sequences
+from biolm_service import DIALECTS, MEAN, MODEL, WIDTH, FastBackend, assert_right, collect, make_sequences
 from faulty_server import expected
 from urllib3.connection import HTTPConnection
 
@@ -90,7 +90,7 @@ def test_the_largest_answers_fit():
 # ------------------------------------------------------------------------------------------------ values
 
 
-@pytest.mark.parametrize("dialect", ["v1", "v2", "v3", "hub"])
+@pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("fault", ["number_as_text", "true", "huge", "twins"])
 def test_what_is_no_number_or_another_sequences_vector_is_refused(service, dialect, fault):
     service.script({"do": {"mutate": fault}, "times": 99})

@@ -1,4 +1,7 @@
-"""Python in a browser, imitated: no thread starts, sockets are refused, and the system has no locks on files."""
+"""Python in a browser, imitated: no thread starts, sockets are refused, and no process is started.
+
+Older versions of Pyodide have no locks on files. Version 314 has them, and SQLite's journal.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from skesm.esm2.machine.workers import InlineExecutor
 SEQUENCES = ["MKTAYIAKQR", "GSHMSLFDFF", "MKT"]
 
 BROWSER = """
-import socket, sys, threading, warnings
+import os, socket, sys, threading, warnings
 
 def refuse(*arguments, **options):
     raise RuntimeError("can't start new thread")
@@ -27,32 +30,46 @@ def no_socket(*arguments, **options):
 for name in ("_start_new_thread", "_start_joinable_thread"):  # the second one since Python 3.13
     if hasattr(threading, name):
         setattr(threading, name, refuse)
+def no_process():
+    raise OSError(52, "Function not implemented")
+
 socket.socket.connect = socket.socket.bind = no_socket
-sys.modules["fcntl"] = sys.modules["msvcrt"] = None
+os.fork = no_process
+locks, folder, *sequences = sys.argv[1:]
+if locks == "none":
+    sys.modules["fcntl"] = sys.modules["msvcrt"] = None
 
 import numpy as np
 from skesm import ESM2Embedder
 
-folder, sequences = sys.argv[1], sys.argv[2:]
 features = ESM2Embedder("skesm-mini").transform(sequences)
 assert (ESM2Embedder("skesm-mini", n_jobs=2).transform(sequences) == features).all()
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     assert (ESM2Embedder("skesm-mini", memory=folder).transform(sequences) == features).all()
 print([str(warning.message) for warning in caught])
+again = ESM2Embedder("skesm-mini", memory=folder)
+assert (again.transform(sequences) == features).all()
+print("hits", again.cache_info().hits)
 np.save(folder + "/features.npy", features)
 """
 
 
-def test_a_browser_computes_inline_and_is_told_that_there_is_no_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("locks", "hits", "warning"), [("none", 0, "memory is not available here"), ("some", len(SEQUENCES), None)]
+)
+def test_a_browser_computes_inline_and_stores_where_it_has_locks(
+    locks: str, hits: int, warning: str | None, tmp_path: Path
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", BROWSER, str(tmp_path), *SEQUENCES],
+        [sys.executable, "-W", "ignore", "-c", BROWSER, locks, str(tmp_path), *SEQUENCES],
         capture_output=True,
         text=True,
         timeout=300,  # without locks on files, a lock once waited for ever
     )
     assert done.returncode == 0, done.stderr
-    assert "memory is not available here" in done.stdout
+    assert f"hits {hits}\n" in done.stdout
+    assert (warning or "[]") in done.stdout
     np.testing.assert_array_equal(np.load(tmp_path / "features.npy"), ESM2Embedder("skesm-mini").transform(SEQUENCES))
 
 

@@ -126,4 +126,4 @@ def test_no_store_is_an_error_and_nothing_is_made(tmp_path: Path) -> None:
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(tmp_path / "a", names(3))
     assert main(["cache", "merge", str(tmp_path / "all"), str(tmp_path / "a")]) == 0
-    assert "added 6 values; 0 were there" in capsys.readouterr().out
+    assert "added 6 values: 0 were there" in capsys.readouterr().out

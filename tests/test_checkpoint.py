@@ -308,9 +308,9 @@ def test_a_name_that_is_close_to_none_gets_no_suggestion(name: str) -> None:
     ],
 )
 def test_other_families_are_not_supported_and_not_asked_for(name: str, family: str) -> None:
-    with pytest.raises(CheckpointNotFoundError, match=f"not supported: it is of the family {family}; skesm supports"):
+    with pytest.raises(CheckpointNotFoundError, match=f"not supported: it is of the family {family}. skesm supports"):
         find_spec(name)
-    with pytest.raises(ValueError, match=f"it is of the family {family}; skesm supports"):
+    with pytest.raises(ValueError, match=f"it is of the family {family}. skesm supports"):
         BioLMBackend("http://127.0.0.1:9").spec(name)
 
 

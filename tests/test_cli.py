@@ -236,7 +236,7 @@ features = ["mutated+length", "position"]\nheads = ["ridge"]\nscores = ["rmse"]\
         assert "left out 1 row: 1 of another length than the reference (line 3)" in out
         assert "Not done: split 'groups': no column of groups is named (--group-column)" in out
         assert "Not done: split 'more mutations': MutationCountSplit: a test set has no rows" in out
-        assert 'the score says little about new positions; add --splits "random,unseen positions"' in out
+        assert 'the score says little about new positions: add --splits "random,unseen positions"' in out
         # beside the replayed run by default
         assert main(["benchmark", "--replay", str(tmp_path / "out"), "--quiet"]) == 0
         assert (tmp_path / "out-replay" / "report.html").is_file()
@@ -266,7 +266,7 @@ class TestErrors:
         wild_type.write_text(">a\nMKV\n>b\nMKT\n")
         with pytest.raises(SystemExit):
             main(["benchmark", "--reference", str(wild_type)])
-        assert "holds 2 sequences; one is needed" in capsys.readouterr().err
+        assert "holds 2 sequences. Give one" in capsys.readouterr().err
         wild_type.write_text(">a\nMKV\n")
         table = tmp_path / "table.csv"
         table.write_text("seq,label\nMKVA,1\nMKVC,2\n")

@@ -24,9 +24,11 @@ def test_doctor(tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFix
     command = ["doctor", "--model", str(tiny_checkpoint), "--memory", str(tmp_path / "memory")]
     assert main([*command, "--json"]) == 0
     found = {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)}
-    assert {"skesm", "torch", "engine", "processor", "threads", "precision", "hub", "models", "pass"} <= found.keys()
+    assert {"skesm", "torch", "engine", "processor", "threads", "precision", "hub", "models", "speed"} <= found.keys()
     assert "1 models" in found["memory"]["text"]
-    assert "residues a second" in found["pass"]["text"]
+    assert found["engine"]["text"] == "the compiled engine computes, on the CPU"
+    assert "proteins of 300 residues a minute, or" in found["speed"]["text"]
+    assert "(the compiled engine, the CPU;" in found["speed"]["text"]
     for finding in found.values():
         assert finding["state"] in ("ok", "note")
         assert finding["text"]

@@ -9,15 +9,21 @@ import pytest
 
 from skesm import ESM2Embedder, compute_outputs
 from skesm.backends import LocalBackend
+from skesm.esm2.checkpoints.checkpoint import locate
 from skesm.esm2.kernels.compilation import compile_text
 from skesm.esm2.kernels.kernels import Kernels
+from skesm.esm2.kernels.shape import choose_shape, has_own_products
 from skesm.esm2.machine.threads import has_small_products
+from skesm.esm2.numpy_engine.compiled import CompiledEngine
 from skesm.esm2.packing import lay_out
 from skesm.esm2.plain_attention import rotary_tables
 from skesm.esm2.spec import ModelSpec
-from skesm.esm2.weights.parameters import Affine
+from skesm.esm2.tokenizer import tokenize
+from skesm.esm2.weights.files import WeightsFiles
+from skesm.esm2.weights.parameters import Affine, read_parameters
 from skesm.esm2.workspace import Workspace
 from skesm.exceptions import BackendError
+from skesm.outputs.spec import OutputSpec
 
 OUTPUTS = ("mean@*", "max@1", "cls@-1", "residues@-1", "logits", "logit_means", "contacts", "attention_heads@*")
 
@@ -68,27 +74,38 @@ def test_attention_is_as_defined(n_heads: int, head_width: int) -> None:
         kernels.attend(products, bias, table, spans, slice(first, first + 1), out, Workspace())
     expected = softmax_attention(products, bias, spans, n_heads)
     np.testing.assert_allclose(out, expected, rtol=0, atol=1e-5)  # rows of no sequence are not touched
+    # and in blocks of channels
+    size = kernels.shape.block
+    parts = [np.ascontiguousarray(a.reshape(len(a), -1, size).swapaxes(0, 1)) for a in (products, out)]
+    parts[1][:] = np.nan
+    kernels.attend(parts[0], bias, table, spans, None, parts[1], Workspace())
+    np.testing.assert_array_equal(parts[1].swapaxes(0, 1).reshape(out.shape), out)
 
 
 @pytest.mark.parametrize("width", [10, 40, 320])
 def test_rows_are_as_defined(width: int) -> None:
     spec = spec_of(width, 1)
-    kernels, x, h = Kernels(spec), 3 * random(37, width), random(37, width, seed=1)
+    kernels, x = Kernels(spec), 3 * random(37, width)
+    size = kernels.shape.block
+    h = random(width // size, 37, size, seed=1)
     affine, out = Affine(random(width, seed=2), random(width, seed=3)), np.empty_like(x)
     kernels.norm(x, affine, out)
     exact = x.astype(np.float64)
     centred = exact - exact.mean(axis=1, keepdims=True)
     scale = np.sqrt((centred**2).mean(axis=1, keepdims=True) + spec.layer_norm_eps)
     np.testing.assert_allclose(out, centred / scale * affine.weight + affine.bias, rtol=0, atol=1e-5)
+    in_blocks = np.empty_like(h)
+    kernels.norm(x, affine, in_blocks)
+    np.testing.assert_array_equal(in_blocks.swapaxes(0, 1).reshape(37, width), out)
     kernels.add(x, h, affine.bias)
-    np.testing.assert_array_equal(x, exact.astype(np.float32) + (h + affine.bias))
+    np.testing.assert_array_equal(x, exact.astype(np.float32) + (h.swapaxes(0, 1).reshape(37, width) + affine.bias))
 
 
 def test_what_is_no_number_stays_so(tiny_checkpoint: Path) -> None:
     kernels = Kernels(spec_of(40, 4))
-    x = np.full((2, 160), np.nan, dtype=np.float32)
+    x = np.full((2, kernels.shape.ffn_block), np.nan, dtype=np.float32)
     x[1] = 1
-    kernels.gelu(x, np.zeros(160, dtype=np.float32))
+    kernels.gelu(x, np.zeros(x.shape[1], dtype=np.float32))
     assert np.isnan(x[0]).all()
     assert not np.isnan(x[1]).any()
     products = random(20, 120)
@@ -151,16 +168,75 @@ def test_a_processor_that_llvm_does_not_know(
     assert "NumPy engine" in caplog.text
 
 
-def test_vectors_are_as_wide_as_those_of_blas(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both widths give the same bits: what is computed side by side does not meet."""
-    products, bias, results = random(50, 48), random(48, seed=1), []
-    for wide in (False, True):
-        if wide and not has_small_products():
-            continue  # the processor may not have the instructions
-        monkeypatch.setattr("skesm.esm2.kernels.kernels.has_small_products", lambda wide=wide: wide)
-        kernels, out = Kernels(spec_of(16, 1)), np.empty((50, 16), dtype=np.float32)
-        kernels.attend(
-            products, bias, Kernels.rotary_table(frequencies(16), 50), [slice(0, 50)], slice(0, 1), out, Workspace()
-        )
-        results.append(out)
-    np.testing.assert_array_equal(results[0], results[-1])
+@pytest.fixture
+def with_blas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products by NumPy, as on processors other than x86."""
+    monkeypatch.setattr("skesm.esm2.kernels.shape.has_own_products", lambda: False)
+
+
+@pytest.mark.usefixtures("with_blas")
+@pytest.mark.parametrize("shape", [(2, 40, 4), (1, 1280, 20)])
+def test_outputs_with_products_by_blas(shape: tuple[int, int, int], make_checkpoint, proteins: list[str]) -> None:
+    folder = make_checkpoint(*shape, seed=3)  # of its own: engines are kept for the process
+    sequences = [*proteins[:5], "M", "MK"]
+    backend = LocalBackend("compiled", num_threads=2)
+    ours = compute_outputs(sequences, OUTPUTS, folder, backend=backend)
+    for one, other in zip(
+        ours, compute_outputs(sequences, OUTPUTS, folder, backend=LocalBackend("numpy")), strict=True
+    ):
+        for name, value in other.items():
+            np.testing.assert_allclose(one[name], value, rtol=0, atol=1e-5 * max(1, np.abs(value).max()))
+    for sequence, record in zip(sequences, ours, strict=True):
+        (alone,) = compute_outputs([sequence], OUTPUTS, folder, backend=backend)  # helped by the other thread
+        assert all((alone[name] == value).all() for name, value in record.items()), "company changes no bit"
+
+
+@pytest.mark.parametrize(
+    ("spec", "inputs", "outputs"), [((48, 3), 48, 48), ((40, 4), 160, 40), ((1280, 20), 1280, 640)]
+)
+def test_products_are_as_defined(spec: tuple[int, int], inputs: int, outputs: int) -> None:
+    kernels = Kernels(spec_of(*spec))
+    block = kernels.shape.block
+    x, weight = random(inputs // block, 24, block), random(outputs, inputs, seed=1)
+    out = np.full((24, outputs + 4), np.nan, dtype=np.float32)
+    kernels.product(x, weight, out[:, :outputs], Workspace())
+    expected = x.swapaxes(0, 1).reshape(24, inputs).astype(np.float64) @ weight.T.astype(np.float64)
+    np.testing.assert_allclose(out[:, :outputs], expected, rtol=0, atol=1e-5 * np.sqrt(inputs))
+    assert np.isnan(out[:, outputs:]).all(), "nothing beside it is written"
+
+
+@pytest.mark.parametrize(
+    ("width", "n_heads", "ffn_width"), [(320, 20, 1280), (480, 20, 1920), (640, 20, 2560), (192, 12, 768)]
+)
+def test_published_widths_use_whole_vectors(width: int, n_heads: int, ffn_width: int) -> None:
+    shape = choose_shape(spec_of(width, n_heads, ffn_width))
+    if not has_own_products():
+        assert shape.product_lanes == 0
+        return
+    assert shape.product_lanes == shape.lanes
+    assert width % shape.block == ffn_width % shape.block == shape.block % (2 * shape.product_lanes) == 0
+
+
+def test_an_odd_width_leaves_products_to_blas() -> None:
+    """A feed-forward network that no block of heads divides."""
+    shape = choose_shape(spec_of(40, 4, 90))
+    assert (shape.product_lanes, shape.block, shape.ffn_block) == (0, 40, 90)
+
+
+def test_the_bits_are_those_of_other_processors(
+    monkeypatch: pytest.MonkeyPatch, make_checkpoint, proteins: list[str]
+) -> None:
+    """With vectors of either width: what is computed side by side does not meet, and sums have one order."""
+    checkpoint, results = locate(make_checkpoint(2, 320, 20)), []
+    tokens, outputs = [tokenize(protein) for protein in proteins[:6]], [OutputSpec("residues", 2), OutputSpec("logits")]
+    for wide in {False, has_small_products()}:  # the processor may not have the wider ones
+        monkeypatch.setattr("skesm.esm2.kernels.shape.has_small_products", lambda wide=wide: wide)
+        parameters = read_parameters(checkpoint.spec, WeightsFiles(checkpoint.files))
+        engine = CompiledEngine(checkpoint.spec, parameters)
+        with engine.hold(1):
+            results.append(engine.forward(tokens, outputs))
+    if not has_own_products():
+        return  # those of BLAS may differ
+    for one, other in zip(results[0], results[-1], strict=True):
+        for output in outputs:
+            np.testing.assert_array_equal(one[output], other[output])

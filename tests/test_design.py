@@ -18,6 +18,7 @@ from skesm import ESM2Embedder, SubstitutionEncoder
 from skesm.cli import main
 from skesm.datasets import load_gb1_stability
 from skesm.design import combine_mutations, plan_proposal, propose, simulate_rounds, single_variants
+from skesm.design._acquisition import STRATEGIES
 from skesm.exceptions import InvalidSequenceError
 
 GB1 = load_gb1_stability()
@@ -231,3 +232,9 @@ def test_the_command(tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "plate.csv").write_text("name,ddg\n" + "".join(rows))
     assert main(guessed) == 1
     assert "Name it: --sequence-column NAME or --mutations-column NAME" in capsys.readouterr().err
+
+
+def test_the_command_offers_every_strategy(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["propose", "measured.csv", "next.csv", "--reference", "MKT", "--strategy", "none"])
+    assert f"(choose from {', '.join(STRATEGIES)})" in capsys.readouterr().err.replace("'", "")

@@ -28,14 +28,19 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_html_repr, get_tags
 
-from skesm import ESM2AttentionSummarizer, ESM2ContactSummarizer, ESM2Embedder, ESM2LogitSummarizer
+import skesm
+from skesm import ESM2Embedder, ESM2LogitSummarizer
 from skesm.backends import LocalBackend
 from skesm.exceptions import CheckpointNotFoundError, InvalidSequenceError, TruncationWarning
+from skesm.features.base import _ESM2Transformer
 from skesm.outputs.kinds import POOLINGS
 from skesm.sequences.alphabet import MASK_SYMBOL
 
 WIDTH, N_LAYERS = 40, 2  # of tiny_checkpoint
-KINDS = [ESM2Embedder, ESM2LogitSummarizer, ESM2ContactSummarizer, ESM2AttentionSummarizer]
+PUBLIC = [getattr(skesm, name) for name in skesm.__all__]
+TRANSFORMERS: list[Any] = [each for each in PUBLIC if isinstance(each, type) and issubclass(each, _ESM2Transformer)]
+#: Transformers that learn nothing.
+KINDS = [each for each in TRANSFORMERS if not get_tags(each()).requires_fit]
 EACH = pytest.mark.parametrize("kind", KINDS)
 SEQUENCES = ["MKTAYIAKQR", "GSHMSLFDFFKNKGS", "MKTAYIAKQR", "W", "ACDEFGHIKLMNPQRSTVWYX"]
 

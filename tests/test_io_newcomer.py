@@ -76,12 +76,12 @@ def test_the_command_says_which_column_and_speaks_of_its_own_options(
     assert error.endswith("Correct them, or leave them out: --drop-invalid\n")
     assert "Set --long-sequences window to compute it in parts" in error
     assert "invalid=" not in error
-    assert main([*command, "--drop-invalid"]) == 1
+    assert main([*command, "--drop-invalid"]) == 0  # the user asked for it
     told = capsys.readouterr()
     assert "1 row of 40 features" in told.out
     assert "1 sequence computed" in told.out
     assert "table.csv: sequences are from the column 'seq', ids are from the column 'name'" in told.err
-    assert "2 rows are missing: see" in told.err
+    assert f"skesm: 2 rows left out, as --drop-invalid asks: see {tmp_path / 'out.npz.missing.tsv'}\n" in told.err
     assert main([*command, "--drop-invalid", "--plan"]) == 0
     assert "1 distinct sequence to compute\n" in capsys.readouterr().out  # there is no store to speak of
     assert main([*command, "--pooling", "mutatd"]) == 1

@@ -226,8 +226,8 @@ def test_bad_rows_are_refused_before_anything_is_computed(
     assert error.value.lines == (3, 4, 5)
     assert list(tmp_path.iterdir()) == [path]
     status = main(["embed", str(path), str(tmp_path / "out.npz"), "--drop-invalid", "--model", str(embedder.model)])
-    assert status == 1  # rows are missing
-    assert "3 rows are missing: see" in capsys.readouterr().err
+    assert status == 0
+    assert "3 rows left out, as --drop-invalid asks: see" in capsys.readouterr().err
     assert read(tmp_path / "out.npz")[0] == ["a", "e"]
     with (tmp_path / "out.npz.missing.tsv").open() as file:
         listed = list(csv.DictReader(file, delimiter="\t"))
@@ -242,12 +242,12 @@ def test_rows_that_the_backend_fails_on_are_named_and_tried_again(
 ) -> None:
     output = tmp_path / "out.parquet"
     report = transform_file(ESM2Embedder(tiny_checkpoint, backend=refusing), fasta, output)
-    assert (report.rows, report.missing) == (4, 1)
+    assert (report.rows, report.missing, report.failed) == (4, 1, 1)
     assert read(output)[0] == IDS[:-1]
     assert (tmp_path / "out.parquet.missing.tsv").read_text().splitlines()[1].split("\t") == ["P1b", "", "", "refused"]
     embedder = ESM2Embedder(tiny_checkpoint)
     again = transform_file(embedder, fasta, output)
-    assert (again.rows, again.missing, again.resumed, again.computed) == (5, 0, 4, 1)
+    assert (again.rows, again.missing, again.failed, again.resumed, again.computed) == (5, 0, 0, 4, 1)
     np.testing.assert_array_equal(read(output)[1], embedder.transform(SEQUENCES))
     assert not (tmp_path / "out.parquet.missing.tsv").exists()
     assert not (tmp_path / "out.parquet.parts").exists()
@@ -320,7 +320,7 @@ def test_score_of_mutations(tmp_path: Path, tiny_checkpoint: Path, capsys: pytes
     np.testing.assert_array_equal(frame["masked_marginal"], scorer.predict(apply_mutations(reference, mutants)))
     assert reference not in Path(f"{output}.json").read_text()  # it is confidential
     pd.DataFrame({"mutant": [*mutants, "Q2R", "K99R"]}).to_csv(table, index=False)
-    assert main([*command, "--drop-invalid", "--quiet"]) == 1
+    assert main([*command, "--drop-invalid", "--quiet"]) == 0
     lines = Path(f"{output}.missing.tsv").read_text().splitlines()[1:]
     assert [line.split("\t")[2:] for line in lines] == [
         ["6", "position 2: the reference has another residue there"],
@@ -375,3 +375,19 @@ def test_a_service_answers(
     assert ids == IDS
     np.testing.assert_allclose(values, ESM2Embedder("skesm-mini").transform(SEQUENCES), atol=1e-5)
     assert "anything" not in (tmp_path / "out.npz.json").read_text()
+
+
+def test_a_row_that_failed_is_no_row_that_was_left_out(
+    tmp_path: Path, start_server: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The status tells them apart: a script may go on after rows that it asked to leave out."""
+    monkeypatch.setenv("BIOLM_TOKEN", "anything")
+    path = write_fasta(tmp_path / "p.fasta", ["a", "b", "c"], ["MKTAY", "MKTAYMKTAY", "MK-T"])
+    output = tmp_path / "out.npz"
+    command = ["embed", str(path), str(output), "--backend", "biolm", "--model", "skesm-mini", "--drop-invalid"]
+    with start_server("--model", "skesm-mini", "--max-length", "9") as server:
+        monkeypatch.setenv("BIOLM_BASE_API_URL", f"{server.url}/api/v3")
+        assert main(command) == 1
+    told = capsys.readouterr().err
+    assert f"skesm: 1 row left out, as --drop-invalid asks: see {output}.missing.tsv\n" in told
+    assert f"skesm: 1 row failed: see {output}.missing.tsv, and give the same command again to try once more\n" in told

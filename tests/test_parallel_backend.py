@@ -201,7 +201,7 @@ def test_a_cluster_that_gives_no_results_one_by_one_is_refused(tiny_checkpoint: 
     embedder = ESM2Embedder(tiny_checkpoint, backend=ParallelBackend())
     with (
         parallel_config(backend="like-ray", n_jobs=2),
-        pytest.raises(ValueError, match=r"RayBackend is the active backend.*only when all of them are there"),
+        pytest.raises(ValueError, match=r"RayBackend is the active backend.*returns all results at the end"),
     ):
         embedder.transform(["MKT"])
 

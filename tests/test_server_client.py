@@ -30,7 +30,9 @@ from skesm.exceptions import (
     PartialResultError,
     RequestRejectedError,
 )
+from skesm.outputs.kinds import KINDS, POOLINGS
 from skesm.outputs.spec import OutputSpec, Record, parse_outputs
+from skesm.protocol.dialects import DIALECTS
 
 pytest.importorskip("starlette", reason="needs the extra 'server'")
 pytest.importorskip("uvicorn", reason="needs the extra 'server'")
@@ -84,14 +86,15 @@ def sequences(proteins: list[str]) -> list[str]:
     return [*short, *short[:5], "ACDXBZUO"]
 
 
-@pytest.mark.parametrize("dialect", ["v1", "v2", "v3", "hub"])
+@pytest.mark.parametrize("dialect", DIALECTS)
 def test_features_are_those_of_the_local_backend(
     url: str, dialect: str, sequences: list[str], checkpoint_8m: Path
 ) -> None:
     local = LocalBackend(num_threads=1)
     remote = BioLMBackend(url, dialect=dialect)
     layers = [-1] if dialect == "v1" else [-1, 2]
-    poolings = ["mean"] if dialect == "v1" else ["mean", "cls", "max", "std"]
+    poolings = [name for name in POOLINGS if DIALECTS[dialect].carrier(KINDS[name].source_in(None) or name)]
+    assert "mean" in poolings
     ours = ESM2Embedder(MODEL, layers=layers, pooling=poolings, backend=remote).transform(sequences)
     expected = ESM2Embedder(str(checkpoint_8m), layers=layers, pooling=poolings, backend=local).transform(sequences)
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
@@ -99,7 +102,7 @@ def test_features_are_those_of_the_local_backend(
     assert np.array_equal(ours, expected)
 
 
-@pytest.mark.parametrize("dialect", ["v1", "v2", "v3", "hub"])
+@pytest.mark.parametrize("dialect", DIALECTS)
 def test_logits_are_those_of_the_local_backend(
     url: str, dialect: str, sequences: list[str], checkpoint_8m: Path
 ) -> None:
@@ -120,7 +123,7 @@ def test_logits_are_those_of_the_local_backend(
         np.testing.assert_allclose(ours[place], value, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("dialect", ["v1", "v2", "v3", "hub"])
+@pytest.mark.parametrize("dialect", DIALECTS)
 def test_contacts_and_attention_are_those_of_the_local_backend(
     url: str, dialect: str, sequences: list[str], checkpoint_8m: Path
 ) -> None:

@@ -13,7 +13,6 @@ from importlib.util import find_spec as find_module
 from numbers import Integral
 from typing import ClassVar, Generic, NamedTuple, TypeVar
 
-from joblib import effective_n_jobs
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skesm._messages import warn
@@ -24,7 +23,6 @@ from skesm.backends.local_run import Engine, compute, refuse
 from skesm.esm2 import kernels
 from skesm.esm2.checkpoints.checkpoint import Checkpoint, find_spec, locate, open_weights
 from skesm.esm2.machine.processor import has_bfloat16
-from skesm.esm2.machine.threads import default_workers
 from skesm.esm2.numpy_engine import NumpyEngine
 from skesm.esm2.spec import DEMO_MODEL, ModelSpec
 from skesm.esm2.weights.files import WeightsFiles
@@ -37,7 +35,10 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-_NUMERICS = {"float32": "fp32", "bfloat16": "bf16"}
+#: The engines that parameters and commands name.
+ENGINES = ("auto", "numpy", "compiled", "torch")
+#: Numerics of the records, by the type of the matrix products.
+NUMERICS = {"float32": "fp32", "bfloat16": "bf16"}
 
 
 class _Loaded(NamedTuple):
@@ -88,9 +89,9 @@ class LocalBackend(Backend):
     """
 
     _parameter_constraints: ClassVar[Constraints] = {
-        "engine": [StrOptions({"auto", "numpy", "compiled", "torch"})],
+        "engine": [StrOptions(set(ENGINES))],
         "device": [str],
-        "dtype": [StrOptions(set(_NUMERICS))],
+        "dtype": [StrOptions(set(NUMERICS))],
         "tokens_per_batch": [Interval(Integral, 1, None, closed="left")],
         "num_threads": [Interval(Integral, 1, None, closed="left"), None],
     }
@@ -112,7 +113,7 @@ class LocalBackend(Backend):
     @property
     def numerics(self) -> str:
         """``"fp32"`` or ``"bf16"``."""
-        return _NUMERICS[self.dtype]
+        return NUMERICS[self.dtype]
 
     def spec(self, model: str | os.PathLike[str]) -> ModelSpec:
         """Shape of `model`. It reads at most its ``config.json``."""
@@ -150,12 +151,12 @@ class LocalBackend(Backend):
         engine, weights, untrained_heads = self._load(locate(model))
         refuse(engine, outputs)
         _warn_of_untrained(untrained_heads, engine.spec.name, outputs)
-        n_threads = effective_n_jobs(n_jobs) if n_jobs is not None else self.num_threads or default_workers()
         yield from compute(
             engine,
             sequences,
             outputs,
-            n_threads=n_threads,
+            n_jobs=n_jobs,
+            n_threads=self.num_threads,
             tokens_per_batch=self.tokens_per_batch,
             check=weights.check_unchanged,
         )
@@ -167,7 +168,7 @@ class LocalBackend(Backend):
             if checkpoint.spec.name == DEMO_MODEL:
                 # here, once a process, and not at every use: scikit-learn's searches show each repeat of a warning
                 warn(
-                    f"{DEMO_MODEL} is a small demo model for trying, tests and teaching. For research use a published "
+                    f"{DEMO_MODEL} is a small demo model for trials, tests and teaching. For research use a published "
                     "size, such as 'esm2_t6_8M_UR50D' or 'esm2_t33_650M_UR50D'.",
                     DemoModelWarning,
                 )
@@ -194,7 +195,7 @@ class LocalBackend(Backend):
         return TorchEngine(spec, parameters, device=device, dtype=self.dtype)
 
     def _make_compiled(self, spec: ModelSpec, parameters: Parameters) -> Engine:
-        """The compiled engine; NumPy's own if that cannot be had here, and was not asked for."""
+        """The compiled engine. If it cannot be compiled here and was not requested, the NumPy engine."""
         if self.engine == "compiled":
             import_optional("llvmlite", extra="fast")
         try:
@@ -265,7 +266,7 @@ def _warn_of_untrained(heads: set[str], model: str, outputs: Sequence[OutputSpec
         if head in heads and any(output.kind in kinds for output in outputs):
             warn(
                 f"{model}: the head that gives {head} looks newly initialised: it was probably never trained, and its "
-                "values mean nothing. A fine-tuned classifier has no such head of its own; use the model it came from",
+                "values mean nothing. A fine-tuned classifier has no such head of its own. Use the model it came from",
                 UntrainedHeadWarning,
             )
             heads.discard(head)  # once for a loaded model: scikit-learn's searches show each repeat of a warning

@@ -8,8 +8,11 @@ from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, ExitStack
 from typing import NamedTuple, Protocol
 
+from joblib import effective_n_jobs
+
 from skesm.backends.base import Batch
 from skesm.esm2.machine.stopping import obey
+from skesm.esm2.machine.threads import default_workers
 from skesm.esm2.machine.workers import worker_pool
 from skesm.esm2.packing import split_batches
 from skesm.esm2.spec import ModelSpec
@@ -74,7 +77,7 @@ def refuse(engine: Engine, outputs: Sequence[OutputSpec]) -> None:
         )
     if not engine.has_contact_head and any(output.kind == CONTACTS for output in outputs):
         raise BackendError(
-            f"the checkpoint of {name} has no contact head: it has embeddings and attentions, but no contacts; those "
+            f"the checkpoint of {name} has no contact head: it has embeddings and attentions, but no contacts. Those "
             "of the published sizes have one"
         )
 
@@ -99,14 +102,17 @@ def compute(
     sequences: Sequence[str],
     outputs: Sequence[OutputSpec],
     *,
-    n_threads: int,
+    n_jobs: int | None,
+    n_threads: int | None = None,
     tokens_per_batch: int,
     check: Callable[[], None] = lambda: None,
 ) -> Generator[Batch, None, None]:
     """Compute `outputs` for clean sequences, in batches of `tokens_per_batch` tokens, longest sequences first.
 
-    `check` is called before each batch goes out.
+    There are as many threads as `n_jobs` says, or else `n_threads`, or else as BLAS would use. `check` is called before
+    each batch goes out.
     """
+    n_threads = effective_n_jobs(n_jobs) if n_jobs is not None else n_threads or default_workers()
     tokens = [tokenize(sequence) for sequence in sequences]
     with engine.hold(n_threads) as workers:
         plan = make_plan(engine, [len(t) for t in tokens], outputs, workers, tokens_per_batch)

@@ -1,4 +1,4 @@
-"""Several processes or machines: batches of sequences go to workers, each of which uses another backend."""
+"""Several processes or machines: batches of sequences go to workers, and each worker uses another backend."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from skesm._optional import import_optional
 from skesm._typing import Constraints
 from skesm.backends.base import Backend, Batch, RequestPlan, answers
-from skesm.backends.resolve import resolve_backend
+from skesm.backends.resolve import BACKENDS, resolve_backend
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import BackendError, CheckpointError, PartialResultError
 from skesm.outputs.spec import Namespace, OutputSpec, Record
@@ -94,7 +94,7 @@ class ParallelBackend(Backend):
     """
 
     _parameter_constraints: ClassVar[Constraints] = {
-        "backend": [StrOptions({"local", "numpy", "torch", "biolm"}), Backend],
+        "backend": [StrOptions(set(BACKENDS)), Backend],
         "batch_tokens": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": [Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left"), None],
         "executor": [StrOptions({"auto", "loky", "dask"})],
@@ -155,9 +155,9 @@ class ParallelBackend(Backend):
             return _DaskWorkers()
         if self.executor == "auto" and active not in _ON_THIS_MACHINE:
             raise ValueError(
-                f"joblib's {active} is the active backend, and ParallelBackend cannot use it: it gives results only "
-                "when all of them are there, so that nothing could be stored before, and the batches of a dead worker "
-                "would not be known. Use Dask, or executor='loky' for processes on this machine. For Ray, transform "
+                f"joblib's {active} is the active backend, and ParallelBackend cannot use it: it returns all results "
+                "at the end, so nothing could be stored before, and the batches of a dead worker would be unknown. "
+                "Use Dask, or executor='loky' for processes on this machine. For Ray, transform "
                 "the batches of a Ray data set: see the page on clusters"
             )
         return _LokyWorkers(n_jobs)

@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 from skesm.backends.base import Backend
 from skesm.backends.local import LocalBackend
+
+
+def _biolm() -> Backend:
+    from skesm.backends.biolm import BioLMBackend  # brings in requests
+
+    return BioLMBackend()
+
+
+#: The backends by their short names. Parameters and commands take these names.
+BACKENDS: Mapping[str, Callable[[], Backend]] = {
+    "local": LocalBackend,
+    "numpy": partial(LocalBackend, engine="numpy"),
+    "torch": partial(LocalBackend, engine="torch"),
+    "biolm": _biolm,
+}
 
 
 def resolve_backend(backend: str | Backend) -> Backend:
@@ -21,12 +39,6 @@ def resolve_backend(backend: str | Backend) -> Backend:
     """
     if isinstance(backend, Backend):
         return backend
-    if backend == "local":
-        return LocalBackend()
-    if backend in ("numpy", "torch"):
-        return LocalBackend(engine=backend)
-    if backend == "biolm":
-        from skesm.backends.biolm import BioLMBackend  # brings in requests
-
-        return BioLMBackend()
-    raise ValueError(f"unknown backend {backend!r}: use 'local', 'numpy', 'torch', 'biolm', or a backend object")
+    if not isinstance(backend, str) or backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}: use {', '.join(map(repr, BACKENDS))}, or a backend object")
+    return BACKENDS[backend]()

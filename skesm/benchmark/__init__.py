@@ -1,4 +1,4 @@
-"""Reproducible comparisons of sequence features: what ESM-2 adds over baselines that know nothing of proteins.
+"""Reproducible comparisons of sequence features: the gain of ESM-2 over baselines that know nothing of proteins.
 
 `compare` cross-validates sets of features with regressors on the same folds, `make_features` and `make_heads` know the
 usual ones by name.

@@ -74,11 +74,11 @@ def compare(
     X : list, tuple, array, Series, or one-column DataFrame of str
         n sequences.
     y : array-like of shape (n,)
-        Measured values, finite. For classifiers two classes, of any type; the second in sorted order is the positive
+        Measured values, finite. For classifiers two classes, of any type. The second in sorted order is the positive
         one.
     features : mapping of str to transformer
-        Transformers of sequences by name. `make_features` makes those of well-known names; a `FeatureUnion` puts
-        several side by side.
+        Transformers of sequences by name. `make_features` makes many by name. A `FeatureUnion` puts several side by
+        side.
     heads : mapping of str to estimator, or iterable of str, default=("ridge",)
         Regressors or classifiers by name, or names that `make_heads` knows. Classifiers are scored by the probability
         of the positive class, so that they need ``predict_proba``.
@@ -107,7 +107,7 @@ def compare(
         with another pair, repeats none of them. They are named by data, features, head, folds and versions. A head
         that cannot be pickled is always fitted.
     n_jobs : int, default=None
-        Number of threads that fit pipelines; -1 is one for each CPU. Each fit is held to one BLAS thread, so that the
+        Number of threads that fit pipelines. -1 is one for each CPU. Each fit is held to one BLAS thread, so that the
         results do not depend on this number. Regressors that run threads of their own should be told to use one.
     verbose : bool, int or "auto", default="auto"
         Show a progress bar of the fits on stderr. ``"auto"`` shows it after two seconds on a terminal or in a notebook.
@@ -136,7 +136,8 @@ def compare(
     >>> from skesm import AminoAcidComposition
     >>> from skesm.benchmark import compare
     >>> X = ["A" * n + "C" * (19 - n) for n in range(20)]
-    >>> result = compare(X, range(20), {"composition": AminoAcidComposition()}, splits={"random": 2})
+    >>> features = {"composition": AminoAcidComposition()}
+    >>> result = compare(X, range(20), features, splits={"random": 2})
     >>> result.summary()[["features", "head", "mean"]].round(2).to_dict("split")["data"]
     [['composition', 'ridge', 1.0], ['none', 'mean', nan]]
     """
@@ -156,7 +157,7 @@ def pose(
     higher_is_better: bool,
     permutations: int = 0,
 ) -> tuple[Problem, dict[str, Estimator]]:
-    """Check what `compare` was given; gives the problem and the heads by name."""
+    """Check the arguments of `compare`. Return the problem, and the heads by name."""
     import_optional("pandas", "benchmark")
     sequences = clean_sequences(X, max_length=None, unknown_residues="X")
     heads = dict(heads) if isinstance(heads, Mapping) else make_heads(heads)

@@ -1,4 +1,4 @@
-"""What a comparison found: tidy tables, and summaries of them."""
+"""The result of a comparison: tidy tables, and summaries of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CELL = ["split", "features", "head"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found, as pandas tables.
+    """The result of `compare`, as pandas tables.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Comparison:
         One row for each fold: ``split``, ``seed`` and the fields of `skesm.model_selection.LeakageReport`.
     costs : DataFrame
         One row for each pair of features and head: ``columns``, ``feature_seconds``, ``fit_seconds``,
-        ``predict_seconds``; seconds to fit and predict are sums over folds.
+        ``predict_seconds``. Seconds to fit and predict are sums over folds.
     warnings : tuple of str
         Sentences on leakage that a reader of the scores must know.
     higher_is_better : bool
@@ -47,12 +47,12 @@ class Comparison:
     n_rows : int
         Number of rows that were given.
     forward_passes : int
-        Sequences that went through a model; those that the record store had are not counted.
+        Sequences that went through a model. Sequences from the record store are not counted.
     permutations : DataFrame
         One row for each pair and split, if permutation tests were asked for: ``score``, its ``value``, ``p``, and
         ``permutations``. ``p`` is the share of shuffled targets on which the pair does as well, (k + 1) / (n + 1).
     classes : tuple or None
-        The two classes, the positive one last; None for values. ``measured`` is then 0 or 1, and ``predicted`` is the
+        The two classes, the positive one last. None for values. ``measured`` is then 0 or 1, and ``predicted`` is the
         probability of the positive class.
     fits_found : int
         Fits that an earlier run had finished, see ``resume``.
@@ -84,7 +84,7 @@ class Comparison:
         Parameters
         ----------
         score : str, default=None
-            One of the scores that were computed; the first by default.
+            One of the computed scores. None is the first.
         level : float, default=0.95
             Level of the interval and of the test.
 
@@ -116,7 +116,7 @@ class Comparison:
         scores = self.scores[self.scores["score"] == score]
         if scores.empty:
             known = ", ".join(self.scores["score"].unique())
-            raise ValueError(f"score {score!r} was not computed; choose from {known}")
+            raise ValueError(f"score {score!r} was not computed. Choose from {known}")
         if (score, level) not in self._summaries:
             parts = [self._of_split(score, part, level) for _, part in scores.groupby("split", sort=False)]
             self._summaries[score, level] = pandas.concat(parts, ignore_index=True)
@@ -180,12 +180,12 @@ class Comparison:
         one, other : tuple of (str, str)
             Names of features and head.
         score : str, default=None
-            One of the scores that were computed; the first by default.
+            One of the computed scores. None is the first.
 
         Returns
         -------
         p : float
-            Two-sided; NaN for a single fold.
+            Two-sided. NaN for a single fold.
         """
         scores = self.scores[self.scores["score"] == (score or self.main_score)]
         first, second = (_folds_of(scores, (split, *pair)) for pair in (one, other))
@@ -208,14 +208,14 @@ class Comparison:
         raise ValueError(f"no {score} is defined in split {split!r}")
 
     def table(self, score: str | None = None) -> DataFrame:
-        """The summary with one row for each pair of features and head, and a text for each split; for people.
+        """The summary for people: one row for each pair of features and head, and a text for each split.
 
-        ``*`` marks what is within noise of the best of its split, ``-`` a score that is not defined.
+        ``*`` marks a score within noise of the best of its split, ``-`` a score that is not defined.
 
         Parameters
         ----------
         score : str, default=None
-            One of the scores that were computed; the first by default.
+            One of the computed scores. None is the first.
 
         Returns
         -------
@@ -258,7 +258,7 @@ def _folds_of(scores: DataFrame, cell: tuple[str, str, str]) -> DataFrame:
 
 
 def _compare_folds(one: DataFrame, best: DataFrame, sign: int) -> tuple[float, float]:
-    """Mean difference over the folds, and the two-sided p of the corrected resampled t-test; NaN for a single fold."""
+    """Mean difference over the folds, and the two-sided p of the corrected resampled t-test (NaN for a single fold)."""
     differences = sign * (one["value"] - best["value"]).to_numpy()
     mean, n = float(np.mean(differences)), len(differences)
     if n < 2 or not np.isfinite(differences).all():

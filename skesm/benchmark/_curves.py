@@ -16,6 +16,7 @@ from skesm.backends import resolve_backend
 from skesm.backends.base import Backend
 from skesm.benchmark._compare import compare
 from skesm.benchmark._heads import LEAST_OF_CLASS, make_heads, predict_classes
+from skesm.outputs.kinds import POOLINGS
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -72,22 +73,18 @@ def learning_curve(
 
     Parameters
     ----------
-    X : list, tuple, array, Series, or one-column DataFrame of str
-        n sequences.
-    y : array-like of shape (n,)
-        Measured values.
-    features, heads : mapping
+    X, y, features, heads
         As for `compare`.
     sizes : sequence of int, default=(8, 24, 96, 384)
         Numbers of training rows. Those that leave no room for test rows are left out.
     draws : int, default=10
         Draws of training and test rows for each size.
     test_share : float, default=0.2
-        Share of the distinct sequences that are tested on in each draw; the same for every size.
+        Share of the distinct sequences that are tested on in each draw. It is the same for every size.
     random_state : int, default=0
         Seed of the draws.
     score : str, default=None
-        One of `compare`'s scores; the first by default.
+        One of `compare`'s scores. None is the first.
     **options : object
         Further arguments of `compare`.
 
@@ -107,8 +104,10 @@ def learning_curve(
     >>> from skesm import AminoAcidComposition
     >>> from skesm.benchmark import learning_curve
     >>> X = ["A" * n + "C" * (40 - n) for n in range(40)]
-    >>> curve = learning_curve(X, range(40), {"composition": AminoAcidComposition()}, sizes=(8, 16), draws=3)
-    >>> curve[["n_train", "head", "mean"]].query("head == 'ridge'").round(1).to_dict("split")["data"]
+    >>> features = {"composition": AminoAcidComposition()}
+    >>> curve = learning_curve(X, range(40), features, sizes=(8, 16), draws=3)
+    >>> ridge = curve.query("head == 'ridge'").round(1)
+    >>> ridge[["n_train", "head", "mean"]].to_dict("split")["data"]
     [[8, 'ridge', 1.0], [16, 'ridge', 1.0]]
     """
     heads = dict(heads) if isinstance(heads, Mapping) else make_heads(heads)
@@ -144,10 +143,8 @@ def layer_profile(
 
     Parameters
     ----------
-    X : list, tuple, array, Series, or one-column DataFrame of str
-        n sequences.
-    y : array-like of shape (n,)
-        Measured values.
+    X, y
+        Sequences and measured values, as for `compare`.
     model : str, default="skesm-mini"
         The checkpoint.
     poolings : sequence of str, default=("mean",)
@@ -163,7 +160,7 @@ def layer_profile(
     head : str or estimator, default="ridge"
         A regressor or classifier.
     score : str, default=None
-        One of `compare`'s scores; the first by default.
+        One of `compare`'s scores. None is the first.
     prefetch : sequence of str, default=()
         Further outputs that the passes store.
     **options : object
@@ -180,7 +177,8 @@ def layer_profile(
     >>> from skesm.benchmark import best_layers, layer_profile
     >>> from skesm.datasets import load_gb1_stability
     >>> gb1 = load_gb1_stability()
-    >>> profile = layer_profile(gb1.data[::20], gb1.target[::20], memory=getfixture("tmp_path"), cv=2)
+    >>> X, y = gb1.data[::20], gb1.target[::20]
+    >>> profile = layer_profile(X, y, memory=getfixture("tmp_path"), cv=2)
     >>> profile["layer"].tolist()
     [0, 1, 2, 3, 4, 5, 6]
     >>> best_layers(profile).columns.tolist()
@@ -214,13 +212,14 @@ def profile_layers(
     """`layer_profile`, and the number of forward passes."""
     pandas = import_optional("pandas", "benchmark")
     layers = range(resolve_backend(backend).model(model).spec.n_layers + 1)
-    kinds = [*(f"{pooling}@*" for pooling in poolings if pooling != "mutated"), *prefetch]
+    kinds = [*(f"{pooling}@*" for pooling in poolings if pooling in POOLINGS), *prefetch]
     shared: Options = {"backend": backend, "memory": memory, "reference": reference}
     pairs = [(layer, pooling) for pooling in poolings for layer in layers]
     passes = 0
-    if "mutated" in poolings:
-        # the one pass stores the mutated positions of every layer
-        everything = ESM2Embedder(model, layers=tuple(layers), pooling="mutated", prefetch=kinds, **shared)
+    compared = [pooling for pooling in poolings if pooling not in POOLINGS]
+    if compared:
+        # one pass stores the comparison with the reference of every layer
+        everything = ESM2Embedder(model, layers=tuple(layers), pooling=compared, prefetch=kinds, **shared)
         everything.fit_transform(X)
         passes = everything.cache_info().computed  # type: ignore[union-attr]  # it has just run
     features = {
@@ -245,7 +244,7 @@ def best_layers(profile: DataFrame) -> DataFrame:
     Parameters
     ----------
     profile : DataFrame
-        What `layer_profile` returned.
+        The result of `layer_profile`.
 
     Returns
     -------

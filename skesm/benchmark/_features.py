@@ -59,9 +59,9 @@ def make_features(
     ``embeddings``              `ESM2Embedder`: the mean of the last layer
     ``mutated``                 `ESM2Embedder`: the mutated positions, of the sequence and of the reference
     ``logits``                  `ESM2LogitSummarizer`: mean and sum
-    ``zero-shot``               `ESM2VariantScorer`: wild-type marginals, one column; 1 forward pass
-    ``masked-marginal``         the same of masked marginals; a pass for each mutated position
-    ``mutant-marginal``         the same of marginals of the variant; a pass for each sequence
+    ``zero-shot``               `ESM2VariantScorer`: wild-type marginals, one column (1 forward pass)
+    ``masked-marginal``         the same of masked marginals (a pass for each mutated position)
+    ``mutant-marginal``         the same of marginals of the variant (a pass for each sequence)
     ``random-weights``          as ``embeddings``, of a model that was never trained (`RandomWeightsBackend`)
     ``random-weights-mutated``  as ``mutated``, of that model
     ``one-hot``                 `OneHotSequence`
@@ -79,7 +79,7 @@ def make_features(
     names : iterable of str
         Names of the table above, or several joined by ``+``, whose columns stand side by side.
     X : list, tuple, array, Series, or one-column DataFrame of str
-        All sequences of the comparison; only their lengths are looked at.
+        All sequences of the comparison. Only their lengths are used.
     model : str, default="skesm-mini"
         Registry name, Hub repository id or checkpoint folder.
     reference : str or None, default=None
@@ -94,9 +94,9 @@ def make_features(
     Returns
     -------
     features : dict of str to transformer
-        Those with ``mutated`` come first: its passes store what the others need.
+        Those with ``mutated`` come first, because its passes store the outputs that the others need.
     notes : list of str
-        What was padded or left out, and why; for the reader of the table.
+        Sentences for the reader of the table: what was padded or left out, and why.
 
     Raises
     ------
@@ -111,7 +111,8 @@ def make_features(
     Examples
     --------
     >>> from skesm.benchmark import make_features
-    >>> features, notes = make_features(["one-hot", "length", "mutated"], ["ACDEFGHIKL", "ACDEFGHIK"])
+    >>> X = ["ACDEFGHIKL", "ACDEFGHIK"]
+    >>> features, notes = make_features(["one-hot", "length", "mutated"], X)
     >>> list(features)
     ['one-hot', 'length']
     >>> notes[0]
@@ -125,9 +126,9 @@ def make_features(
 def plan_features(
     names: Iterable[str], X: Column, *, model: str, reference: str | None, prefetch: tuple[str, ...] = (), **shared: Any
 ) -> tuple[dict[str, Estimator], dict[str, str], list[str]]:
-    """`make_features`, with what is left out, and why, apart from what is padded.
+    """Return the features, the reasons for those that are left out, and notes on padding.
 
-    `prefetch` are further outputs that a pass shall store.
+    `prefetch` are further outputs that a pass stores.
     """
     lengths = np.array([count_residues(s) for s in clean_sequences(X, max_length=None, unknown_residues="X")])
     makers = _makers(model, reference, int(lengths.max()), shared, ("mean@-1", "logit_means", *prefetch))
@@ -135,7 +136,7 @@ def plan_features(
     features: dict[str, Estimator] = {}
     left_out: dict[str, str] = {}
     names = list(names)
-    # mutated first: what the others need of the same pass can be stored by it, but not the other way round
+    # Mutated first: its passes can store the outputs that the others need, but not the other way round.
     for name in sorted(names, key=lambda name: not {"mutated", "random-weights-mutated"} & {*_parts_of(name)}):
         parts = _parts_of(name)
         missing = [part for part in parts if part in impossible]
@@ -150,7 +151,7 @@ def plan_features(
 
 
 def _parts_of(name: str) -> list[str]:
-    """The names that a sum consists of; ``position+substitution`` is one."""
+    """The names in a sum. ``position+substitution`` is one name."""
     parts: list[str] = []
     for piece in name.split("+"):
         if parts and parts[-1] == "position" and piece == "substitution":
@@ -159,7 +160,7 @@ def _parts_of(name: str) -> list[str]:
             parts.append(piece)
     unknown = [part for part in parts if part not in FEATURES]
     if unknown:
-        raise ValueError(f"features {name!r}: {unknown[0]!r} is unknown; choose from {', '.join(FEATURES)}")
+        raise ValueError(f"features {name!r}: {unknown[0]!r} is unknown. Choose from {', '.join(FEATURES)}")
     if len(set(parts)) < len(parts):
         raise ValueError(f"features {name!r} name the same columns twice")
     return parts
@@ -196,7 +197,7 @@ def _makers(
 
 
 def _impossible(lengths: NDArray[np.intp], reference: str | None) -> tuple[dict[str, str], list[str]]:
-    """Features that these sequences cannot have, each with the reason; and notes on the others."""
+    """Features that these sequences cannot have, each with the reason, and notes on the others."""
     impossible: dict[str, str] = {}
     notes = []
     longest = int(lengths.max())

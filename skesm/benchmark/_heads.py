@@ -60,30 +60,30 @@ class _NeighboursClassifier(_FewNeighbours, KNeighborsClassifier):  # type: igno
 
 
 def make_heads(names: Iterable[str] | None = None, *, random_state: int = 0) -> dict[str, Estimator]:
-    """Regressors or classifiers by name, ready for `compare`; each begins with a `StandardScaler`.
+    """Make regressors or classifiers by name, ready for `compare`. Each begins with a `StandardScaler`.
 
     ============================  ====================================================================================
-    name                          regressor, and what is tuned on the training rows of each fold
+    name                          regressor, with the settings that are tuned on the training rows of each fold
     ============================  ====================================================================================
-    ``ridge``                     ridge regression; the penalty, of 1e-2 to 1e8, by leave-one-out. The scaler makes
+    ``ridge``                     ridge regression: the penalty, of 1e-2 to 1e8, by leave-one-out. The scaler makes
                                   this range independent of the features' units.
-    ``elastic-net``               elastic net; penalty and share of L1, by 5 folds
-    ``svr``                       support vector machine, RBF kernel; C of 0.3, 1, 3 and 10, by 3 folds. The target is
+    ``elastic-net``               elastic net: penalty and share of L1, by 5 folds
+    ``svr``                       support vector machine, RBF kernel: C of 0.3, 1, 3 and 10, by 3 folds. The target is
                                   scaled.
     ``random-forest``             300 trees
     ``xgboost``                   300 trees of depth 4, rate 0.05, on one thread, so that sums are taken in one order
-    ``knn``                       nearest neighbours, weighted by distance; 3, 5, 10 or 20, by 5 folds
-    ``gp``                        Gaussian process, RBF kernel and noise, by marginal likelihood; for at most a few
-                                  thousand rows
+    ``knn``                       nearest neighbours, weighted by distance: 3, 5, 10 or 20, by 5 folds
+    ``gp``                        Gaussian process, RBF kernel and noise, by marginal likelihood. Use it for at most a
+                                  few thousand rows
     ============================  ====================================================================================
 
     ============================  ====================================================================================
     name                          classifier of two classes
     ============================  ====================================================================================
-    ``logistic``                  logistic regression, L2; C of 1e-4 to 1, by 3 folds
+    ``logistic``                  logistic regression, L2: C of 1e-4 to 1, by 3 folds
     ``random-forest-classifier``  300 trees
     ``xgboost-classifier``        as ``xgboost``
-    ``knn-classifier``            nearest neighbours, weighted by distance; 3, 5, 10 or 20, by 3 folds
+    ``knn-classifier``            nearest neighbours, weighted by distance: 3, 5, 10 or 20, by 3 folds
     ============================  ====================================================================================
 
     Parameters
@@ -91,7 +91,7 @@ def make_heads(names: Iterable[str] | None = None, *, random_state: int = 0) -> 
     names : iterable of str, default=all regressors
         Names of one of the tables above.
     random_state : int, default=0
-        Seed of what draws at random. `compare` sets it anew for each of its seeds.
+        Seed of random draws. `compare` sets it for each of its seeds.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def make_heads(names: Iterable[str] | None = None, *, random_state: int = 0) -> 
     names = list(HEADS if names is None else names)
     unknown = [name for name in names if name not in _MAKERS]
     if unknown:
-        raise ValueError(f"head {unknown[0]!r} is unknown; choose from {', '.join(_MAKERS)}")
+        raise ValueError(f"head {unknown[0]!r} is unknown. Choose from {', '.join(_MAKERS)}")
     return {name: make_pipeline(StandardScaler(), _MAKERS[name](random_state)) for name in names}
 
 
@@ -172,7 +172,7 @@ def predict_classes(heads: Mapping[str, Estimator]) -> bool:
         )
     for name in classifiers:
         if not hasattr(heads[name], "predict_proba"):
-            raise ValueError(f"head {name!r} gives no probabilities (predict_proba); wrap it in CalibratedClassifierCV")
+            raise ValueError(f"head {name!r} gives no probabilities (predict_proba). Wrap it in CalibratedClassifierCV")
     return bool(classifiers)
 
 

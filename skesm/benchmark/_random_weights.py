@@ -9,13 +9,11 @@ from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
-from joblib import effective_n_jobs
 from numpy.typing import NDArray
 
 from skesm._typing import Constraints, ModelName
 from skesm.backends import Backend, Batch, ModelSpec, Namespace, OutputSpec, resolve_backend
 from skesm.backends.local_run import compute, refuse
-from skesm.esm2.machine.threads import default_workers
 from skesm.esm2.numpy_engine import NumpyEngine
 from skesm.esm2.spec import VOCABULARY_SIZE
 from skesm.esm2.weights.parameters import Affine, Block, Head, Parameters
@@ -27,9 +25,9 @@ _TOKENS_PER_BATCH = 8192
 class RandomWeightsBackend(Backend):
     """A model's shape with random weights, on this machine.
 
-    Its features know the sequence, its length and the model's way of mixing residues, and nothing of proteins: it was
-    never trained. What a published model scores above it is what its training adds. Weights are drawn as before
-    training: normal with a standard deviation of 0.02, biases 0, LayerNorms 1.
+    Its features depend on the sequence, its length and the model's way of mixing residues. They know nothing of
+    proteins, because the model was never trained. A published model scores higher by as much as its training adds.
+    Weights are drawn as before training: normal with a standard deviation of 0.02, biases 0, LayerNorms 1.
 
     Parameters
     ----------
@@ -64,7 +62,7 @@ class RandomWeightsBackend(Backend):
         return resolve_backend(self.shape_of).spec(os.fspath(model))
 
     def namespace(self, model: str | os.PathLike[str]) -> Namespace:
-        """Names the seed and the shape; no weights of `model` are looked at."""
+        """Identity of the values: the seed and the shape. No weights of `model` are read."""
         spec = self.spec(model)
         shape = f"{spec.n_layers} {spec.width} {spec.n_heads} {spec.ffn_width} {spec.token_dropout}"
         content = f"random weights, version 1, seed {self.seed}, shape {shape}, {spec.layer_norm_eps} {spec.rope_theta}"
@@ -84,8 +82,7 @@ class RandomWeightsBackend(Backend):
             return
         engine = _engine(self.spec(model), self.seed)
         refuse(engine, outputs)
-        n_threads = default_workers() if n_jobs is None else effective_n_jobs(n_jobs)
-        yield from compute(engine, sequences, outputs, n_threads=n_threads, tokens_per_batch=_TOKENS_PER_BATCH)
+        yield from compute(engine, sequences, outputs, n_jobs=n_jobs, tokens_per_batch=_TOKENS_PER_BATCH)
 
 
 @lru_cache(maxsize=1)

@@ -35,7 +35,7 @@ def resample(name: str, folds: Sequence[Fold], weights: Values, higher_is_better
 
 
 def _weighted_ranks(values: Values, weights: Values) -> Values:
-    """Ranks of the rows of a sample that holds each row as often as its weight says; ties share their mean rank."""
+    """Ranks of the rows of a sample that holds each row as often as its weight says. Ties share their mean rank."""
     return _counts_at(values, weights, below=True)
 
 
@@ -86,7 +86,7 @@ def _weighted_ap(measured: Values, predicted: Values, weights: Values) -> Values
 
 
 def _counts_at(values: Values, weights: Values, *, below: bool) -> Values:
-    """Weight up to each value of a sample, ties included; with `below` half of the ties."""
+    """Weight up to each value of a sample, ties included. With `below`, half of the ties."""
     _, inverse = np.unique(values, return_inverse=True)
     groups = np.zeros((len(weights), int(inverse.max()) + 1))
     np.add.at(groups.T, inverse, weights.T)

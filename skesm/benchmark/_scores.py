@@ -28,7 +28,7 @@ TOP = 0.1
 
 
 def _defined(correlation: Callable[[Values, Values], Any], measured: Values, predicted: Values) -> float:
-    """A correlation; NaN where values are constant, of which SciPy would warn."""
+    """A correlation. NaN where values are constant, for which SciPy would warn."""
     if len(measured) < 2 or np.ptp(measured) == 0 or np.ptp(predicted) == 0:
         return float("nan")
     return float(correlation(measured, predicted).statistic)
@@ -45,7 +45,7 @@ def pearson(measured: Values, predicted: Values) -> float:
 
 
 def ndcg(measured: Values, predicted: Values) -> float:
-    """Normalised discounted cumulative gain of the top tenth; gains are distances to the worst measured value."""
+    """Normalised discounted cumulative gain of the top tenth. Gains are distances to the worst measured value."""
     if len(measured) < 2 or np.ptp(measured) == 0 or np.ptp(predicted) == 0:
         return float("nan")
     return float(ndcg_score([measured - measured.min()], [predicted], k=_n_top(measured)))
@@ -69,17 +69,17 @@ def _n_top(measured: Values) -> int:
 
 
 def auroc(measured: Values, predicted: Values) -> float:
-    """Area under the receiver operating characteristic; NaN if all rows are of one class."""
+    """Area under the receiver operating characteristic. NaN if all rows are of one class."""
     return float(roc_auc_score(measured, predicted)) if np.ptp(measured) else float("nan")
 
 
 def ap(measured: Values, predicted: Values) -> float:
-    """Average precision; NaN if no row is of the positive class."""
+    """Average precision. NaN if no row is of the positive class."""
     return float(average_precision_score(measured, predicted)) if measured.any() else float("nan")
 
 
 def mcc(measured: Values, predicted: Values) -> float:
-    """Matthews' correlation of classes; NaN if all rows are of one class."""
+    """Matthews' correlation of classes. NaN if all rows are of one class."""
     return float(matthews_corrcoef(measured, predicted >= CUT)) if np.ptp(measured) else float("nan")
 
 
@@ -142,7 +142,7 @@ def known_scores(names: Iterable[str] | None, *, classes: bool) -> list[str]:
 
 
 def score_function(name: str, higher_is_better: bool) -> Score:
-    """A score, for a target of which high or low values are wanted."""
+    """A score, for a target with high or low values wanted."""
     function = _ALL[name]
     if higher_is_better or name not in _OF_THE_TOP:
         return function

@@ -5,11 +5,11 @@
 for people. docs/cache.md explains the store.
 """
 
-from skesm.cache._files import find_location, resolve_location
 from skesm.cache._home import note_memory, warn_if_elsewhere
 from skesm.cache._models import KnownModel, recall_model, remember_model
 from skesm.cache._records import sequence_digest
 from skesm.cache._store import RecordStore, keep_open, open_store
+from skesm.cache.disk.files import find_location, resolve_location
 from skesm.cache.maintenance.contents import NamespaceInfo, VerifyReport, info, verify
 from skesm.cache.maintenance.export import export
 from skesm.cache.maintenance.merge import MergeReport, merge

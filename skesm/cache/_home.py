@@ -9,7 +9,7 @@ from typing import Protocol
 
 from skesm._messages import warn
 from skesm._typing import Memory
-from skesm.cache._files import FORMAT_FILE, resolve_location
+from skesm.cache.disk.files import FORMAT_FILE, resolve_location
 from skesm.exceptions import StoreWarning
 
 #: Attribute of an estimator that was loaded: its `memory` when it was saved, and the folder that this meant.

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from skesm._typing import Document
-from skesm.cache._files import FORMAT, check_format, open_location, read_json, write_json
-from skesm.cache._locks import mutex
+from skesm.cache.disk.files import FORMAT, check_format, open_location, read_json, write_json
+from skesm.cache.disk.locks import mutex
 from skesm.outputs.spec import Namespace
 
 MODELS_FILE = "models.json"
@@ -106,8 +106,9 @@ def recall_model(location: Path, name: str, numerics: str) -> KnownModel | None:
     >>> from pathlib import Path
     >>> from skesm.outputs.spec import Namespace
     >>> from skesm.cache import recall_model, remember_model
+    >>> namespace = Namespace("m", "sha256:00", "fp32")
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     remember_model(Path(folder), "m@main", Namespace("m", "sha256:00", "fp32"), {"n_layers": 6})
+    ...     remember_model(Path(folder), "m@main", namespace, {"n_layers": 6})
     ...     known = recall_model(Path(folder), "m@main", "fp32")
     >>> known.fingerprint, known.details
     ('sha256:00', {'n_layers': 6})

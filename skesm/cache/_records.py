@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from skesm.cache import _usage
-from skesm.cache._database import BLOCK_BYTES, Damaged, typed
+from skesm.cache.disk.database import BLOCK_BYTES, Damaged, typed
 from skesm.outputs.spec import Namespace, OutputSpec
 from skesm.outputs.types import FloatArray
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from skesm._messages import warn
 from skesm._typing import Document
-from skesm.cache._database import Handle, Stuck, Unmade, is_outdated, open_database, set_aside
-from skesm.cache._files import (
+from skesm.cache.disk.database import Handle, Stuck, Unmade, is_outdated, open_database, set_aside
+from skesm.cache.disk.files import (
     FORMAT,
     MANIFEST_FILE,
     RECORD_FILE,
@@ -30,7 +30,7 @@ from skesm.cache._files import (
     read_json,
     write_json,
 )
-from skesm.cache._locks import has_fork, mutex
+from skesm.cache.disk.locks import has_fork, mutex
 from skesm.exceptions import StoreError, StoreWarning
 from skesm.outputs.spec import Namespace
 
@@ -146,7 +146,8 @@ class Session:
             self._warned = True
             warn(
                 f"nothing can be stored in {self._location} ({error}). The work goes on without the store, and its "
-                "results will be computed again next time. Free disk space, or give memory another folder",
+                "results will be computed again next time. Free disk space, give memory another folder, or leave it "
+                "out (memory=None)",
                 StoreWarning,
             )
 

@@ -14,11 +14,12 @@ from types import TracebackType
 import numpy as np
 
 from skesm._messages import warn
-from skesm.cache import _claims, _records, _usage
-from skesm.cache._database import typed
+from skesm.cache import _records, _usage
 from skesm.cache._portions import Portions, take
 from skesm.cache._records import Codec, Key, identity, sequence_digest
 from skesm.cache._session import Session
+from skesm.cache.disk import claims
+from skesm.cache.disk.database import typed
 from skesm.exceptions import StoreWarning
 from skesm.outputs.spec import Namespace, OutputSpec, Record
 from skesm.outputs.types import FloatArray
@@ -223,13 +224,13 @@ class RecordStore:
         finally:
             if token is not None:
                 # Released even if the rows cannot be deleted: a row whose token is dead claims nothing.
-                _claims.release(self.folder, token)
+                claims.release(self.folder, token)
                 self._session.write(lambda c: c.execute("DELETE FROM claim WHERE token = ?", (token,)), durable=False)
 
     def _token(self) -> str | None:
         if self._session.write(lambda _: True, durable=False):
             try:
-                return _claims.acquire(self.folder)
+                return claims.acquire(self.folder)
             except OSError as error:
                 self._session.warn_unwritable(error)
         return None
@@ -239,8 +240,8 @@ class RecordStore:
     ) -> list[Key]:
         holders = {other for (other,) in typed(connection, "SELECT DISTINCT token FROM claim", (), str)}
         workers = 0
-        for other in {*_claims.tokens(self.folder), *holders}:
-            if _claims.alive(self.folder, other):
+        for other in {*claims.tokens(self.folder), *holders}:
+            if claims.alive(self.folder, other):
                 workers += 1
             else:
                 connection.execute("DELETE FROM claim WHERE token = ?", (other,))
@@ -292,7 +293,7 @@ class RecordStore:
         return True
 
     def _all_alive(self, tokens: Iterable[str]) -> bool:
-        return all(_claims.alive(self.folder, token) for token in tokens)
+        return all(claims.alive(self.folder, token) for token in tokens)
 
 
 _kept: ContextVar[RecordStore | None] = ContextVar("kept", default=None)

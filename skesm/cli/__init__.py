@@ -35,13 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, default=None
-        Arguments after the program's name. By default those of the process.
+        Arguments after the program's name. None takes the arguments of the process.
 
     Returns
     -------
     status : int
-        0, or 1 after an error, which is one line on stderr, or if a row is missing in the output. Wrong usage ends
-        the process with status 2.
+        0, or 1 after an error, which is one line on stderr, or if the backend failed on a row. Wrong usage ends the
+        process with status 2.
     """
     parser = _parser()
     args = parser.parse_args(argv)
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.traceback:
             raise
         print(f"skesm: error: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
-        print("This is a fault of skesm: please report what `skesm --traceback …` shows.", file=sys.stderr)
+        print("This is a fault of skesm: please report the output of `skesm --traceback …`.", file=sys.stderr)
         return 1
     return status
 

@@ -6,7 +6,9 @@ import argparse
 import os
 import re
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from skesm.backends.resolve import BACKENDS
 
 if TYPE_CHECKING:
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # has no public name
@@ -49,8 +51,8 @@ def examples(*lines: str) -> str:
     return "\n".join([f"example{'s' if len(lines) > 1 else ''}:", *(f"  skesm {line}" for line in lines)])
 
 
-#: ``invalid='drop'``, ``max_length=1022``, ``max_length``: how messages write parameters of Python.
-_PARAMETER = re.compile(r"\b([a-z]+(?:_[a-z]+)*)=('[^']*'|\d+)|\b([a-z]+(?:_[a-z]+)+)\b")
+#: ``invalid='drop'``, ``max_length=1022``, ``memory=None``, ``max_length``: how messages write parameters of Python.
+_PARAMETER = re.compile(r"\b([a-z]+(?:_[a-z]+)*)=('[^']*'|\d+|None)|\b([a-z]+(?:_[a-z]+)+)\b")
 
 
 #: The content of a column, by the parameter that names it.
@@ -69,6 +71,8 @@ def one_line(message: object, options: Collection[str] = ()) -> str:
     'set --long-sequences window, or raise --max-length'
     >>> one_line("name its mutation_column", ["mutations_column"])
     'name its --mutations-column'
+    >>> one_line("give memory another folder, or leave it out (memory=None)", ["memory"])
+    'give memory another folder, or leave it out (no --memory)'
     """
     text = re.sub(r":\n\s+", ": ", str(message).strip())
     text = re.sub(r"(?<![.:;])\n\s+", "; ", text)
@@ -82,7 +86,10 @@ def one_line(message: object, options: Collection[str] = ()) -> str:
             name = _OPTION_NAMES.get(name, name)
         if name not in options:
             return match[0]
-        return f"--{name.replace('_', '-')}" + ("" if value is None else f" {value.strip(chr(39))}")
+        option = f"--{name.replace('_', '-')}"
+        if value == "None":
+            return f"no {option}"
+        return option + ("" if value is None else f" {value.strip(chr(39))}")
 
     return " ".join(_PARAMETER.sub(as_option, text).split())
 
@@ -94,6 +101,23 @@ def name_columns(taken: Mapping[str, str]) -> str:
     "mutations from column 'mutant', measured values from column 'fitness'"
     """
     return ", ".join(f"{_HELD[parameter]} from column {name!r}" for parameter, name in taken.items())
+
+
+def add_model(
+    parser: argparse.ArgumentParser,
+    *,
+    memory: str = "record store: no sequence is computed twice",
+    jobs: str = "CPU threads",
+    **options: Any,
+) -> argparse._ArgumentGroup:
+    """Add the options of the model: its name (with further `options`), its backend, record store and threads."""
+    model = parser.add_argument_group("model")
+    name = {"default": "esm2_t6_8M_UR50D", "help": "a name that `skesm models` lists, or a folder", **options}
+    model.add_argument("--model", **name)
+    model.add_argument("--backend", choices=tuple(BACKENDS), default="local", help="where the model runs")
+    model.add_argument("--memory", metavar="FOLDER", help=memory)
+    model.add_argument("--jobs", type=int, metavar="N", help=jobs)
+    return model
 
 
 def reference_of(given: str | None) -> str | None:
@@ -108,5 +132,5 @@ def reference_of(given: str | None) -> str | None:
 
     sequences = read_fasta(given).sequences
     if len(sequences) != 1:
-        raise ValueError(f"--reference {given} holds {len(sequences)} sequences; one is needed")
+        raise ValueError(f"--reference {given} holds {len(sequences)} sequences. Give one")
     return sequences[0]

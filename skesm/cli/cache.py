@@ -79,7 +79,7 @@ def _cache_verify(args: argparse.Namespace) -> None:
         print(f"{', '.join(report.models)}: {report.records:,} values checked, {report.problem or state}")
     damaged = [report for report in reports if not report.sound]
     if damaged:
-        raise StoreError(f"{len(damaged)} of {len(reports)} models have damaged records; they will be computed again")
+        raise StoreError(f"{len(damaged)} of {len(reports)} models have damaged records. They will be computed again")
 
 
 def _cache_prune(args: argparse.Namespace) -> None:
@@ -93,7 +93,7 @@ def _cache_merge(args: argparse.Namespace) -> None:
     from skesm.cache import merge
 
     report = merge(args.path, *args.sources)
-    print(f"added {report.added:,} values; {report.known:,} were there, {report.damaged:,} damaged ones were left out")
+    print(f"added {report.added:,} values: {report.known:,} were there, {report.damaged:,} damaged ones were left out")
 
 
 def _cache_export(args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from skesm._messages import plural
 from skesm._typing import Options
+from skesm.backends.resolve import BACKENDS
 from skesm.cli.arguments import at_least_two, name_columns, positive, reference_of
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from skesm.cli.arguments import Commands
 
 _DATA_HELP = (
-    "table with a header line: separated by commas, semicolons or tabs, or the first sheet of an .xlsx file; or FASTA "
+    "table with a header line: separated by commas, semicolons or tabs, or the first sheet of an .xlsx file, or FASTA "
     "with fields such as label=1.5 in its headers. May be compressed with gzip"
 )
 #: Options of both commands that are settings of a run, and not set by default.
@@ -51,21 +52,21 @@ def add_benchmark(commands: Commands) -> None:
     """Add the command ``benchmark``."""
     parser = commands.add_parser(
         "benchmark",
-        help="compare features, heads and splits on your data; a folder with a report that can be replayed",
+        help="compare features, heads and splits on your data, and write a report that can be replayed",
         description="Compare features and regressors on the same folds of several splits, and write a folder with a "
         "report, tables, figures and a manifest.",
     )
-    parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG.toml", help="settings; options override them")
+    parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG.toml", help="settings. Options override them")
     parser.add_argument(
         "--replay",
         type=Path,
         metavar="MANIFEST",
-        help="repeat a run and compare its scores bit by bit; --data says where the data are now",
+        help="repeat a run and compare its scores bit by bit. --data says where the data are now",
     )
     _add_data(parser)
     _add_model(parser)
     runs = parser.add_argument_group("comparison")
-    runs.add_argument("--splits", help="names such as random,unseen positions; an unknown name lists all", **_NAMES)
+    runs.add_argument("--splits", help="names such as random,unseen positions. An unknown name lists all", **_NAMES)
     runs.add_argument(
         "--seeds",
         type=_numbers,
@@ -79,7 +80,7 @@ def add_benchmark(commands: Commands) -> None:
         "--threshold", type=float, metavar="VALUE", help="with classifiers as heads: rows above it are positive"
     )
     runs.add_argument(
-        "--permutations", type=positive, metavar="N", help="test every row against N shuffled targets; takes long"
+        "--permutations", type=positive, metavar="N", help="test every row against N shuffled targets (slow)"
     )
     runs.add_argument(
         "--learning-curve", type=_numbers, metavar="8,24", help="score against so many training rows, first head"
@@ -99,7 +100,7 @@ _numbers.__name__ = "list of whole numbers"  # argparse names it in its errors
 
 
 def _reference(text: str) -> str | None:
-    """The letters that were given, or those of the only sequence of a file."""
+    """The given letters, or the only sequence of a file."""
     try:
         return reference_of(text)
     except ValueError as error:
@@ -134,7 +135,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--group-column",
         metavar="NAME",
-        help="rows of one value stay in one fold; without --data only 'position'",
+        help="rows of one value stay in one fold. Without --data only 'position'",
     )
     data.add_argument("--rows", type=positive, metavar="N", help="random subset, drawn with the first seed")
     data.add_argument(
@@ -148,7 +149,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 def _add_model(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
     model.add_argument("--model", help="registry name, Hub repository id or checkpoint folder (default: skesm-mini)")
-    model.add_argument("--backend", choices=("local", "numpy", "torch", "biolm"), help="where it runs (default: local)")
+    model.add_argument("--backend", choices=tuple(BACKENDS), help="where it runs (default: local)")
     model.add_argument(
         "--memory",
         type=Path,
@@ -158,8 +159,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_runs(runs: argparse._ActionsContainer, output: str) -> None:
-    runs.add_argument("--features", help="names, and sums such as mutated+one-hot; an unknown name lists all", **_NAMES)
-    runs.add_argument("--heads", help="names such as ridge,svr; an unknown name lists all", **_NAMES)
+    runs.add_argument("--features", help="names, and sums such as mutated+one-hot. An unknown name lists all", **_NAMES)
+    runs.add_argument("--heads", help="names such as ridge,svr. An unknown name lists all", **_NAMES)
     runs.add_argument("--folds", type=at_least_two, metavar="K", help="folds of the cross-validation (default: 5)")
     runs.add_argument(
         "--n-jobs",
@@ -167,9 +168,9 @@ def _add_runs(runs: argparse._ActionsContainer, output: str) -> None:
         type=int,
         default=-1,
         metavar="N",
-        help="threads that fit; changes no number (default: one per CPU)",
+        help="threads that fit. Changes no number (default: one per CPU)",
     )
-    replayed = ", or that of the replayed run with -replay behind it" if output == "skesm-benchmark" else ""
+    replayed = ", or the folder of the replayed run with -replay behind it" if output == "skesm-benchmark" else ""
     runs.add_argument(
         "--output",
         type=Path,
@@ -203,7 +204,7 @@ def _benchmark(args: argparse.Namespace) -> None:
     if args.replay is not None:
         if set(settings) - {"data"} or args.config:
             args.usage_error(
-                "--replay takes its settings from the manifest; give only --data, --memory, --output and --n-jobs"
+                "--replay takes its settings from the manifest. Give only --data, --memory, --output and --n-jobs"
             )
         _replay(args)
         return
@@ -259,13 +260,13 @@ def _run(args: argparse.Namespace, config: RunConfig) -> None:
     )
     print(f"\n{run.comparison.to_text()}\n")
     print(
-        f"Mean {config.main_score} over folds [95 % interval, bootstrap over rows]; * is within noise of the best of "
+        f"Mean {config.main_score} over folds [95 % interval, bootstrap over rows]. * is within noise of the best of "
         "its column."
     )
     seconds = run.comparison.costs.drop_duplicates("features")["feature_seconds"].sum()
     passes = plural(run.manifest["run"]["forward_passes"], "forward pass", "forward passes")
     distinct = plural(run.manifest["data"]["distinct_sequences"], "distinct sequence")
-    print(f"{passes} for {distinct}; features took {seconds:.1f} s.")
+    print(f"{passes} for {distinct}. Features took {seconds:.1f} s.")
     if run.comparison.fits_found:
         print(f"{plural(run.comparison.fits_found, 'fit')} found in {output / _FITS}, finished by an earlier run.")
     for note in run.notes:

@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,8 +39,15 @@ _EXTRAS = {
 #: A pass that reaches less of the rate of one large product has a reason.
 _LEAST_SHARE = 0.1
 
-_PEPTIDES = 64
-_LENGTH = 200
+#: The timed pass: as many proteins, of a usual length.
+_PROTEINS = 48
+_LENGTH = 300
+
+_ENGINE_NAMES = {
+    "numpy": "the NumPy engine",
+    "compiled": "the compiled engine",
+    "torch": "torch",
+}
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,7 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
         ("models", _models),
         ("credentials", _credentials),
         ("memory", lambda: _memory(args.memory)),
-        ("pass", lambda: _timed_pass(args.model)),
+        ("speed", lambda: _timed_pass(args.model)),
     ]
     for name, check in checks:
         try:
@@ -118,21 +126,28 @@ def _packages() -> Iterator[Finding]:
         try:
             yield Finding(package, OK, f"{importlib.metadata.version(package)}, for {use}")
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(package, NOTE, f"not installed; needed for {use}", install_line(extra))
+            yield Finding(package, NOTE, f"not installed, needed for {use}", install_line(extra))
 
 
 def _engine() -> Finding:
     from skesm.backends import LocalBackend
 
     engine, device = LocalBackend()._resolve_engine()
-    return Finding("engine", OK, f"{engine} on {device}")
+    text = f"{_ENGINE_NAMES[engine]} computes, on {_device_name(device)}"
+    if engine == "numpy":
+        return Finding("engine", NOTE, f"{text}; the compiled engine is faster", install_line("fast"))
+    return Finding("engine", OK, text)
+
+
+def _device_name(device: str) -> str:
+    return "the CPU" if device == "cpu" else f"the GPU ({device})"
 
 
 def _torch_on_cpu() -> Finding:
     from importlib.util import find_spec
 
     if find_spec("torch") is None:
-        return Finding("torch on CPU", NOTE, "not installed")
+        return Finding("torch on CPU", OK, "not installed, and not needed")
     import torch
 
     from skesm.esm2.kernels import are_installed
@@ -143,7 +158,8 @@ def _torch_on_cpu() -> Finding:
     exponential = "NumPy" if choose_exponential() is exp2_by_numpy else "torch"
     products = "with weights laid out by oneDNN" if packed else "by torch.nn.functional.linear"
     attention = "compiled" if are_installed() else f"NumPy's, 2^x by {exponential}"
-    return Finding("torch on CPU", OK, f"products {products}; attention {attention}: the fastest in a trial")
+    text = "used only with LocalBackend('torch') or dtype='bfloat16'. The fastest ways in a trial:"
+    return Finding("torch on CPU", OK, f"{text} products {products}; attention {attention}")
 
 
 def _processor() -> Finding:
@@ -157,7 +173,7 @@ def _processor() -> Finding:
         if found["user_api"] == "blas"
     ]
     known = _instructions()
-    text = f"{', '.join(known) or 'instruction sets unknown'}; NumPy's BLAS: {', '.join(libraries) or 'unknown'}"
+    text = f"{', '.join(known) or 'instruction sets unknown'}. NumPy's BLAS: {', '.join(libraries) or 'unknown'}"
     if not libraries:
         return Finding("processor", NOTE, text, "install NumPy from PyPI or conda-forge, which brings OpenBLAS")
     return Finding("processor", OK, text)
@@ -202,15 +218,15 @@ def _precision() -> Finding:
         return Finding(
             "precision", OK, "the processor has bfloat16 instructions: dtype='bfloat16' can pay (with torch)"
         )
-    return Finding("precision", OK, "float32; bfloat16 does not pay on this processor")
+    return Finding("precision", OK, "float32, because bfloat16 does not pay on this processor")
 
 
 def _hub(*, online: bool) -> Finding:
     from huggingface_hub import constants
 
     folder = Path(constants.HF_HUB_CACHE)
-    state = "offline by HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "fetches what is missing"
-    text = f"cache {folder}, {size(_bytes_in(folder))}; {state}"
+    state = "offline by HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "fetches missing files"
+    text = f"cache {folder}, {size(_bytes_in(folder))}, {state}"
     if not online:
         return Finding("hub", OK, text)
     import requests
@@ -219,8 +235,8 @@ def _hub(*, online: bool) -> Finding:
         status = requests.head(constants.ENDPOINT, timeout=5, allow_redirects=True).status_code
     except requests.RequestException as error:
         remedy = "set HTTPS_PROXY, or copy a model's folder from another machine and give its path"
-        return Finding("hub", PROBLEM, f"{text}; cannot be reached: {type(error).__name__}", remedy)
-    return Finding("hub", OK, f"{text}; reached, status {status}")
+        return Finding("hub", PROBLEM, f"{text}, cannot be reached: {type(error).__name__}", remedy)
+    return Finding("hub", OK, f"{text}, reached, status {status}")
 
 
 def _bytes_in(folder: Path) -> int:
@@ -250,9 +266,9 @@ def _credentials() -> Finding:
 
     if not Auth.find(os.environ.get("BIOLM_BASE_API_URL") or HOSTED_ORIGIN).present:
         return Finding(
-            "credentials", NOTE, "none found for backend='biolm'; needed for that backend only", "set BIOLM_TOKEN"
+            "credentials", NOTE, "none found for backend='biolm', needed for that backend only", "set BIOLM_TOKEN"
         )
-    return Finding("credentials", OK, "found for backend='biolm'; they are not shown")
+    return Finding("credentials", OK, "found for backend='biolm'. They are not shown")
 
 
 def _memory(folder: Path | None) -> Finding:
@@ -266,42 +282,60 @@ def _memory(folder: Path | None) -> Finding:
     bad = [each for each in found if each.problem]
     text = f"{folder}: {len(found)} models, {size(sum(each.disk_bytes for each in found))}"
     if bad:
-        return Finding("memory", PROBLEM, f"{text}; {bad[0].problem}", f"skesm cache verify {folder}")
+        return Finding("memory", PROBLEM, f"{text}. {bad[0].problem}", f"skesm cache verify {folder}")
     if not os.access(folder, os.W_OK):
         return Finding(
-            "memory", PROBLEM, f"{text}; it cannot be written", "change its permissions, or use another folder"
+            "memory", PROBLEM, f"{text}, but it cannot be written", "change its permissions, or use another folder"
         )
     return Finding("memory", OK, text)
 
 
 def _timed_pass(name: str) -> Finding:
-    """One pass beside the rate of a large product: a shape of the model against the power of the processor."""
+    """Sequences a minute to expect, and whether the processor does much less than it can do."""
     import numpy as np
 
     from skesm.backends import LocalBackend
+    from skesm.exceptions import DemoModelWarning
     from skesm.outputs.spec import OutputSpec
 
-    backend = LocalBackend("numpy")
+    backend = LocalBackend()
+    engine, device = backend._resolve_engine()
     spec = backend.spec(name)
     rng = np.random.default_rng(0)
-    peptides = ["".join(rng.choice(list("LAGVSERTIDPKQNFYMHWC"), _LENGTH)) for _ in range(_PEPTIDES)]
+    proteins = ["".join(rng.choice(list("LAGVSERTIDPKQNFYMHWC"), _LENGTH)) for _ in range(_PROTEINS)]
     outputs = [OutputSpec("mean", spec.n_layers)]
-    for _ in backend.run(name, peptides[:2], outputs):
-        pass  # loads the weights
-    seconds = _seconds(lambda: list(backend.run(name, peptides, outputs)))
-    a = rng.standard_normal((1024, 1024), dtype=np.float32)
-    product = 2 * 1024**3 / min(_seconds(lambda: a @ a) for _ in range(5))
-    residues = _PEPTIDES * _LENGTH / seconds
-    share = 2 * spec.n_parameters * residues / product
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DemoModelWarning)
+        for _ in backend.run(name, proteins[:2], outputs):
+            pass  # loads the weights
+        rate = _PROTEINS * _LENGTH / _seconds(lambda: list(backend.run(name, proteins, outputs)))
+    where = f"{_ENGINE_NAMES[engine]}, {_device_name(device)}"
     text = (
-        f"{spec.name} on the NumPy engine: {residues:,.0f} residues a second, {share:.0%} of the rate of one large "
-        f"product ({product / 1e9:,.0f} GFLOP/s)"
+        f"{spec.name}: about {_rounded(rate / _LENGTH * 60)} proteins of {_LENGTH} residues a minute, or "
+        f"{_rounded(rate)} residues a second ({where}; --model takes another one)"
     )
-    if share < _LEAST_SHARE:
-        return Finding(
-            "pass", NOTE, text, "other programs may use this machine; look at the lines above, and try again"
-        )
-    return Finding("pass", OK, text)
+    if device == "cpu" and 2 * spec.n_parameters * rate < _LEAST_SHARE * _product_rate():
+        remedy = "end other programs that use this machine, look at the lines above, and try again"
+        return Finding("speed", NOTE, f"{text}. This processor can do more", remedy)
+    return Finding("speed", OK, text)
+
+
+def _rounded(number: float) -> str:
+    """Two digits: more would not be the same in the next run.
+
+    >>> _rounded(6049), _rounded(12.34)
+    ('6,000', '12')
+    """
+    digits = max(0, len(str(int(number))) - 2)
+    return f"{round(number, -digits):,.0f}"
+
+
+def _product_rate() -> float:
+    """Operations a second in one large product."""
+    import numpy as np
+
+    a = np.random.default_rng(0).standard_normal((1024, 1024), dtype=np.float32)
+    return 2 * 1024**3 / min(_seconds(lambda: a @ a) for _ in range(5))
 
 
 def _seconds(call: Callable[[], object]) -> float:

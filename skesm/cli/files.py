@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 
 from skesm._messages import plural
 from skesm._typing import Options
-from skesm.cli.arguments import examples, positive, reference_of, size
+from skesm.backends.local import NUMERICS
+from skesm.cli.arguments import add_model, examples, positive, reference_of, size
+from skesm.features.variant_scorer import STRATEGIES
+from skesm.outputs.kinds import ALL_POOLINGS
 
 if TYPE_CHECKING:
     from skesm.backends import Backend
@@ -20,21 +23,22 @@ if TYPE_CHECKING:
     from skesm.io.jobs.work import Work
 
 _LONG, _LONG_VARIANTS = ("error", "truncate", "window"), ("error", "window", "optimal")
-_STRATEGIES = ("masked_marginal", "wt_marginal", "mutant_marginal", "pll_ratio")
 
 _FORMATS = """
 INPUT is a FASTA file, a table (.csv, .tsv, .xlsx, .parquet), or text with a sequence on each line. Text may be
 compressed with gzip, and '-' is the standard input. The id of a row is the first word of its FASTA header, the id
 column of a table, or else the number of its line.
 
-The ending of OUTPUT says the format: .parquet, .npz, .npy (ids in OUTPUT.ids.txt), .csv, .csv.gz or .h5. Rows have the
-order of the input. The file gets its name when it is complete. Beside it, OUTPUT.json tells where the features come
-from, and OUTPUT.missing.tsv names the rows that are missing, if there are any.
+The ending of OUTPUT says the format: .csv, .csv.gz, .npz, .npy (ids in OUTPUT.ids.txt), .parquet or .h5. The last two
+need the extras parquet and h5. Rows have the order of the input. The file gets its name when it is complete. Beside
+it, OUTPUT.json tells where the features come from, and OUTPUT.missing.tsv names the rows that are missing, if there are
+any.
 
 An interrupted run goes on where it was if you give the same command again. With --memory, no sequence is ever computed
 twice, in whichever file it is.
 
-The exit status is 0 if all rows of the input are in the output, and 1 if a row is missing.
+The exit status is 0 if all rows of the input are in the output, but for those that --drop-invalid leaves out. It is 1
+if the backend failed on a row, or after an error.
 """
 
 
@@ -44,19 +48,20 @@ def add_embed(commands: Commands) -> None:
         commands,
         "embed",
         "write the features of the sequences in a file to a file",
-        "embed proteins.fasta features.parquet",
+        "embed proteins.fasta features.csv",
         "embed proteins.fasta features.npz --model esm2-650m --layers 20,33 --pooling mean,max --memory cache",
         "embed variants.csv features.csv --sequence-column seq --id-column name --drop-invalid",
         "embed proteins.fasta residues.h5 --residues",
-        "embed proteins.fasta features.parquet --plan --rate 5000",
+        "embed proteins.fasta features.csv --plan --rate 5000",
         "embed proteins.fasta folder/ --shard 3/10 --memory cache-3",
     )
     parser.set_defaults(make=_make_embedder)
-    what = parser.add_argument_group("features")
-    what.add_argument("--layers", type=_numbers, default=(-1,), help="layers, such as -1 (default) or 20,33")
-    what.add_argument("--pooling", type=_names, default=("mean",), help="mean (default), max, std, cls, eos, mutated")
-    what.add_argument("--residues", action="store_true", help="a row for each residue, without pooling")
-    _add_reference(what, "the sequence that --pooling mutated compares with, or a FASTA file that holds it")
+    features = parser.add_argument_group("features")
+    features.add_argument("--layers", type=_numbers, default=(-1,), help="layers, such as -1 (default) or 20,33")
+    poolings = f"mean (default), {', '.join(name for name in ALL_POOLINGS if name != 'mean')}"
+    features.add_argument("--pooling", type=_names, default=("mean",), help=poolings)
+    features.add_argument("--residues", action="store_true", help="a row for each residue, without pooling")
+    _add_reference(features, "the sequence that --pooling mutated compares with, or a FASTA file that holds it")
 
 
 def add_logits(commands: Commands) -> None:
@@ -66,7 +71,7 @@ def add_logits(commands: Commands) -> None:
         "logits",
         "write statistics of the model's predictions for the sequences in a file",
         "logits proteins.fasta logits.csv",
-        "logits proteins.fasta logits.parquet --statistics log_likelihood,pseudo_perplexity",
+        "logits proteins.fasta logits.csv --statistics log_likelihood,pseudo_perplexity",
     )
     parser.set_defaults(make=_make_summarizer, reference=None)
     parser.add_argument(
@@ -85,7 +90,7 @@ def add_score(commands: Commands) -> None:
         long=_LONG_VARIANTS,
     )
     parser.set_defaults(make=_make_scorer)
-    parser.add_argument("--strategy", choices=_STRATEGIES, default=_STRATEGIES[0], help="default: masked_marginal")
+    parser.add_argument("--strategy", choices=STRATEGIES, default="masked_marginal", help="default: masked_marginal")
     _add_reference(parser, "the sequence that variants are compared with, or a FASTA file that holds it", required=True)
     parser.add_argument(
         "--mutations", action="store_true", help="rows are mutations of the reference, such as A23V:K40R"
@@ -113,16 +118,12 @@ def _add(
     rows.add_argument("--drop-invalid", action="store_true", help="leave out rows that cannot be used, and list them")
     rows.add_argument("--shard", metavar="I/N", help="compute one of N parts. OUTPUT is a folder that all share")
     rows.add_argument("--wide", action="store_true", help="Parquet: a column for each feature")
-    model = parser.add_argument_group("model")
-    model.add_argument("--model", default="esm2_t6_8M_UR50D", help="a name that `skesm models` lists, or a folder")
-    model.add_argument("--backend", choices=("local", "numpy", "torch", "biolm"), default="local", help="what computes")
+    model = add_model(parser, jobs="CPU threads, or processes with --processes")
     model.add_argument("--device", help="for the model on this machine: cpu, cuda, cuda:1, mps")
-    model.add_argument("--dtype", choices=("float32", "bfloat16"), help="of matrix products (default: float32)")
+    model.add_argument("--dtype", choices=tuple(NUMERICS), help="of matrix products (default: float32)")
     model.add_argument("--long-sequences", choices=long, default="error", help="how to treat those (default: error)")
     model.add_argument("--max-length", type=positive, default=1022, metavar="N", help="residues (default: 1022)")
     model.add_argument("--unknown-residues", choices=("error", "X"), default="error", help="X reads the letter J as X")
-    model.add_argument("--memory", metavar="FOLDER", help="record store: no sequence is computed twice")
-    model.add_argument("--jobs", type=int, metavar="N", help="CPU threads, or processes with --processes")
     model.add_argument("--processes", action="store_true", help="compute in several processes, not threads")
     output = parser.add_argument_group("run")
     output.add_argument("--plan", action="store_true", help="estimate the computation and the requests, and do nothing")
@@ -237,10 +238,9 @@ def _run(args: argparse.Namespace) -> int:
     for note in dict.fromkeys(note for report in reports for note in report.notes):
         print(f"skesm: {note}", file=sys.stderr)
     for report in reports:
-        if report.missing:
-            verb = "is" if report.missing == 1 else "are"
-            print(f"skesm: {plural(report.missing, 'row')} {verb} missing: see {report.missing_file}", file=sys.stderr)
-    return int(any(report.missing for report in reports))
+        for line in _describe_missing(report):
+            print(f"skesm: {line}", file=sys.stderr)
+    return int(any(report.failed for report in reports))
 
 
 def _is_folder(output: str) -> bool:
@@ -248,14 +248,25 @@ def _is_folder(output: str) -> bool:
 
 
 def _describe(report: FileReport) -> str:
-    what = f"{plural(report.rows, 'row')} of {plural(report.columns, 'feature')} in {report.output}"
+    rows = f"{plural(report.rows, 'row')} of {plural(report.columns, 'feature')} in {report.output}"
     if report.unchanged:
-        return f"{what}: complete already, nothing was computed"
+        return f"{rows}: complete already, nothing was computed"
     counts = [f"{plural(report.computed, 'sequence')} computed"]
     counts += [f"{report.hits:,} from the record store"] if report.hits else []
     counts += [f"{plural(report.resumed, 'row')} from an interrupted run"] if report.resumed else []
     rate = report.rows / report.seconds if report.seconds else 0.0
-    return f"{what}: {', '.join(counts)}; {report.seconds:.1f} s, {rate:,.0f} rows a second"
+    return f"{rows}: {', '.join(counts)}, {report.seconds:.1f} s, {rate:,.0f} rows a second"
+
+
+def _describe_missing(report: FileReport) -> list[str]:
+    """Which rows are not in the output, and why."""
+    lines = []
+    if dropped := report.missing - report.failed:
+        lines.append(f"{plural(dropped, 'row')} left out, as --drop-invalid asks: see {report.missing_file}")
+    if report.failed:
+        again = "give the same command again to try once more"
+        lines.append(f"{plural(report.failed, 'row')} failed: see {report.missing_file}, and {again}")
+    return lines
 
 
 def _describe_plan(plan: FilePlan, *, has_store: bool) -> str:

@@ -58,7 +58,7 @@ def _list(args: argparse.Namespace) -> None:
             file = resources.files("skesm.esm2") / "weights" / spec.name / "model.safetensors"
             with resources.as_file(file) as path:
                 n_bytes = path.stat().st_size
-            source = "bundled, for trying and teaching"
+            source = "bundled, for trials and teaching"
         else:
             n_bytes = spec.n_parameters * _BYTES_PUBLISHED
             source = f"Hub: {spec.repository}"

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from skesm import __version__
 from skesm._typing import Document, Estimator
-from skesm.cli.arguments import examples, name_columns, positive, reference_of
+from skesm.cli.arguments import add_model, examples, name_columns, positive, reference_of
+from skesm.sequences.alphabet import ALPHABETICAL
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -28,7 +29,7 @@ _TEXT = """
 MEASURED is a table (.csv, .tsv, .xlsx, .parquet) or FASTA file with mutations of the reference, or sequences, and a
 measured value. The default pipeline for variants (skesm.variant_pipeline) is fitted on it, and predicts the candidates.
 These are all single mutants of the reference, or with --combine combinations of the mutations in MEASURED. The best are
-written to OUTPUT (.csv). What was measured is not proposed again. OUTPUT.json tells the settings, the seed and digests.
+written to OUTPUT (.csv). Measured variants are not proposed again. OUTPUT.json has the settings, the seed and digests.
 """
 
 
@@ -74,7 +75,7 @@ def add_propose(commands: Commands) -> None:
     batch.add_argument("-n", "--number", type=positive, default=24, metavar="N", help="variants (default: 24)")
     batch.add_argument("--lower-is-better", action="store_true", help="low values are wanted")
     batch.add_argument("--positions", type=_numbers, metavar="P,P", help="positions to mutate (default: all)")
-    batch.add_argument("--amino-acids", default="ACDEFGHIKLMNPQRSTVWY", metavar="LETTERS", help="new amino acids")
+    batch.add_argument("--amino-acids", default=ALPHABETICAL, metavar="LETTERS", help="new amino acids")
     batch.add_argument("--combine", type=_numbers, metavar="K,K", help="combine K mutations of those in MEASURED")
     batch.add_argument(
         "--strategy", choices=("greedy", "ucb", "thompson"), default="greedy", help="how to rank (default: greedy)"
@@ -84,13 +85,9 @@ def add_propose(commands: Commands) -> None:
         "--diversity", type=float, default=0.8, help="0 to 1: how far to spread over positions (default: 0.8)"
     )
     batch.add_argument("--seed", type=int, default=0, help="of thompson's draws (default: 0)")
-    model = parser.add_argument_group("model")
-    model.add_argument("--model", default="esm2_t6_8M_UR50D", help="a name that `skesm models` lists, or a folder")
-    model.add_argument("--backend", choices=("local", "numpy", "torch", "biolm"), default="local", help="what computes")
-    model.add_argument("--memory", metavar="FOLDER", help="record store: no sequence is computed twice")
-    model.add_argument("--jobs", type=int, metavar="N", help="CPU threads")
+    add_model(parser)
     run = parser.add_argument_group("run")
-    run.add_argument("--plan", action="store_true", help="tell what would be computed and sent; do nothing")
+    run.add_argument("--plan", action="store_true", help="estimate the computation and the requests, and do nothing")
     run.add_argument("--quiet", action="store_true", help="show no progress, print no report")
     run.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=_propose)
@@ -213,7 +210,7 @@ def _print(table: DataFrame, report: Document) -> None:
     print(name_columns(report["columns"]))
     print(
         f"{report['proposed']} of {report['candidates']:,} candidates in {report['output']}, chosen after "
-        f"{report['measured']:,} measured variants; {report['seconds']:.1f} s"
+        f"{report['measured']:,} measured variants, {report['seconds']:.1f} s"
     )
 
 

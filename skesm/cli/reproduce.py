@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skesm.cli.arguments import examples
+from skesm.cli.arguments import add_model, examples
 
 if TYPE_CHECKING:
     from skesm.cli.arguments import Commands
@@ -34,20 +34,17 @@ def add_reproduce(commands: Commands) -> None:
     )
     parser.add_argument("assay", nargs="?", metavar="ASSAY", help="name of the assay")
     data = parser.add_argument_group("data")
-    data.add_argument("--folder", metavar="FOLDER", help="assays of your own in ProteinGym's form; nothing is fetched")
+    data.add_argument("--folder", metavar="FOLDER", help="assays of your own in ProteinGym's form. Nothing is fetched")
     data.add_argument("--data-home", metavar="FOLDER", help="of fetched files (default: $SKESM_DATA or ~/skesm_data)")
-    data.add_argument("--offline", action="store_true", help="use no network for data; a missing file is an error")
-    model = parser.add_argument_group("model")
-    model.add_argument(
-        "--model",
+    data.add_argument("--offline", action="store_true", help="use no network for data. A missing file is an error")
+    add_model(
+        parser,
+        memory="record store: an interrupted run goes on where it was",
         type=lambda text: text.split(","),
         default=["esm2_t6_8M_UR50D"],
         metavar="A,B",
         help="names that `skesm models` lists, or folders (default: esm2_t6_8M_UR50D)",
     )
-    model.add_argument("--backend", choices=("local", "numpy", "torch", "biolm"), default="local", help="what computes")
-    model.add_argument("--memory", metavar="FOLDER", help="record store: an interrupted run goes on where it was")
-    model.add_argument("--jobs", type=int, metavar="N", help="CPU threads")
     run = parser.add_argument_group("run")
     run.add_argument("--output", type=Path, metavar="FILE", help="JSON file for the result (default: ASSAY.json)")
     run.add_argument("--quiet", action="store_true", help="show no progress, print no report")

@@ -1,4 +1,4 @@
-"""Results of the loaders: arrays or frames, as a Bunch or as ``(X, y)``; and the parts of their docstrings."""
+"""Results of the loaders (arrays or frames, as a Bunch or as ``(X, y)``), and the parts of their docstrings."""
 
 from __future__ import annotations
 
@@ -24,6 +24,22 @@ SEQUENCE = "sequence"
 
 _Loader = TypeVar("_Loader", bound=Callable[..., Dataset])
 
+_COLUMNS = """\
+    frame : DataFrame or None
+        `data` and `target`, if `as_frame` is True.
+    feature_names : list of str
+        ``["sequence"]``.
+    target_names : list of str
+        Name of the target.
+    DESCR : str
+        Full description: origin, peculiarities, licence."""
+_TUPLE = """\
+(data, target) : tuple if `return_X_y` is True
+    The first two attributes."""
+_NO_PANDAS = """\
+MissingDependencyError
+    If `as_frame` is True and pandas is not installed."""
+
 #: Parts of docstrings that loaders share, by their places.
 _SHARED: Mapping[str, str] = {
     "fetching": """\
@@ -43,36 +59,39 @@ return_X_y : bool, default=False
     If True, return ``(data, target)`` instead of a Bunch.
 as_frame : bool, default=False
     If True, `data` is a pandas DataFrame with the column ``"sequence"`` and `target` a Series.""",
-    "columns": """\
-    frame : DataFrame or None
-        `data` and `target`, if `as_frame` is True.
-    feature_names : list of str
-        ``["sequence"]``.
-    target_names : list of str
-        Name of the target.
-    DESCR : str
-        Full description: origin, peculiarities, licence.""",
-    "fetched": """\
+    "bunch": """\
+data : :class:`~sklearn.utils.Bunch`
+    Dictionary-like object, with the following attributes.
+
+    data : ndarray of str, shape (n,), dtype object, or DataFrame of shape (n, 1)
+        Sequences, in the order of the file.""",
+    "columns": f"{_COLUMNS}\n{_TUPLE}",
+    "fetched": f"""\
+{_COLUMNS}
     filenames : list of str
         Path of each file read.
     sha256 : dict of str to str
         Digest of each file read.
     licence, citation : str
         Terms of the data, and whom to cite.
-(data, target) : tuple if `return_X_y` is True
-    The first two attributes.""",
-    "bundled": """\
+{_TUPLE}""",
+    "bundled": f"""\
+{_COLUMNS}
     filename, data_module : str
         Name of the file and the package that holds it.
-(data, target) : tuple if `return_X_y` is True
-    The first two attributes.""",
-    "raises": """\
+{_TUPLE}""",
+    "raises_frame": _NO_PANDAS,
+    "raises": f"""\
 DatasetError
     If a file cannot be obtained (the message says how to fetch it by hand), or is not the published one.
-MissingDependencyError
-    If `as_frame` is True and pandas is not installed.
+{_NO_PANDAS}
 ValueError
     If a parameter is not one of the allowed values.""",
+    "avgfp_and_tape": """\
+.. [1] K. S. Sarkisyan et al., "Local fitness landscape of the green fluorescent protein", Nature 533,
+   397-401 (2016). https://doi.org/10.1038/nature17995
+.. [2] R. Rao et al., "Evaluating Protein Transfer Learning with TAPE", NeurIPS (2019).
+   https://arxiv.org/abs/1906.08230""",
 }
 
 

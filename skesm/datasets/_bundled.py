@@ -54,27 +54,21 @@ def load_gb1_stability(*, return_X_y: bool = False, as_frame: bool = False) -> D
 
     Returns
     -------
-    data : :class:`~sklearn.utils.Bunch`
-        Dictionary-like object, with the following attributes.
-
-        data : ndarray of str, shape (813,), dtype object, or DataFrame of shape (813, 1)
-            Sequences, sorted by mutated position, then by the new amino acid.
-        target : ndarray of shape (813,), dtype float64, or Series
+    {bunch}
+        target : ndarray of shape (n,), dtype float64, or Series
             ΔΔG of folding, in kcal/mol.
-        mutations : ndarray of str, shape (813,), dtype object
+        mutations : ndarray of str, shape (n,), dtype object
             Wild-type amino acid, position, new amino acid: ``"T2A"``.
-        positions : ndarray of shape (813,), dtype int64
+        positions : ndarray of shape (n,), dtype int64
             Mutated position, 2 to 56: ``sequence[position - 2]`` is the new amino acid. Pass it as `groups`
             to :class:`~sklearn.model_selection.GroupKFold` to test on positions not seen in training.
         wild_type : str
             The unmutated sequence, residues 2 to 56.
-        {columns}
         {bundled}
 
     Raises
     ------
-    MissingDependencyError
-        If `as_frame` is True and pandas is not installed.
+    {raises_frame}
 
     See Also
     --------
@@ -82,7 +76,8 @@ def load_gb1_stability(*, return_X_y: bool = False, as_frame: bool = False) -> D
 
     Notes
     -----
-    Rows are sorted by position: shuffle them before an unshuffled split, or split by `positions`.
+    Rows are sorted by mutated position, then by the new amino acid. Shuffle them before an unshuffled split, or split
+    by `positions`.
     The most destabilised variants, for which only a bound was measured, are absent (see `DESCR`).
 
     References
@@ -112,9 +107,9 @@ def load_gb1_stability(*, return_X_y: bool = False, as_frame: bool = False) -> D
 def load_gfp_fluorescence(*, return_X_y: bool = False, as_frame: bool = False) -> Dataset:
     """Load the measured fluorescence of 300 variants of green fluorescent protein.
 
-    The rows are a random sample of TAPE's validation split [2]_ of the avGFP landscape [1]_. The data are part of the
-    package, so no network is used. The sample is for tests, examples and teaching. Use :func:`fetch_fluorescence` for
-    results that you report.
+    The rows are a random sample of TAPE's validation split [2]_ of the avGFP landscape [1]_. All are different. The
+    data are part of the package, so no network is used. The sample is for tests, examples and teaching. Use
+    :func:`fetch_fluorescence` for results that you report.
 
     =================   ====================================================
     Rows                300 (292 of 237 residues, 8 of 236)
@@ -129,22 +124,16 @@ def load_gfp_fluorescence(*, return_X_y: bool = False, as_frame: bool = False) -
 
     Returns
     -------
-    data : :class:`~sklearn.utils.Bunch`
-        Dictionary-like object, with the following attributes.
-
-        data : ndarray of str, shape (300,), dtype object, or DataFrame of shape (300, 1)
-            Sequences, in the order of TAPE's file. All are different.
-        target : ndarray of shape (300,), dtype float64, or Series
+    {bunch}
+        target : ndarray of shape (n,), dtype float64, or Series
             log10 of fluorescence.
         wild_type : str
             Sequence of avGFP without its initiator methionine, 237 residues. It is not one of the rows.
-        {columns}
         {bundled}
 
     Raises
     ------
-    MissingDependencyError
-        If `as_frame` is True and pandas is not installed.
+    {raises_frame}
 
     See Also
     --------
@@ -158,10 +147,7 @@ def load_gfp_fluorescence(*, return_X_y: bool = False, as_frame: bool = False) -
 
     References
     ----------
-    .. [1] K. S. Sarkisyan et al., "Local fitness landscape of the green fluorescent protein", Nature 533,
-       397-401 (2016). https://doi.org/10.1038/nature17995
-    .. [2] R. Rao et al., "Evaluating Protein Transfer Learning with TAPE", NeurIPS (2019).
-       https://arxiv.org/abs/1906.08230
+    {avgfp_and_tape}
 
     Examples
     --------

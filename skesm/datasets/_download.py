@@ -63,7 +63,7 @@ class Downloads:
         return get_data_home(self.data_home)
 
     def fetch(self, file: RemoteFile) -> Path:
-        """The path of a file whose bytes were checked; see `fetch_file`."""
+        """The path of a file whose bytes were checked, see `fetch_file`."""
         return fetch_file(
             file,
             self.folder,

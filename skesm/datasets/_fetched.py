@@ -1,4 +1,4 @@
-"""The files that a loader reads, with what its Bunch says of them."""
+"""The files that a loader reads, and their entries in its Bunch."""
 
 from __future__ import annotations
 

@@ -35,35 +35,30 @@ def fetch_flip_gb1(
 
     =================   ====================================================
     Rows                8,733
-    Sequence length     265: the chain of PDB entry 5LDE, of which the first 56 residues are the domain
+    Sequence length     265: the chain of PDB entry 5LDE. Its first 56 residues are the domain
     Target              fitness relative to the wild type, which is 1
     =================   ====================================================
 
     Parameters
     ----------
     split : {"one_vs_rest", "two_vs_rest", "three_vs_rest", "low_vs_high", "sampled"}, default="two_vs_rest"
-        The rows to train on: the wild type and variants of one mutation, of up to two, of up to three; variants below
-        the wild type's fitness; or a random 80 %.
+        The rows to train on. The first three are the wild type and variants with one mutation, with up to two, or with
+        up to three. ``"low_vs_high"`` has variants below the wild type's fitness, and ``"sampled"`` a random 80 %.
     {fetching}
     {form}
 
     Returns
     -------
-    data : :class:`~sklearn.utils.Bunch`
-        Dictionary-like object, with the following attributes.
-
-        data : ndarray of str, shape (8733,), dtype object, or DataFrame of shape (8733, 1)
-            Sequences, in the order of the file. The first is the wild type.
-        target : ndarray of shape (8733,), dtype float64, or Series
+    {bunch}
+        target : ndarray of shape (n,), dtype float64, or Series
             Fitness.
-        split : ndarray of str, shape (8733,), dtype object
+        split : ndarray of str, shape (n,), dtype object
             ``"train"``, ``"valid"`` or ``"test"`` for each row. FLIP marks the rows for validation among those to train
             on.
-        mutations : ndarray of str, shape (8733,), dtype object
+        mutations : ndarray of str, shape (n,), dtype object
             Mutations of each row, such as ``"V39A:D40G"``.
         wild_type : str
             The first row, 265 residues.
-        {columns}
         {fetched}
 
     Raises

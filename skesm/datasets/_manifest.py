@@ -61,7 +61,7 @@ class Manifest:
         self.path = folder / _NAME
 
     def entries(self) -> dict[str, Document]:
-        """What is known of each file, by its name."""
+        """The recorded facts on each file, by its name."""
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
             files = content["files"]

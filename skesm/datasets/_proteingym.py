@@ -47,7 +47,7 @@ def fetch_proteingym(
     Parameters
     ----------
     name : str
-        Name of the assay, such as ``"BLAT_ECOLX_Stiffler_2015"``; see `fetch_proteingym_table`.
+        Name of the assay, such as ``"BLAT_ECOLX_Stiffler_2015"``, see `fetch_proteingym_table`.
     folds : {"singles", "multiples"} or None, default=None
         With ProteinGym's folds for supervised learning, which come in archives of their own. ``"singles"`` are the
         single mutants, with random, modulo and contiguous folds. ``"multiples"`` are rows with several mutations, with
@@ -60,11 +60,7 @@ def fetch_proteingym(
 
     Returns
     -------
-    data : :class:`~sklearn.utils.Bunch`
-        Dictionary-like object, with the following attributes.
-
-        data : ndarray of str, shape (n,), dtype object, or DataFrame of shape (n, 1)
-            Sequences, in the order of the file.
+    {bunch}
         target : ndarray of shape (n,), dtype float64, or Series
             Measured score.
         fit : ndarray of shape (n,), bool
@@ -78,7 +74,6 @@ def fetch_proteingym(
             mutants, ``"rand_multiples"`` of others. Empty without `folds`.
         assay : dict of str to str
             The assay's row in the table of assays.
-        {columns}
         {fetched}
 
     Raises
@@ -87,7 +82,7 @@ def fetch_proteingym(
 
     See Also
     --------
-    fetch_proteingym_table : Names of the assays, and what is known of each.
+    fetch_proteingym_table : Names of the assays, and the facts on each.
 
     Notes
     -----
@@ -191,14 +186,14 @@ def fetch_published_scores(downloads: Downloads) -> tuple[dict[str, dict[str, st
 
 
 def _find(table: list[dict[str, str]], name: str) -> dict[str, str]:
-    """The row of an assay; an error names assays that begin like it."""
+    """The row of an assay. An error names assays that begin like it."""
     names = columns_of(table, ("DMS_id", "DMS_filename", "target_seq"), ASSAYS)[0]
     if name in names:
         return table[names.index(name)]
     protein = name.upper().split("_")[0]
     alike = [other for other in names if other.upper().startswith(protein)] or names
     raise ValueError(
-        f"ProteinGym has no substitution assay {name!r}. It has {first_and_more(alike, ', ', most=_MOST_NAMES)}; "
+        f"ProteinGym has no substitution assay {name!r}. It has {first_and_more(alike, ', ', most=_MOST_NAMES)}. "
         "fetch_proteingym_table() lists all"
     )
 

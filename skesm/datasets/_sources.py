@@ -34,7 +34,7 @@ _TAPE_FILES = {
 
 FLIP_GB1 = "flip_gb1_splits.zip"
 
-#: A fixed commit of FLIP's repository. The digest is that of the file at this commit.
+#: A fixed commit of FLIP's repository. The digest is of the file at this commit.
 _FLIP = "https://github.com/J-SNACKKB/FLIP/raw/62cace8735f5610e2743cf06ce0f944b37fffaa6/splits/gb1/splits.zip"
 
 ASSAYS = "DMS_substitutions.csv"
@@ -53,7 +53,7 @@ _PROTEINGYM_TERMS = (
 )
 
 #: Of the repository's files the digests are those of the files at the commit. Of the archives they are those that
-#: ProteinGym's own ``proteingym/utils/download.py`` states at the commit; it states no sizes.
+#: ProteinGym's own ``proteingym/utils/download.py`` states at the commit. It states no sizes.
 _PROTEINGYM_FILES = {
     ASSAYS: (
         f"{_PROTEINGYM}/reference_files/{ASSAYS}",

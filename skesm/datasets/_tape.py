@@ -77,24 +77,19 @@ def fetch_fluorescence(
     Parameters
     ----------
     subset : {"train", "valid", "test", "all"}, default="train"
-        Which split; ``"all"`` joins the three in this order. Their files are ``fluorescence.{train,valid,test}.csv``.
+        Which split. ``"all"`` joins the three in this order. Their files are ``fluorescence.{train,valid,test}.csv``.
     {fetching}
     {form}
 
     Returns
     -------
-    data : :class:`~sklearn.utils.Bunch`
-        Dictionary-like object, with the following attributes.
-
-        data : ndarray of str, shape (n,), dtype object, or DataFrame of shape (n, 1)
-            Sequences, in the order of the files.
+    {bunch}
         target : ndarray of shape (n,), dtype float64, or Series
             log10 of fluorescence.
         split : ndarray of str, shape (n,), dtype object
             ``"train"``, ``"valid"`` or ``"test"`` for each row.
         wild_type : str
             Sequence of avGFP without its initiator methionine, 237 residues.
-        {columns}
         {fetched}
 
     Raises
@@ -112,10 +107,7 @@ def fetch_fluorescence(
 
     References
     ----------
-    .. [1] K. S. Sarkisyan et al., "Local fitness landscape of the green fluorescent protein", Nature 533,
-       397-401 (2016). https://doi.org/10.1038/nature17995
-    .. [2] R. Rao et al., "Evaluating Protein Transfer Learning with TAPE", NeurIPS (2019).
-       https://arxiv.org/abs/1906.08230
+    {avgfp_and_tape}
 
     Examples
     --------
@@ -127,10 +119,10 @@ def fetch_fluorescence(
     Those lines are not run as tests, since the first may use the network. Without it, a missing file is an
     error that says how to fetch it:
 
-    >>> fetch_fluorescence(subset="valid", data_home="empty", download_if_missing=False)  # doctest: +ELLIPSIS
+    >>> fetch_fluorescence(subset="valid", data_home="empty", download_if_missing=False)
     Traceback (most recent call last):
         ...
-    skesm.exceptions.DatasetError: fluorescence.valid.csv is not in empty and was not downloaded ...
+    skesm.exceptions.DatasetError: fluorescence.valid.csv is not in empty ...
     """
     downloads = Downloads(data_home, download_if_missing, n_retries, delay, verbose)
     return _fetch("fluorescence", "log_fluorescence", subset, downloads, return_X_y, as_frame, wild_type=WILD_TYPE)
@@ -158,23 +150,18 @@ def fetch_stability(
     Parameters
     ----------
     subset : {"train", "valid", "test", "all"}, default="train"
-        Which split; ``"all"`` joins the three in this order. Their files are ``stability.{train,valid,test}.csv``.
+        Which split. ``"all"`` joins the three in this order. Their files are ``stability.{train,valid,test}.csv``.
     {fetching}
     {form}
 
     Returns
     -------
-    data : :class:`~sklearn.utils.Bunch`
-        Dictionary-like object, with the following attributes.
-
-        data : ndarray of str, shape (n,), dtype object, or DataFrame of shape (n, 1)
-            Sequences, in the order of the files.
+    {bunch}
         target : ndarray of shape (n,), dtype float64, or Series
             Stability score: the log10 by which a protein resists proteases better than its unfolded state would. A
             higher value means a more stable protein.
         split : ndarray of str, shape (n,), dtype object
             ``"train"``, ``"valid"`` or ``"test"`` for each row.
-        {columns}
         {fetched}
 
     Raises

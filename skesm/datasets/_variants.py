@@ -65,16 +65,12 @@ def load_variants(
     offset : int, default=1
         Position of the first residue of `reference`, in the numbering of the mutations.
     invalid : {"raise", "drop"}, default="raise"
-        What happens to rows that cannot be used. ``"drop"`` leaves them out and lists them in `dropped`.
+        How to treat rows that cannot be used. ``"drop"`` leaves them out and lists them in `dropped`.
     {form}
 
     Returns
     -------
-    data : :class:`~sklearn.utils.Bunch`
-        Dictionary-like object, with the following attributes.
-
-        data : ndarray of str, shape (n,), dtype object, or DataFrame of shape (n, 1)
-            Sequences, in the order of the file.
+    {bunch}
         target : ndarray of shape (n,), dtype float64, Series, or None
             Measured values.
         mutations : ndarray of str, shape (n,), dtype object, or None
@@ -91,8 +87,6 @@ def load_variants(
         taken : dict of str to str
             Columns that were read, by the parameter that names them.
         {columns}
-    (data, target) : tuple if `return_X_y` is True
-        The first two attributes.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a fitted pipeline says of candidates: a value, a deviation where it knows one, and a score to rank by."""
+"""Predictions of a fitted pipeline for candidates: a value, a deviation where it knows one, and a score to rank by."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def predict(pipeline: Estimator, sequences: list[str], *, deviation: bool) -> tu
 def score(
     strategy: str, mean: _Values, std: _Values | None, *, sign: float, beta: float, rng: np.random.Generator
 ) -> _Values:
-    """What candidates are ranked by: the higher, the better."""
+    """The score that ranks candidates: the higher, the better."""
     if strategy == "greedy" or std is None:
         return sign * mean
     if strategy == "ucb":

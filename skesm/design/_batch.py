@@ -67,7 +67,7 @@ class Pool:
             heapq.heapreplace(heap, (candidate.rank, candidate))
 
     def choose(self, n: int, most_per_position: int) -> list[Candidate]:
-        """A batch of the best, of which no more than so many mutate one position.
+        """A batch of the best, with a limit on those that mutate one position.
 
         If there are too few such candidates, the limit is raised until there are enough.
         """

@@ -69,7 +69,7 @@ def single_variants(
     reference : str
         The wild type, or the best variant so far.
     positions : sequence of int, default=None
-        Positions to mutate; all by default.
+        Positions to mutate. None takes all.
     amino_acids : str, default="ACDEFGHIKLMNPQRSTVWY"
         New amino acids, for example without cysteine and proline.
     offset : int, default=1
@@ -78,7 +78,7 @@ def single_variants(
     Returns
     -------
     variants : Variants
-        They are made as you iterate. ``len`` counts them.
+        All single mutants, made as you iterate. ``len`` counts them.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def combine_mutations(
     Returns
     -------
     variants : Variants
-        They are made as you iterate. ``len`` counts them.
+        All combinations of these sizes, made as you iterate. ``len`` counts them.
 
     Raises
     ------

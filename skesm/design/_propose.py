@@ -34,7 +34,7 @@ _REMEDY = "Leave them out"
 
 @dataclass(frozen=True)
 class ProposalPlan:
-    """What `propose` would cost.
+    """The estimated cost of `propose`.
 
     Attributes
     ----------
@@ -87,9 +87,9 @@ def propose(
     n : int
         Size of the batch. There are fewer rows if there are fewer candidates.
     strategy : {"greedy", "ucb", "thompson"}, default="greedy"
-        What the candidates are ranked by: the predicted value; the upper confidence bound, which is the value and
-        `beta` deviations; or a draw from the normal distribution of value and deviation, independent for each
-        candidate. The latter two need a regressor that gives a deviation, see Notes.
+        How the candidates are ranked. ``"greedy"`` takes the predicted value. ``"ucb"`` takes the upper confidence
+        bound, which is the value plus `beta` deviations. ``"thompson"`` draws from the normal distribution of value and
+        deviation, independently for each candidate. The latter two need a regressor that gives a deviation, see Notes.
     diversity : float, default=0.8
         0 takes the best, wherever they are mutated. With 0.8, at most a fifth of the batch mutates any one position.
         With 1, each position is mutated once at the most. If there are too few such candidates, the limit is raised
@@ -130,7 +130,7 @@ def propose(
     See Also
     --------
     plan_proposal : The cost, before you start.
-    simulate_rounds : What a strategy would have found in data that you have.
+    simulate_rounds : A strategy, simulated on data that you have.
 
     Notes
     -----
@@ -153,11 +153,15 @@ def propose(
     >>> from skesm.datasets import load_gb1_stability
     >>> from skesm.design import propose, single_variants
     >>> gb1 = load_gb1_stability()
-    >>> pipeline = variant_pipeline(gb1.wild_type, model="skesm-mini").fit(gb1.data[:60], gb1.target[:60])
+    >>> measured, ddg = gb1.data[:60], gb1.target[:60]
+    >>> pipeline = variant_pipeline(gb1.wild_type, model="skesm-mini").fit(measured, ddg)
     >>> candidates = single_variants(gb1.wild_type, positions=[2, 3, 4], offset=2)
-    >>> table = propose(pipeline, candidates, 3, maximize=False, exclude=set(gb1.data[:60]), diversity=1)
-    >>> len(table), list(table.columns), len({mutation[:-1] for mutation in table["mutations"]})
-    (3, ['mutations', 'predicted', 'score', 'sequence'], 3)
+    >>> options = {"maximize": False, "exclude": set(measured), "diversity": 1}
+    >>> table = propose(pipeline, candidates, 3, **options)
+    >>> list(table.columns)
+    ['mutations', 'predicted', 'score', 'sequence']
+    >>> len({mutation[:-1] for mutation in table["mutations"]})  # positions
+    3
     """
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
@@ -195,7 +199,7 @@ def propose(
 
 
 def plan_proposal(pipeline: Estimator, candidates: Iterable[str], *, chunk_size: int = 2048) -> ProposalPlan:
-    """Estimate what `propose` would cost, without computing anything or sending a sequence.
+    """Estimate the cost of `propose`, without computing anything or sending a sequence.
 
     Parameters
     ----------
@@ -216,7 +220,8 @@ def plan_proposal(pipeline: Estimator, candidates: Iterable[str], *, chunk_size:
     >>> from skesm.datasets import load_gb1_stability
     >>> from skesm.design import plan_proposal, single_variants
     >>> gb1 = load_gb1_stability()
-    >>> pipeline = variant_pipeline(gb1.wild_type, model="skesm-mini").fit(gb1.data[:60], gb1.target[:60])
+    >>> measured, ddg = gb1.data[:60], gb1.target[:60]
+    >>> pipeline = variant_pipeline(gb1.wild_type, model="skesm-mini").fit(measured, ddg)
     >>> plan_proposal(pipeline, single_variants(gb1.wild_type)).candidates
     1045
     """

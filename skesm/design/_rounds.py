@@ -1,4 +1,4 @@
-"""`simulate_rounds`: what rounds of proposals would have found in data that were measured."""
+"""`simulate_rounds`: rounds of proposals, simulated on measured data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def simulate_rounds(
     maximize: bool = True,
     random_state: int = 0,
 ) -> DataFrame:
-    """Play rounds of measuring and proposing on data of which all values are known.
+    """Play rounds of measuring and proposing on data with all values known.
 
     Each repeat starts from random rows. In each round, the pipeline is fitted on the rows that were measured so far,
     and `propose` chooses the next ones among the others. The values of rows that were not chosen are never used.
@@ -89,7 +89,13 @@ def simulate_rounds(
     >>> gb1 = load_gb1_stability()
     >>> pipeline = make_pipeline(SubstitutionEncoder(gb1.wild_type), Ridge())
     >>> rounds = simulate_rounds(
-    ...     pipeline, gb1.data, gb1.target, reference=gb1.wild_type, maximize=False, n_rounds=2, n_repeats=2
+    ...     pipeline,
+    ...     gb1.data,
+    ...     gb1.target,
+    ...     reference=gb1.wild_type,
+    ...     maximize=False,
+    ...     n_rounds=2,
+    ...     n_repeats=2,
     ... )
     >>> rounds.groupby(["strategy", "round"])["measured"].first().tolist()
     [24, 48, 72, 24, 48, 72]

@@ -36,7 +36,7 @@ TRAINED_MASK_RATIO = 0.15 * 0.8  #: Training hid 15 % of the residues, and 80 % 
 class Answer(NamedTuple):
     """All that the model says about one sequence of T tokens: the start token, L residues, the end token."""
 
-    layers: list[Array]  # (T, d) each: the embedding, then the output of each block, of which the last is normalised
+    layers: list[Array]  # (T, d) each: the embedding, then the output of each block. The last one is normalised
     attentions: list[Array]  # (heads, T, T) for each block: the weight that each token (row) gives to each (column)
     logits: Array | None  # (T, 33), if the checkpoint has the language-model head
     contacts: Array | None  # (L, L), if the checkpoint has the contact head

@@ -53,7 +53,7 @@ def distinct_rows(inverse_frequencies: FloatArray) -> tuple[FloatArray, list[int
 
 
 def rotary_tables(inverse_frequencies: FloatArray, spans: Sequence[slice], rows: int) -> Rotary:
-    """Tables for the rows of a pack, `spans` of which are its sequences; all other rows are at position 0."""
+    """Tables for the rows of a pack. `spans` are its sequences. All other rows are at position 0."""
     position = np.zeros(rows, dtype=np.float32)
     for own in spans:
         position[own] = np.arange(own.stop - own.start)
@@ -100,7 +100,7 @@ def mix(
     read : callable, optional
         Gets the weights.
     exponential : callable, optional
-        Computes 2^x in place; NumPy's by default.
+        Computes 2^x in place. None is NumPy's.
 
     Returns
     -------

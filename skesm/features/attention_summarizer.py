@@ -14,7 +14,7 @@ from skesm._typing import Constraints, Memory, ModelName
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _WholeSequenceTransformer
-from skesm.features.parameters import several_layers, several_of
+from skesm.features.common.parameters import several_layers, several_of
 from skesm.features.recipe import Recipe
 from skesm.outputs.kinds import ATTENTION_STATISTICS
 from skesm.outputs.spec import OutputSpec, Record
@@ -100,7 +100,8 @@ class ESM2AttentionSummarizer(_WholeSequenceTransformer):
     Examples
     --------
     >>> from skesm import ESM2AttentionSummarizer
-    >>> summarizer = ESM2AttentionSummarizer("skesm-mini", statistics=("entropy", "received_max"))
+    >>> statistics = ("entropy", "received_max")
+    >>> summarizer = ESM2AttentionSummarizer("skesm-mini", statistics=statistics)
     >>> summarizer.transform(["MKTAYIAKQR", "GSHMSLFDFF"]).shape
     (2, 7)
     >>> summarizer.get_feature_names_out()[[0, 5, 6]].tolist()

@@ -16,12 +16,12 @@ from skesm._progress import AUTO
 from skesm._typing import Column, Constraints, Memory, ModelName
 from skesm.backends.base import Backend, Model
 from skesm.backends.costs import RunInfo, TransformPlan, add_plans
-from skesm.backends.resolve import resolve_backend
+from skesm.backends.resolve import BACKENDS, resolve_backend
 from skesm.cache import note_memory, resolve_location, warn_if_elsewhere
 from skesm.esm2.spec import ModelSpec
 from skesm.features.common.links import LinkedEstimator
+from skesm.features.common.parameters import as_tuple, complete_docstring
 from skesm.features.common.transformer import SequenceTransformer
-from skesm.features.parameters import as_tuple, complete_docstring
 from skesm.features.recipe import Recipe
 from skesm.fetch.records import estimate
 from skesm.fetch.run import Run, last_runs
@@ -37,7 +37,7 @@ class _ESM2Estimator(LinkedEstimator, BaseEstimator, ABC):  # type: ignore[misc]
     _long_sequences: ClassVar[tuple[str, ...]] = LONG_SEQUENCES
     _parameter_constraints: Constraints = {  # noqa: RUF012  # scikit-learn's convention
         "model": [str, HasMethods("__fspath__")],
-        "backend": [StrOptions({"local", "numpy", "torch", "biolm"}), Backend],
+        "backend": [StrOptions(set(BACKENDS)), Backend],
         "memory": [None, str, HasMethods("__fspath__"), HasMethods("cache")],
         "long_sequences": [StrOptions(set(_long_sequences))],
         "window_overlap": [Interval(Integral, 0, None, closed="left"), None],

@@ -13,7 +13,7 @@ from skesm.backends.base import Backend
 from skesm.backends.costs import TransformPlan
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _ESM2Estimator
-from skesm.features.parameters import as_tuple
+from skesm.features.common.parameters import as_tuple
 from skesm.fetch.records import estimate
 from skesm.fetch.request import Request
 from skesm.fetch.run import Run
@@ -111,9 +111,12 @@ def compute_outputs(
     Examples
     --------
     >>> from skesm import compute_outputs
-    >>> records = compute_outputs(["MKTAYIAKQR", "GSHMSLF"], ["attentions@-1", "residues@3"], "skesm-mini")
-    >>> [{name: value.shape for name, value in record.items()} for record in records]
-    [{'attentions@6': (6, 12, 12), 'residues@3': (10, 192)}, {'attentions@6': (6, 9, 9), 'residues@3': (7, 192)}]
+    >>> outputs = ["attentions@-1", "residues@3"]
+    >>> first, second = compute_outputs(["MKTAYIAKQR", "GSHMSLF"], outputs, "skesm-mini")
+    >>> {name: value.shape for name, value in first.items()}
+    {'attentions@6': (6, 12, 12), 'residues@3': (10, 192)}
+    >>> {name: value.shape for name, value in second.items()}
+    {'attentions@6': (6, 9, 9), 'residues@3': (7, 192)}
     """
     reader = OutputReader(
         model,

@@ -12,7 +12,7 @@ from skesm._typing import Constraints, Memory, ModelName
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _WholeSequenceTransformer
-from skesm.features.parameters import several_of
+from skesm.features.common.parameters import several_of
 from skesm.features.recipe import Recipe
 from skesm.outputs.contacts import STATISTICS
 from skesm.outputs.kinds import CONTACT_PROFILE

@@ -13,12 +13,12 @@ from skesm._typing import Constraints, Memory, ModelName
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _ESM2Transformer
+from skesm.features.common.parameters import as_tuple, several_layers, several_of
 from skesm.features.common.reference import ReferenceMixin
-from skesm.features.parameters import as_tuple, several_layers, several_of
 from skesm.features.recipe import Recipe, Row
 from skesm.fetch.request import Request
 from skesm.outputs.derived import derive, source
-from skesm.outputs.kinds import KINDS, MUTATED, POOLINGS
+from skesm.outputs.kinds import ALL_POOLINGS, KINDS, MUTATED
 from skesm.outputs.spec import OutputSpec, Record
 from skesm.outputs.types import FloatArray
 from skesm.sequences.variants import check_lengths
@@ -109,7 +109,7 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
     _parameter_constraints: Constraints = {  # noqa: RUF012  # scikit-learn's convention
         **_ESM2Transformer._parameter_constraints,
         "layers": [Integral, "array-like"],
-        "pooling": [StrOptions({*POOLINGS, MUTATED}), "array-like"],
+        "pooling": [StrOptions(set(ALL_POOLINGS)), "array-like"],
         "reference": [str, None],
     }
 
@@ -151,7 +151,7 @@ class ESM2Embedder(ReferenceMixin, _ESM2Transformer):
     def _blocks(self, spec: ModelSpec) -> list[tuple[str, int]]:
         """(pooling, layer) of each block of columns: layer by layer, and the poolings of each, in the orders given."""
         layers = several_layers(self.layers, spec.n_layers)
-        poolings = several_of("pooling", self.pooling, (*POOLINGS, MUTATED))
+        poolings = several_of("pooling", self.pooling, ALL_POOLINGS)
         return [(pooling, layer) for layer in layers for pooling in poolings]
 
     def _recipe(self, spec: ModelSpec) -> Recipe:

@@ -12,6 +12,7 @@ from skesm._typing import Constraints, Memory, ModelName
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _ESM2Transformer
+from skesm.features.common.parameters import as_tuple
 from skesm.features.common.summaries import (
     MASKED,
     STATISTICS,
@@ -20,7 +21,6 @@ from skesm.features.common.summaries import (
     Statistic,
     custom_statistic,
 )
-from skesm.features.parameters import as_tuple
 from skesm.features.recipe import Recipe
 from skesm.outputs.spec import Record
 from skesm.sequences.variants import check_residues, own_columns
@@ -106,7 +106,10 @@ class ESM2LogitSummarizer(_ESM2Transformer):
     (2, 2)
     >>> summarizer.get_feature_names_out().tolist()
     ['logit_mean', 'logit_sum']
-    >>> summarizer.set_params(statistics=["log_likelihood", "pseudo_perplexity"]).transform(["MKTAYIAKQR"]).shape
+    >>> summarizer.set_params(statistics=["log_likelihood", "pseudo_perplexity"])
+    ESM2LogitSummarizer(model='skesm-mini',
+                        statistics=['log_likelihood', 'pseudo_perplexity'])
+    >>> summarizer.transform(["MKTAYIAKQR"]).shape
     (1, 2)
     """
 

@@ -34,7 +34,7 @@ class Recipe:
         Makes the row from a sequence and its record. With ``mask_logits`` and other outputs it is called once for each
         record. Columns of outputs that are not in the record are then NaN.
     shared : Request, optional
-        Records that all rows need, such as those of the reference. They are fetched first.
+        Records that all rows need, such as the record of the reference. They are fetched first.
     row_from_shared : callable, optional
         Makes `row` from the records of `shared`, or from no records if `shared` is None.
     known : mapping of str to float

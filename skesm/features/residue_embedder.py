@@ -13,7 +13,7 @@ from skesm._typing import Constraints, Memory, ModelName
 from skesm.backends.base import Backend
 from skesm.esm2.spec import ModelSpec
 from skesm.features.base import _ESM2Transformer
-from skesm.features.parameters import as_tuple, refuse_repeats
+from skesm.features.common.parameters import as_tuple, refuse_repeats
 from skesm.features.recipe import Recipe
 from skesm.outputs.kinds import KINDS, RESIDUE_KINDS
 from skesm.outputs.spec import OutputSpec, Record, parse_outputs
@@ -81,7 +81,8 @@ class ESM2ResidueEmbedder(_ESM2Transformer):
     --------
     >>> from skesm import ESM2ResidueEmbedder
     >>> variants = ["MKTAYIAKQR", "MKTWYIAKQR", "MKTAYIAKQG"]
-    >>> embedder = ESM2ResidueEmbedder("skesm-mini", outputs=("residues@-1", "logits"), positions=[4, 10])
+    >>> outputs = ("residues@-1", "logits")
+    >>> embedder = ESM2ResidueEmbedder("skesm-mini", outputs=outputs, positions=[4, 10])
     >>> embedder.fit_transform(variants).shape
     (3, 424)
     >>> embedder.get_feature_names_out()[[0, 192, -1]].tolist()

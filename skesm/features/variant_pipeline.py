@@ -46,7 +46,7 @@ def variant_pipeline(
     model : str or path-like, default="esm2_t6_8M_UR50D"
         The checkpoint, see `ESM2Embedder`.
     backend : {"local", "numpy", "torch", "biolm"} or Backend, default="local"
-        Where the model runs, see `skesm.backends`.
+        Where the model runs. ``backend="biolm"`` sends the sequences to BioLM's REST API. See `skesm.backends`.
     memory : None, str, path-like or joblib.Memory, default=None
         Folder of the record store. With it, no sequence goes through the model twice.
     n_jobs : int or None, default=None

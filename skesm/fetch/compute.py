@@ -18,6 +18,7 @@ class Computation:
 
     Attributes
     ----------
+    distinct : Distinct
     computed : int
         Number of answered sequences.
     failed : dict of int to BackendError
@@ -27,7 +28,7 @@ class Computation:
     def __init__(self, distinct: Distinct, model: Model, n_jobs: int | None) -> None:
         self.computed = 0
         self.failed: dict[int, BackendError] = {}
-        self._distinct = distinct
+        self.distinct = distinct
         self._model = model
         self._spec = model.spec
         self._n_jobs = n_jobs
@@ -35,7 +36,7 @@ class Computation:
     def run(self, indices: Sequence[int], outputs: Sequence[OutputSpec]) -> Generator[dict[int, Record], None, None]:
         """Yield records of some distinct sequences, by index, as they finish. Failed sequences go to `failed`."""
         unanswered = set(range(len(indices)))  # the model numbers the sequences that it gets
-        sequences = [self._distinct.sequences[i] for i in indices]
+        sequences = [self.distinct.sequences[i] for i in indices]
         asked = sources(outputs)
         try:
             # Close it here, because a backend's workers and requests end with it. The garbage collector may be late.
@@ -44,7 +45,7 @@ class Computation:
                     fresh = {indices[place]: record for place, record in answers(batch, unanswered)}
                     for index, record in fresh.items():
                         self._check(index, record, asked)
-                        fresh[index] = derive(record, outputs, self._distinct.sequences[index])
+                        fresh[index] = derive(record, outputs, self.distinct.sequences[index])
                     self.computed += len(fresh)
                     yield fresh
                     del batch, fresh  # the records of one batch can fill the memory
@@ -56,7 +57,7 @@ class Computation:
 
     def _check(self, index: int, record: Record, outputs: Sequence[OutputSpec]) -> None:
         try:
-            validate_record(record, outputs, count_residues(self._distinct.sequences[index]), self._spec)
+            validate_record(record, outputs, count_residues(self.distinct.sequences[index]), self._spec)
         except ValueError as error:
-            row = self._distinct.first_row(index)
+            row = self.distinct.first_row(index)
             raise BackendError(f"{self._spec.name}: the answer for row {row} of X is wrong: {error}") from error

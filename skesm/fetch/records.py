@@ -5,7 +5,7 @@ Only this module knows both the model and the store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,13 @@ from typing import Generic, TypeVar
 from skesm._progress import Progress
 from skesm._typing import Memory
 from skesm.backends.base import Model
-from skesm.backends.costs import RunInfo, TransformPlan, add_costs, add_plans
+from skesm.backends.costs import RunInfo, TransformPlan, add_plans
 from skesm.cache import open_store, resolve_location
-from skesm.exceptions import BackendError, PartialResultError
+from skesm.exceptions import BackendError
 from skesm.fetch.compute import Computation
 from skesm.fetch.lookup import Lookup, find_namespace, refuse_changed_weights
 from skesm.fetch.request import Distinct, Request, partial_result
-from skesm.fetch.windows import Part, count_long, split
+from skesm.fetch.windows import Part, split
 from skesm.outputs.derived import sources
 from skesm.outputs.spec import Record
 from skesm.outputs.types import Windows
@@ -77,23 +77,22 @@ def fetch(
         If the backend failed on some sequences, after all others are finished. Its `results` is the Answer, with None
         in the `values` of failed sequences.
     """
-    values: list[T | None] = [None] * len(request.sequences)
-    causes: dict[int, BackendError] = {}
-    costs: list[RunInfo] = []
-    for part in split(request, model, windows):
-        try:
-            answer = _fetch_part(part, reduce, memory=memory, n_jobs=n_jobs, verbose=verbose)
-        except PartialResultError as error:
-            causes.update(error.causes)
-            answer = error.results
-        for place, value in zip(part.places, answer.values, strict=True):
-            values[place] = value
-        costs.append(answer.info)
-    info = add_costs(len(values), costs, windowed=count_long(request.sequences, windows))
-    whole = Answer(values, info)
-    if causes:
-        raise partial_result(causes, len(values), whole)
-    return whole
+    distinct = Distinct(request)
+    parts = split(request, distinct, model, windows)
+    values: dict[int, T] = {}
+    failed: dict[int, BackendError] = {}
+    computed = 0
+    for part in parts:
+        computation = Computation(distinct, part.model, n_jobs)
+        values.update(_fetch_part(part, computation, reduce, memory, verbose))
+        failed.update(computation.failed)
+        computed += computation.computed
+    rows = len(request.sequences)
+    info = RunInfo(rows, len(distinct), len(values) - computed, computed, _count_windowed(distinct, parts))
+    answer = Answer(distinct.spread(values), info)
+    if failed:
+        raise partial_result(distinct.causes(failed), rows, answer)
+    return answer
 
 
 def keep(sequence: str, record: Record) -> Record:
@@ -103,28 +102,38 @@ def keep(sequence: str, record: Record) -> Record:
 
 def estimate(request: Request, *, model: Model, memory: Memory = None, windows: Windows | None = None) -> TransformPlan:
     """Estimate the cost of `fetch` with the same arguments, without computing or sending a sequence."""
-    plans = [_estimate_part(part, memory) for part in split(request, model, windows)]
-    return add_plans(len(request.sequences), plans, windowed=count_long(request.sequences, windows))
+    distinct = Distinct(request)
+    parts = split(request, distinct, model, windows)
+    plans = [_estimate_part(part, distinct, memory) for part in parts]
+    return add_plans(len(request.sequences), plans, windowed=_count_windowed(distinct, parts))
+
+
+def _count_windowed(distinct: Distinct, parts: Sequence[Part]) -> int:
+    return sum(len(distinct.places(part.indices)) for part in parts if part.windowed)
 
 
 def _fetch_part(
-    part: Part, reduce: Callable[[str, Record], T], *, memory: Memory, n_jobs: int | None, verbose: bool | int | str
-) -> Answer[T]:
-    distinct = Distinct(part.request)
-    computation = Computation(distinct, part.model, n_jobs)
+    part: Part,
+    computation: Computation,
+    reduce: Callable[[str, Record], T],
+    memory: Memory,
+    verbose: bool | int | str,
+) -> dict[int, T]:
+    """Reduced records of a part, by index."""
     location = resolve_location(memory)
+    sequences = computation.distinct.sequences
     values: dict[int, T] = {}
     trouble: Exception | None = None
     with ExitStack() as stack:
         name = part.model.spec.name
-        bar = stack.enter_context(Progress(verbose, total=len(distinct), description=f"skesm: {name}", unit="seq"))
+        bar = stack.enter_context(Progress(verbose, total=len(part.indices), description=f"skesm: {name}", unit="seq"))
         if location is None:
-            steps = computation.run(range(len(distinct)), part.request.outputs)
+            steps = computation.run(part.indices, part.outputs)
         else:
-            steps = _through_store(computation, distinct, location, part)
+            steps = _through_store(part, computation, location)
         for finished in stack.enter_context(closing(steps)):
             try:
-                values.update((i, reduce(distinct.sequences[i], part.rename(r))) for i, r in finished.items())
+                values.update((i, reduce(sequences[i], part.rename(r))) for i, r in finished.items())
             except Exception as error:
                 if location is None:
                     raise
@@ -132,44 +141,36 @@ def _fetch_part(
             bar.update(len(finished))
     if trouble is not None:
         raise trouble
-    rows = len(part.request.sequences)
-    hits = len(values) - computation.computed
-    answer = Answer(distinct.spread(values), RunInfo(rows, len(distinct), hits, computation.computed))
-    if computation.failed:
-        raise partial_result(distinct.causes(computation.failed), rows, answer)
-    return answer
+    return values
 
 
-def _estimate_part(part: Part, memory: Memory) -> TransformPlan:
-    distinct, outputs, model = Distinct(part.request), part.request.outputs, part.model
-    missing = distinct.sequences
+def _estimate_part(part: Part, distinct: Distinct, memory: Memory) -> TransformPlan:
+    missing, outputs = part.indices, part.outputs
     location = resolve_location(memory)
     if location is not None:
-        namespace, _ = find_namespace(model, location)
+        namespace, _ = find_namespace(part.model, location)
         with open_store(location, namespace) as store:
-            lookup = Lookup(store, distinct, model.spec)
-            known = {i for found in lookup.find(range(len(distinct)), outputs) for i in found}
-        missing = [sequence for i, sequence in enumerate(distinct.sequences) if i not in known]
-        outputs = sorted({*outputs, *part.request.prefetch}, key=str)
+            lookup = Lookup(store, distinct, part.model.spec)
+            known = {i for found in lookup.find(part.indices, outputs) for i in found}
+        missing = [i for i in part.indices if i not in known]
+        outputs = sorted({*outputs, *part.prefetch}, key=str)
     return TransformPlan(
-        rows=len(part.request.sequences),
-        distinct=len(distinct),
-        stored=len(distinct) - len(missing),
+        rows=len(distinct.places(part.indices)),
+        distinct=len(part.indices),
+        stored=len(part.indices) - len(missing),
         to_compute=len(missing),
-        requests=model.plan(missing, sources(outputs)),
+        requests=part.model.plan([distinct.sequences[i] for i in missing], sources(outputs)),
     )
 
 
-def _through_store(
-    computation: Computation, distinct: Distinct, location: Path, part: Part
-) -> Generator[dict[int, Record], None, None]:
+def _through_store(part: Part, computation: Computation, location: Path) -> Generator[dict[int, Record], None, None]:
     """Yield stored records, then compute the missing ones, and store each batch at once."""
-    outputs, model = part.request.outputs, part.model
+    outputs, model, distinct = part.outputs, part.model, computation.distinct
     namespace, absent = find_namespace(model, location)
-    wanted = sorted({*outputs, *part.request.prefetch}, key=str)
+    wanted = sorted({*outputs, *part.prefetch}, key=str)
     with open_store(location, namespace) as store:
         lookup = Lookup(store, distinct, model.spec)
-        missing = list(range(len(distinct)))
+        missing = list(part.indices)
         while missing:
             known: set[int] = set()
             for found in lookup.find(missing, outputs):

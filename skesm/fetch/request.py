@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -59,6 +59,11 @@ class Distinct:
     def first_row(self, index: int) -> int:
         """The first row of X that needs a distinct sequence."""
         return self._request.rows_of(self._inverse.index(index))[0]
+
+    def places(self, indices: Collection[int]) -> list[int]:
+        """Places in the request of some distinct sequences."""
+        chosen = set(indices)
+        return [place for place, index in enumerate(self._inverse) if index in chosen]
 
     def spread(self, values: Mapping[int, T]) -> list[T | None]:
         """The value of each sequence of the request. Repeats share a value. None where there is none."""

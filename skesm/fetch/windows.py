@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from skesm.backends.base import Batch, Model, RequestPlan, answers
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import BackendError, InvalidSequenceError, PartialResultError
-from skesm.fetch.request import Request
+from skesm.fetch.request import Distinct, Request
 from skesm.outputs.kinds import KINDS
 from skesm.outputs.spec import Namespace, OutputSpec, Record, validate_record
 from skesm.outputs.types import FloatArray, Windows
@@ -23,29 +23,33 @@ from skesm.sequences.alphabet import count_residues
 
 @dataclass(frozen=True)
 class Part:
-    """Some sequences of a request, and the model that they go to.
+    """Some distinct sequences of a request, and the model that they go to.
 
     Attributes
     ----------
-    places : sequence of int
-        Places of these sequences in the request.
-    request : Request
-        Its outputs have the names that the store uses.
+    indices : sequence of int
+        Indices of these sequences in `Distinct.sequences`.
+    outputs, prefetch : sequence of OutputSpec
+        Outputs of the request, under the names that the store uses.
     model : Model
     """
 
-    places: Sequence[int]
-    request: Request
+    indices: Sequence[int]
+    outputs: Sequence[OutputSpec]
+    prefetch: Sequence[OutputSpec]
     model: Model
 
+    @property
+    def windowed(self) -> bool:
+        """Whether the sequences are cut into windows."""
+        return isinstance(self.model, WindowedModel)
+
     def rename(self, record: Record) -> Record:
-        """The record under the names of the whole request."""
-        if not isinstance(self.model, WindowedModel):
-            return record
-        return {replace(output, windows=None): value for output, value in record.items()}
+        """The record under the names of the request."""
+        return {replace(output, windows=None): value for output, value in record.items()} if self.windowed else record
 
 
-def split(request: Request, model: Model, windows: Windows | None) -> list[Part]:
+def split(request: Request, distinct: Distinct, model: Model, windows: Windows | None) -> list[Part]:
     """Separate sequences that fit in a pass from those that are cut into windows.
 
     Raises
@@ -53,19 +57,16 @@ def split(request: Request, model: Model, windows: Windows | None) -> list[Part]
     InvalidSequenceError
         If an output of long sequences has no value in windows.
     """
-    places = range(len(request.sequences))
-    long = [place for place in places if windows is not None and not _fits(request.sequences[place], windows)]
+    outputs, prefetch = request.outputs, request.prefetch
+    indices = range(len(distinct))
+    long = [i for i in indices if windows is not None and not _fits(distinct.sequences[i], windows)]
     if windows is None or not long:
-        return [Part(places, request, model)]
-    refuse_pairwise((*request.outputs, *request.prefetch), windows, long)
-    short = sorted(set(places) - set(long))
-    windowed = replace(
-        _select(request, long),
-        outputs=[replace(output, windows=windows) for output in request.outputs],
-        prefetch=[replace(output, windows=windows) for output in request.prefetch],
-    )
-    parts = [Part(short, _select(request, short), model)] if short else []
-    return [*parts, Part(long, windowed, WindowedModel(model, windows))]
+        return [Part(indices, outputs, prefetch, model)]
+    refuse_pairwise((*outputs, *prefetch), windows, distinct.places(long))
+    named, further = ([replace(output, windows=windows) for output in some] for some in (outputs, prefetch))
+    short = sorted(set(indices) - set(long))
+    parts = [Part(short, outputs, prefetch, model)] if short else []
+    return [*parts, Part(long, named, further, WindowedModel(model, windows))]
 
 
 def count_long(sequences: Sequence[str], windows: Windows | None) -> int:
@@ -75,14 +76,6 @@ def count_long(sequences: Sequence[str], windows: Windows | None) -> int:
 
 def _fits(sequence: str, windows: Windows) -> bool:
     return count_residues(sequence) <= windows.size
-
-
-def _select(request: Request, places: Sequence[int]) -> Request:
-    return replace(
-        request,
-        sequences=[request.sequences[place] for place in places],
-        rows=[request.rows_of(place) for place in places],
-    )
 
 
 def refuse_pairwise(outputs: Sequence[OutputSpec], windows: Windows, rows: Sequence[int]) -> None:

@@ -32,7 +32,7 @@ _MISSING = {
 
 
 def place_of(header: Sequence[str], column: str, name: str) -> int:
-    """Which column has a name, or one of the names that `column` stands for; an error if none or several have it."""
+    """The place of a column, or of one of its well-known names. It is an error if none or several have it."""
     found = find_name(header, column)
     if found is None and column in _LOOKED_FOR:
         raise InputFileError(f"{name} has no {_MISSING[column]}. {_listed(header)}")
@@ -43,7 +43,7 @@ def place_of(header: Sequence[str], column: str, name: str) -> int:
 
 
 def find_name(header: Sequence[str], column: str) -> str | None:
-    """A column as it is written in the header; None if it has no such column."""
+    """A column as it is written in the header. None if it has no such column."""
     if column in _LOOKED_FOR:
         return well_known(header, _LOOKED_FOR[column])
     return column if column in header else None

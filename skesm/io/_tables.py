@@ -108,7 +108,7 @@ def read_table(
     id_column : str, default=None
         Column of names. FASTA has its records' names without being asked.
     group_column : str, default=None
-        Column of which equal values must stay in one fold.
+        Column of groups. Rows with equal values must stay in one fold.
     max_length : int, default=None
         Sequences of more residues are bad rows.
     unknown_residues : {"error", "X"}, default="error"
@@ -193,7 +193,8 @@ def count_problems(problems: Mapping[int, str]) -> str:
 
     Examples
     --------
-    >>> count_problems({3: ": column 'y' is empty", 5: ", position 2: '1' is not an amino acid", 9: ": empty"})
+    >>> letter = ", position 2: '1' is not an amino acid"
+    >>> count_problems({3: ": column 'y' is empty", 5: letter, 9: ": empty"})
     '1 without a target (line 3), 2 with a bad sequence (lines 5, 9)'
     """
     kinds: dict[str, list[int]] = {}
@@ -207,7 +208,7 @@ def count_problems(problems: Mapping[int, str]) -> str:
 
 
 def read_raw(path: str | os.PathLike[str], wanted: list[str], sequence_column: str) -> tuple[RawTable, bool]:
-    """(the wanted columns, before they are checked; whether the file is FASTA)."""
+    """The wanted columns before they are checked, and whether the file is FASTA."""
     name = name_of(path)
     with open_bytes(path) as file:
         if file.peek(len(SPREADSHEET)).startswith(SPREADSHEET):

@@ -20,7 +20,7 @@ from skesm._optional import import_optional
 from skesm.exceptions import MissingDependencyError
 from skesm.io.jobs.parts import beside, temporary
 
-#: Pieces of a table: ids, values, and the residues of each row where values are those of residues.
+#: Pieces of a table: ids, values, and the number of residues of each row if there is a row for each residue.
 Pieces = Callable[[], Iterator[tuple[list[str], np.ndarray, NDArray[np.int64] | None]]]
 
 _METADATA = "skesm"
@@ -40,7 +40,7 @@ class Content:
         Names of the features.
     dtype : dtype
     ragged : bool
-        Whether values are those of residues.
+        Whether there is a row of values for each residue.
     metadata : mapping
     id_width : int
         Characters of the longest id.
@@ -97,7 +97,7 @@ def check_output(output: Path, *, ragged: bool) -> None:
         other = "an .h5 file" if ragged and ending == ".parquet" else "a .parquet file" if ragged else "a .csv file"
         raise MissingDependencyError(f"{error}, or write {other}", name=error.name) from error
     if not output.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {output.parent}; make it first")
+        raise FileNotFoundError(f"there is no folder {output.parent}. Make it first")
 
 
 def needs_distinct_ids(output: Path) -> bool:

@@ -147,7 +147,7 @@ def _join(
 def _mmseqs2(sequences: list[str], identity: float) -> NDArray[np.intp]:
     program = shutil.which("mmseqs")
     if program is None:
-        raise ValueError("method='mmseqs2' needs the program mmseqs, which is not installed; use method='exact'")
+        raise ValueError("method='mmseqs2' needs the program mmseqs, which is not installed. Use method='exact'")
     with tempfile.TemporaryDirectory() as folder:
         fasta, result = Path(folder, "in.fasta"), Path(folder, "out")
         fasta.write_text("".join(f">{i}\n{s}\n" for i, s in enumerate(sequences)))

@@ -19,7 +19,7 @@ Rows = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class LeakageReport:
-    """What a fold's training set gives away about its test set.
+    """How much a fold's training set gives away about its test set.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class LeakageReport:
     seen_positions: float
 
     def warnings(self) -> list[str]:
-        """Sentences about this fold that a reader of its scores must know; empty if there are none.
+        """Sentences about this fold that a reader of its scores must know. Empty if there are none.
 
         Returns
         -------
@@ -61,13 +61,13 @@ def leakage_sentences(report: LeakageReport, of_duplicates: str, of_positions: s
     sentences = []
     if report.duplicates:
         sentences.append(
-            f"fold {report.fold}: {report.duplicates:.0%} of the test sequences are in the training set, so that the "
-            f"score measures memory; {of_duplicates}"
+            f"fold {report.fold}: {report.duplicates:.0%} of the test sequences are in the training set, so the "
+            f"score measures memory: {of_duplicates}"
         )
     if report.seen_positions > 0.5:
         sentences.append(
             f"fold {report.fold}: {report.seen_positions:.0%} of the mutated positions of the test set are mutated in "
-            f"the training set too, so that the score says little about new positions; {of_positions}"
+            f"the training set too, so the score says little about new positions: {of_positions}"
         )
     return sentences
 
@@ -80,7 +80,7 @@ def leakage(
     groups: ArrayLike | None = None,
     reference: str | None = None,
 ) -> list[LeakageReport]:
-    """Measure what each fold's training set gives away about its test set.
+    """Measure how much each fold's training set gives away about its test set.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def distance_to_training(X: Column, training: Column) -> NDArray[np.intp]:
     Returns
     -------
     distances : ndarray of shape (n,), int
-        Substitutions, insertions and deletions; 0 for a sequence that is in the training set.
+        Substitutions, insertions and deletions. 0 for a sequence that is in the training set.
 
     Raises
     ------

@@ -16,7 +16,7 @@ _REMEDY = "Remove these rows, or split by sequence identity (IdentityClusterKFol
 
 
 def read_sequences(X: Column) -> list[str]:
-    """Clean sequences of any length; masks, and letters that a model may not know, count as any residue."""
+    """Clean sequences of any length. Masks, and letters that a model may not know, count as any residue."""
     return [s.replace(MASK_SYMBOL, "X") for s in clean_sequences(X, max_length=None, unknown_residues="X")]
 
 

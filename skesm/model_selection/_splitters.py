@@ -28,7 +28,7 @@ class SequenceSplitter(BaseCrossValidator):  # type: ignore[misc]  # scikit-lear
     """A splitter that looks at the sequences. A child says which rows are trained on, and which are tested."""
 
     n_splits: int = 1
-    _remedy = "use fewer folds or another split"
+    _remedy = "Use fewer folds or another split"
 
     def split(self, X: Column, y: object = None, groups: object = None) -> Iterator[Fold]:
         """Rows of the training set and of the test set, fold by fold.
@@ -49,12 +49,12 @@ class SequenceSplitter(BaseCrossValidator):  # type: ignore[misc]  # scikit-lear
         Raises
         ------
         ValueError
-            If X cannot be split in this way; the message says why.
+            If X cannot be split in this way. The message says why.
         """
         for train, test in self._folds(read_sequences(X), y):
             if not len(train) or not len(test):
                 empty = "training" if not len(train) else "test"
-                raise ValueError(f"{type(self).__name__}: a {empty} set has no rows; {self._remedy}")
+                raise ValueError(f"{type(self).__name__}: a {empty} set has no rows. {self._remedy}")
             yield train, test
 
     def get_n_splits(self, X: Column = None, y: object = None, groups: object = None) -> int:
@@ -139,7 +139,8 @@ class PositionKFold(SequenceSplitter):
     --------
     >>> from skesm.model_selection import PositionKFold
     >>> X = ["AKT", "MAT", "MGT", "MKA"]
-    >>> [test.tolist() for _, test in PositionKFold(3, reference="MKT", scheme="contiguous").split(X)]
+    >>> folds = PositionKFold(3, reference="MKT", scheme="contiguous")
+    >>> [test.tolist() for _, test in folds.split(X)]
     [[0], [1, 2], [3]]
     """
 
@@ -199,7 +200,7 @@ class MutationCountSplit(SequenceSplitter):
     (array([0, 1]), array([2]))
     """
 
-    _remedy = "set max_train between the fewest and the most mutations of a row"
+    _remedy = "Set max_train between the fewest and the most mutations of a row"
 
     def __init__(self, max_train: int = 1, *, reference: str | None = None) -> None:
         self.max_train = max_train
@@ -211,14 +212,14 @@ class MutationCountSplit(SequenceSplitter):
 
 
 class LowToHighSplit(SequenceSplitter):
-    """One split: train on low values, test on high ones; or the reverse, where low values are wanted.
+    """One split: train on low values, test on high ones, or the reverse where low values are wanted.
 
-    It asks whether a model can rank variants that are better than all it has seen, which is what a campaign wants.
+    It asks whether a model can rank variants that are better than all it has seen, as a campaign wants.
 
     Parameters
     ----------
     threshold : float or None, default=None
-        Rows up to this value are trained on; the wild type's value is a good choice. None takes `quantile`.
+        Rows up to this value are trained on. The wild type's value is a good choice. None takes `quantile`.
     quantile : float, default=0.8
         Share of the rows that are trained on, if `threshold` is None. Rows of equal value stay together.
     higher_is_better : bool, default=True
@@ -231,7 +232,7 @@ class LowToHighSplit(SequenceSplitter):
     (array([0, 2]), array([1]))
     """
 
-    _remedy = "too many rows have one value, or no row is beyond the threshold"
+    _remedy = "Too many rows have one value, or no row is beyond the threshold"
 
     def __init__(self, threshold: float | None = None, *, quantile: float = 0.8, higher_is_better: bool = True) -> None:
         self.threshold = threshold

@@ -158,8 +158,9 @@ KINDS: Mapping[str, Kind] = {
 
 CONTACTS, CONTACT_PROFILE, MUTATED, MASK_LOGITS = "contacts", "contact_profile", "mutated", "mask_logits"
 
-#: Vector summaries of a layer that need no reference.
-POOLINGS = tuple(name for name, kind in KINDS.items() if kind.shape is vector and not kind.has_reference)
+#: Vector summaries of a layer: all, and those that need no reference.
+ALL_POOLINGS = tuple(name for name, kind in KINDS.items() if kind.shape is vector)
+POOLINGS = tuple(name for name in ALL_POOLINGS if not KINDS[name].has_reference)
 _ANSWERED = {name: kind for name, kind in KINDS.items() if kind.source_in(None) is None}
 #: Kinds that backends answer: from representations, from the language-model head, and from attention weights.
 LAYER_KINDS = tuple(name for name, kind in _ANSWERED.items() if kind.first_layer == 0)

@@ -58,8 +58,8 @@ def decode_answer(
     spec : ModelSpec
         The model: its width and layers are checked.
     sequences : sequence of str, optional
-        The sequences, all different. If given, the tokens in results must be those of these sequences, and different
-        sequences must not have the same vector.
+        The sequences, all different. If given, the tokens in results must be the tokens of these sequences, and
+        different sequences must not have the same vector.
 
     Returns
     -------

@@ -36,7 +36,7 @@ class Reproduction:
         Sequences that went through the model in this run.
     seconds : float
     notes : tuple of str
-        What differs from the published protocol.
+        Differences from the published protocol.
     """
 
     assay: str

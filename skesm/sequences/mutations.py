@@ -99,7 +99,7 @@ def read_mutations(reference: str, rows: Sequence[object], offset: int = 1) -> t
     Returns
     -------
     sequences : list of str
-        One a row; empty for a row that cannot be used.
+        One a row. Empty for a row that cannot be used.
     problems : dict of int to str
         By row, each begins with ``:`` or with ``, position 3:``.
     advice : str

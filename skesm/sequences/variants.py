@@ -75,15 +75,15 @@ def most_common_length(sequences: Sequence[str]) -> int:
     return Counter(map(count_residues, sequences)).most_common(1)[0][0]
 
 
-def refuse_other_lengths(sequences: Sequence[str], length: int, what: str) -> None:
+def refuse_other_lengths(sequences: Sequence[str], length: int, needed: str) -> None:
     """Raise InvalidSequenceError, naming rows, unless every sequence has `length` residues.
 
-    `what` completes the message: rows do not have …
+    `needed` completes the message: rows do not have …
     """
     lengths = [count_residues(sequence) for sequence in sequences]
     _refuse(
         [row for row, n in enumerate(lengths) if n != length],
-        f"of {len(sequences)} rows of X do not have {what}",
+        f"of {len(sequences)} rows of X do not have {needed}",
         lambda row: f"row {row}: {lengths[row]} residues",
     )
 

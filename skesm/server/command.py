@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from skesm.backends.local import LocalBackend
+from skesm.backends.local import ENGINES, NUMERICS, LocalBackend
 from skesm.esm2.spec import DEMO_MODEL
 from skesm.protocol.wire import MAX_ITEMS, MAX_LENGTH
 from skesm.server.config import MAX_MODELS, Limits, ServerConfig
@@ -58,11 +58,9 @@ def add_serve_parser(
         default=argparse.SUPPRESS,
     )
     compute = parser.add_argument_group("computing")
-    compute.add_argument(
-        "--engine", choices=("auto", "numpy", "compiled", "torch"), default="auto", help="runs the model"
-    )
+    compute.add_argument("--engine", choices=ENGINES, default="auto", help="runs the model")
     compute.add_argument("--device", default="auto", help="for torch, for example cuda:1")
-    compute.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of matrix products")
+    compute.add_argument("--dtype", choices=tuple(NUMERICS), default="float32", help="of matrix products")
     compute.add_argument("--threads", type=_from(1), metavar="N", help="CPU threads. None takes all cores.")
     compute.add_argument(
         "--tokens-per-batch",

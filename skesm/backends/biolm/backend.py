@@ -18,12 +18,12 @@ from skesm._messages import first_and_more
 from skesm._typing import Constraints
 from skesm.backends.base import Backend, Batch, RequestPlan
 from skesm.backends.biolm.auth import HOSTED_ORIGIN, Auth, origin_of
-from skesm.backends.biolm.failures import TransportFailure
+from skesm.backends.biolm.connection.failures import TransportFailure
+from skesm.backends.biolm.connection.sockets import Sockets
+from skesm.backends.biolm.connection.transport import Connection, check_base_url
 from skesm.backends.biolm.job import Job
 from skesm.backends.biolm.limits import Limits, read_limits
-from skesm.backends.biolm.sockets import Sockets
 from skesm.backends.biolm.throttle import Pace, Timing
-from skesm.backends.biolm.transport import Connection, check_base_url
 from skesm.backends.biolm.worker import Request
 from skesm.esm2.checkpoints.names import explain_other_family, suggest_name
 from skesm.esm2.spec import ModelSpec, find_registered

@@ -3,7 +3,7 @@
 =====================================  ==================================================================
 outcome                                decision
 =====================================  ==================================================================
-408 425 429 500 502 503 504, resets,   `Wait`: the same request again, after a wait with full jitter; at most
+408 425 429 500 502 503 504, resets,   `Wait`: the same request again, after a wait with full jitter. At most
 timeouts, bodies cut short             `max_attempts` times, and while the job's budget of retries lasts
 500, 504 or a timeout, twice           `Halve`: one of the batch's items may be the reason
 413                                    `Halve` at once. A single item fails

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from skesm.backends.base import Batch
 from skesm.backends.biolm.auth import Auth
-from skesm.backends.biolm.sockets import Sockets
+from skesm.backends.biolm.connection.sockets import Sockets
+from skesm.backends.biolm.connection.transport import Connection
 from skesm.backends.biolm.throttle import Pace, Timing
-from skesm.backends.biolm.transport import Connection
 from skesm.backends.biolm.worker import Request, Task, Worker
 from skesm.exceptions import BackendError
 from skesm.outputs.spec import Record

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from skesm.backends.biolm.auth import Auth
+from skesm.backends.biolm.connection.failures import TransportFailure
+from skesm.backends.biolm.connection.transport import Connection, Reply
 from skesm.backends.biolm.decisions import (
     Attempt,
     Budget,
@@ -22,9 +24,7 @@ from skesm.backends.biolm.decisions import (
     decide,
     out_of_budget,
 )
-from skesm.backends.biolm.failures import TransportFailure
 from skesm.backends.biolm.throttle import Pace, Timing
-from skesm.backends.biolm.transport import Connection, Reply
 from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import BackendError, InvalidAnswerError, RateLimitError, RequestRejectedError
 from skesm.outputs.spec import OutputSpec, Record

@@ -1,4 +1,4 @@
-"""What all figures share."""
+"""Colours, axes and sizes that all figures share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from skesm._typing import Document
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
+
+    from skesm.benchmark._comparison import Comparison
 
 DARK, LIGHT, RED = "#1f5fa8", "#a9c4e4", "#c0392b"
 #: Lines of several pairs of features and heads, told apart by people with any colour vision (Okabe and Ito 2008).
@@ -33,11 +35,24 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of so many inches, with one pair of axes."""
+    figure = new_figure(width, height)
+    return figure, figure.add_subplot()
+
+
 def clear_axes(axes: Axes, grid: str = "both") -> None:
     """Only two sides, and a pale grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis=grid, color="0.92", linewidth=0.8)
     axes.set_axisbelow(True)
+
+
+def choose_pair(comparison: Comparison, split: str | None, features: str | None, head: str | None) -> dict[str, str]:
+    """The given split and pair by their columns. None is the first split, and the best pair of the split."""
+    split = str(comparison.scores["split"].iloc[0]) if split is None else split
+    best_features, best_head = comparison.best(split)
+    return {"split": split, "features": features or best_features, "head": head or best_head}
 
 
 def rows_of(table: DataFrame, values: Document) -> DataFrame:

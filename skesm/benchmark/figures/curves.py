@@ -6,7 +6,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 
 from skesm.benchmark._scores import name_score
-from skesm.benchmark.figures.canvas import COLORS, Axes, clear_axes, new_figure
+from skesm.benchmark.figures.canvas import COLORS, Axes, clear_axes, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,9 +21,9 @@ def plot_learning_curve(curve: DataFrame, score: str = "spearman", *, title: str
     Parameters
     ----------
     curve : DataFrame
-        What `learning_curve` returned.
+        The result of `learning_curve`.
     score : str, default="spearman"
-        The score that it has; for the axis.
+        Name of its score, for the axis.
     title : str, default=""
         First line of the title, such as the name of the data.
 
@@ -37,8 +37,7 @@ def plot_learning_curve(curve: DataFrame, score: str = "spearman", *, title: str
     MissingDependencyError
         If matplotlib is not installed.
     """
-    figure = new_figure(*_SIZE)
-    axes: Axes = figure.add_subplot()
+    figure, axes = new_axes(*_SIZE)
     sizes = sorted(curve["n_train"].unique())
     pairs = curve.dropna(subset="mean").groupby(["features", "head"], sort=False)
     for number, (((features, head), rows), color) in enumerate(zip(pairs, cycle(COLORS), strict=False)):
@@ -69,24 +68,21 @@ def plot_layer_profile(profile: DataFrame, score: str = "spearman", *, title: st
     Parameters
     ----------
     profile : DataFrame
-        What `layer_profile` returned.
-    score : str, default="spearman"
-        The score that it has; for the axis.
-    title : str, default=""
-        First line of the title, such as the name of the data.
+        The result of `layer_profile`.
+    score, title : str
+        As in `plot_learning_curve`.
 
     Returns
     -------
     figure : matplotlib.figure.Figure
-        A line for each pooling; bands are the intervals. Filled points are within noise of the best.
+        A line for each pooling. Bands are the intervals. Filled points are within noise of the best.
 
     Raises
     ------
     MissingDependencyError
         If matplotlib is not installed.
     """
-    figure = new_figure(*_SIZE)
-    axes: Axes = figure.add_subplot()
+    figure, axes = new_axes(*_SIZE)
     for (pooling, rows), color in zip(profile.groupby("pooling", sort=False), cycle(COLORS), strict=False):
         axes.fill_between(rows["layer"], rows["low"], rows["high"], color=color, alpha=0.15, linewidth=0)
         axes.plot(rows["layer"], rows["mean"], color=color, label=str(pooling))
@@ -95,11 +91,11 @@ def plot_layer_profile(profile: DataFrame, score: str = "spearman", *, title: st
             axes.plot(part["layer"], part["mean"], "o", color=color, markerfacecolor=face)
     axes.set(xlabel="layer (0 is the embedding of single residues)", ylabel=f"{name_score(score)}, 95 % interval")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    _finish(figure, axes, title, "Layers; filled points are within noise of the best")
+    _finish(figure, axes, title, "Layers. Filled points are within noise of the best")
     return figure
 
 
-def _finish(figure: Figure, axes: Axes, title: str, what: str) -> None:
+def _finish(figure: Figure, axes: Axes, title: str, subject: str) -> None:
     clear_axes(axes)
-    axes.set_title("\n".join(filter(None, (title, what))), fontsize=10)
+    axes.set_title("\n".join(filter(None, (title, subject))), fontsize=10)
     figure.legend(loc="outside lower center", frameon=False, fontsize=8, ncols=2)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skesm.benchmark._comparison import Comparison
-from skesm.benchmark.figures.canvas import COLORS, Axes, clear_axes, new_figure, rows_of
+from skesm.benchmark.figures.canvas import COLORS, clear_axes, new_axes, rows_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,16 +23,14 @@ def plot_errors(comparison: Comparison, *, target: str = "target", title: str = 
     Parameters
     ----------
     comparison : Comparison
-        What `compare` returned.
-    target : str, default="target"
-        Name of the measured quantity, with its unit; for the axis.
-    title : str, default=""
-        First line of the title, such as the name of the data.
+        The result of `compare`.
+    target, title : str
+        As in `plot_predictions`.
 
     Returns
     -------
     figure : matplotlib.figure.Figure
-        Median and quartiles of the absolute error for each distance; far distances are put together until a group has
+        Median and quartiles of the absolute error for each distance. Far distances are put together until a group has
         10 rows.
 
     Raises
@@ -40,8 +38,7 @@ def plot_errors(comparison: Comparison, *, target: str = "target", title: str = 
     MissingDependencyError
         If matplotlib is not installed.
     """
-    figure = new_figure(7.0, 4.5)
-    axes: Axes = figure.add_subplot()
+    figure, axes = new_axes(7.0, 4.5)
     splits = list(dict.fromkeys(comparison.predictions["split"]))
     for number, (split, color) in enumerate(zip(splits, cycle(COLORS), strict=False)):
         features, head = comparison.best(split)

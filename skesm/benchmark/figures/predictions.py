@@ -8,7 +8,7 @@ import numpy as np
 
 from skesm.benchmark._comparison import Comparison
 from skesm.benchmark._scores import name_score
-from skesm.benchmark.figures.canvas import DARK, LIGHT, RED, Axes, clear_axes, new_figure, rows_of
+from skesm.benchmark.figures.canvas import DARK, LIGHT, RED, Axes, choose_pair, clear_axes, new_axes, rows_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,13 +33,13 @@ def plot_predictions(
     Parameters
     ----------
     comparison : Comparison
-        What `compare` returned.
+        The result of `compare`.
     features, head : str, default=None
-        One of the compared pairs; by default the best of the split by the first score.
+        One of the compared pairs. None is the best of the split, by the first score.
     split : str, default=None
-        The split; the first by default.
+        The split. None is the first.
     target : str, default="target"
-        Name of the measured quantity, with its unit; for the axes.
+        Name of the measured quantity with its unit, for the axes.
     title : str, default=""
         First line of the title, such as the name of the data.
 
@@ -53,20 +53,17 @@ def plot_predictions(
     MissingDependencyError
         If matplotlib is not installed.
     """
-    figure = new_figure(_INCHES, _INCHES)
-    split = comparison.scores["split"].iloc[0] if split is None else split
-    best_features, best_head = comparison.best(split)
-    chosen = {"split": split, "features": features or best_features, "head": head or best_head}
+    figure, axes = new_axes(_INCHES, _INCHES)
+    chosen = choose_pair(comparison, split, features, head)
     found, scores = (rows_of(table, chosen) for table in (comparison.predictions, comparison.scores))
     if found.empty:
-        raise ValueError(f"the comparison has no {chosen['features']} with {chosen['head']} in split {split}")
+        raise ValueError(f"the comparison has no {chosen['features']} with {chosen['head']} in split {chosen['split']}")
     first_seed = found[found["seed"] == found["seed"].iloc[0]]  # each row once
     measured, predicted = first_seed["measured"].to_numpy(), first_seed["predicted"].to_numpy()
     lines = [title] if title else []
-    lines += [f"{chosen['features']} → {chosen['head']}", f"{split}, n = {len(measured)}"]
+    lines += [f"{chosen['features']} → {chosen['head']}", f"{chosen['split']}, n = {len(measured)}"]
     lines += _mean_score(comparison.main_score, scores)
 
-    axes: Axes = figure.add_subplot()
     axes.set_title("\n".join(lines), fontsize=10)
     if comparison.classes is None:
         _draw_values(axes, measured, predicted, target)

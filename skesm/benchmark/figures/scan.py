@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from skesm._optional import import_optional
 from skesm.benchmark._comparison import Comparison
-from skesm.benchmark.figures.canvas import new_figure, rows_of
+from skesm.benchmark.figures.canvas import choose_pair, new_figure, rows_of
 from skesm.sequences.alphabet import AMINO_ACIDS
 from skesm.sequences.variants import differences
 
@@ -44,19 +44,13 @@ def plot_scan(
     Parameters
     ----------
     comparison : Comparison
-        What `compare` returned.
+        The result of `compare`.
     X : sequence of str
         The n sequences that were compared.
     reference : str
         The wild type.
-    features, head : str, default=None
-        One of the compared pairs; by default the best of the split by the first score.
-    split : str, default=None
-        The split; the first by default.
-    target : str, default="target"
-        Name of the measured quantity, with its unit.
-    title : str, default=""
-        First line of the title, such as the name of the data.
+    features, head, split, target, title : str
+        As in `plot_predictions`.
     offset : int, default=1
         Position of the reference's first residue, for the axis.
 
@@ -71,9 +65,7 @@ def plot_scan(
     MissingDependencyError
         If matplotlib is not installed.
     """
-    split = comparison.scores["split"].iloc[0] if split is None else split
-    best = comparison.best(split)
-    chosen = {"split": split, "features": features or best[0], "head": head or best[1]}
+    chosen = choose_pair(comparison, split, features, head)
     found = rows_of(comparison.predictions, chosen)
     found = found[found["seed"] == found["seed"].iloc[0]]
     measured, predicted = (np.full((len(ORDER), len(reference)), np.nan) for _ in range(2))
@@ -83,7 +75,7 @@ def plot_scan(
             measured[ORDER.index(new), places[0]], predicted[ORDER.index(new), places[0]] = one, other
     if np.isfinite(measured).sum() < LEAST_MUTANTS:
         return None
-    names = f"{chosen['features']} → {chosen['head']}, {split}"
+    names = f"{chosen['features']} → {chosen['head']}, {chosen['split']}"
     return _draw(measured, predicted, reference, offset, target, "\n".join(filter(None, (title, names))))
 
 

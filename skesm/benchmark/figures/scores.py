@@ -23,9 +23,9 @@ def plot_scores(comparison: Comparison, score: str | None = None) -> Figure:
     Parameters
     ----------
     comparison : Comparison
-        What `compare` returned.
+        The result of `compare`.
     score : str, default=None
-        One of the scores that were computed; the first by default.
+        One of the computed scores. None is the first.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def plot_scores(comparison: Comparison, score: str | None = None) -> Figure:
         for chosen, color in ((rows["within_noise"], DARK), (~rows["within_noise"], LIGHT)):
             shown = (chosen & rows["mean"].notna()).to_numpy()
             part = rows[shown]
-            errors = [(part["mean"] - part["low"]).clip(lower=0), (part["high"] - part["mean"]).clip(lower=0)]
+            errors = np.clip([part["mean"] - part["low"], part["high"] - part["mean"]], 0, None)
             axes.barh(places[shown], part["mean"], xerr=errors, color=color, ecolor="0.3", capsize=2)
         axes.set(title=split, xlabel=name_score(score), yticks=places)
         axes.set_yticklabels(rows["features"] + " → " + rows["head"], fontsize=8)

@@ -29,7 +29,7 @@ NO_FEATURES, MEAN_MODEL = "none", "mean"
 
 @dataclass(frozen=True)
 class Problem:
-    """What is predicted from which sequences, and how it is scored."""
+    """Sequences, measured values, and how predictions are scored."""
 
     sequences: list[str]
     y: np.ndarray  # values, or 0 and 1 for the two classes
@@ -66,7 +66,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Fits:
-    """What the fits of a cell gave."""
+    """The results of the fits of a cell."""
 
     values: dict[str, NDArray[np.float64]]  # each score, fold by fold
     predicted: list[NDArray[np.float64]]  # fold by fold
@@ -77,7 +77,7 @@ class Fits:
 
 
 def run_cell(cell: Cell, problem: Problem, path: Path | None) -> Fits:
-    """Fit a cell on its folds, unless `path` has what that gave before."""
+    """Fit a cell on its folds, unless `path` has the result of an earlier fit."""
     if path is not None and (fits := _read(path)) is not None:
         return fits
     X, y = problem.rows, problem.y

@@ -48,9 +48,10 @@ class ComputedFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  
 
 
 def compute_once(name: str, transformer: Estimator, sequences: Sequence[str]) -> Estimator:
-    """The transformer, with all that learns nothing replaced by what it computes on the sequences.
+    """The transformer, with every part that learns nothing replaced by its features of the sequences.
 
-    The parts of a FeatureUnion are replaced one by one. What learns from data stays as it is: each fold fits it.
+    The parts of a FeatureUnion are replaced one by one. Parts that learn from data stay as they are: each fold fits
+    them.
     """
     if isinstance(transformer, FeatureUnion):
         parts = [(part, compute_once(name, inner, sequences)) for part, inner in transformer.transformer_list]

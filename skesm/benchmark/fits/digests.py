@@ -66,7 +66,7 @@ def folds_digest(folds: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]) -> 
 
 
 def features_digest(transformer: Estimator) -> str | None:
-    """SHA-256 of features that were computed once; None if each fold fits the transformer, or a part of it."""
+    """SHA-256 of features that were computed once. None if each fold fits the transformer, or a part of it."""
     if isinstance(transformer, ComputedFeatures):
         return array_digest(transformer.matrix)
     if not isinstance(transformer, FeatureUnion):
@@ -77,7 +77,7 @@ def features_digest(transformer: Estimator) -> str | None:
 
 
 def cell_digest(features: Estimator, head: Estimator, *others: object) -> str | None:
-    """SHA-256 of all that the fits of one pair depend on; None if a part cannot be named, such as a lambda."""
+    """SHA-256 of all that the fits of one pair depend on. None if a part cannot be named, such as a lambda."""
     try:
         parts = [_estimator_digest(features), joblib.hash(head), joblib.hash(others), joblib.hash(environment())]
     except (PicklingError, AttributeError, TypeError):

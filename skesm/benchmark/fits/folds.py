@@ -1,4 +1,4 @@
-"""The folds of a comparison, and what their training sets give away."""
+"""The folds of a comparison, and the leakage of their training sets."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _check_classes(split: str, folds: Folds, problem: Problem) -> None:
             if found < LEAST_OF_CLASS:
                 raise ValueError(
                     f"split {split!r}, fold {fold}: {found} training rows of class {name!r}, but a classifier needs "
-                    f"{LEAST_OF_CLASS}; use fewer folds or another split"
+                    f"{LEAST_OF_CLASS}. Use fewer folds or another split"
                 )
 
 

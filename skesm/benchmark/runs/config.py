@@ -1,4 +1,4 @@
-"""What a run is: data, model, features, heads, splits and seeds, as plain values."""
+"""Settings of a run: data, model, features, heads, splits and seeds, as plain values."""
 
 from __future__ import annotations
 
@@ -16,21 +16,19 @@ from skesm.benchmark._heads import CLASSIFIERS, HEADS
 from skesm.benchmark._scores import known_scores
 from skesm.exceptions import InputFileError
 from skesm.model_selection import IdentityClusterKFold, LowToHighSplit, MutationCountSplit, PositionKFold
+from skesm.outputs.kinds import ALL_POOLINGS
 
 RANDOM, GROUPS, UNSEEN, LOW_TO_HIGH = "random", "groups", "unseen positions", "low to high"
 #: Splits that compare sequences with the reference.
 OF_VARIANTS = (UNSEEN, "modulo positions", "contiguous positions", "more mutations")
 SPLITS = (RANDOM, GROUPS, *OF_VARIANTS, LOW_TO_HIGH, "clusters")
 
-#: Poolings of a layer profile.
-POOLINGS = ("mean", "max", "std", "mutated")
-
 BUNDLED = "gb1"
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Settings of a run; a TOML file has the same keys.
+    """Settings of a run. A TOML file has the same keys.
 
     Attributes
     ----------
@@ -48,13 +46,13 @@ class RunConfig:
     drop_invalid : bool
         Leave out rows without a target, with a bad sequence, or with another length than the reference.
     rows : int or None
-        Number of rows that are drawn with the first seed; None takes all.
+        Number of rows that are drawn with the first seed. None takes all.
     model, backend : str
         The checkpoint, and where it runs.
     features, heads, splits : tuple of str
         Names, see `make_features`, `make_heads` and `skesm.benchmark.SPLITS`.
     scores : tuple of str or None
-        Names, see `compare`; None takes all of the heads' kind.
+        Names, see `compare`. None takes all of the heads' kind.
     folds : int
         Folds of each split that has several.
     seeds : tuple of int
@@ -69,7 +67,7 @@ class RunConfig:
     learning_curve : tuple of int
         Numbers of training rows, for the first head.
     layer_profile : tuple of str
-        Poolings of which every layer is scored, with the first head.
+        Poolings to score in every layer, with the first head.
     """
 
     data: str = BUNDLED
@@ -102,20 +100,20 @@ class RunConfig:
         known: dict[str, tuple[str, ...]] = {
             "heads": (*HEADS, *CLASSIFIERS),
             "splits": SPLITS,
-            "layer_profile": POOLINGS,
+            "layer_profile": ALL_POOLINGS,
         }
         for name, names in known.items():
             unknown = [value for value in getattr(self, name) if value not in names]
             if unknown:
-                raise ValueError(f"{name}: {unknown[0]!r} is unknown; choose from {', '.join(names)}")
+                raise ValueError(f"{name}: {unknown[0]!r} is unknown. Choose from {', '.join(names)}")
         for name in ("features", "heads", "splits", "seeds"):
             if not getattr(self, name):
                 raise ValueError(
-                    f"{name} must not be empty" + (f"; choose from {', '.join(FEATURES)}" * (name == "features"))
+                    f"{name} must not be empty" + (f". Choose from {', '.join(FEATURES)}" * (name == "features"))
                 )
         kinds = {head in CLASSIFIERS for head in self.heads}
         if len(kinds) > 1:
-            raise ValueError("heads: regressors and classifiers cannot be compared in one table; make two runs")
+            raise ValueError("heads: regressors and classifiers cannot be compared in one table. Make two runs")
         if self.threshold is not None and not self.classifies:
             raise ValueError(f"threshold makes two classes: it needs classifiers as heads ({', '.join(CLASSIFIERS)})")
         # the names are written down: a later version may have more scores
@@ -133,17 +131,17 @@ class RunConfig:
 
     @property
     def main_score(self) -> str:
-        """The first of the scores, which decides what is best."""
+        """The first of the scores, which decides which pair is the best."""
         assert self.scores is not None
         return self.scores[0]
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object], source: str) -> RunConfig:
-        """Read from the keys of a TOML file or a manifest; an unknown key is an error."""
+        """Read from the keys of a TOML file or a manifest. An unknown key is an error."""
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ValueError(f"{source}: unknown key {unknown[0]!r}; keys are {', '.join(sorted(known))}")
+            raise ValueError(f"{source}: unknown key {unknown[0]!r}. Keys are {', '.join(sorted(known))}")
         arguments: Document = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**arguments)
 
@@ -187,7 +185,7 @@ class RunConfig:
         return splits, left_out
 
 
-def read_text(path: str | os.PathLike[str], what: str) -> str:
+def read_text(path: str | os.PathLike[str], kind: str) -> str:
     """The text of a file.
 
     Raises
@@ -198,7 +196,7 @@ def read_text(path: str | os.PathLike[str], what: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise InputFileError(f"there is no file {what} at {os.fspath(path)}") from error
+        raise InputFileError(f"there is no file {kind} at {os.fspath(path)}") from error
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not a text in UTF-8"
         raise InputFileError(f"{os.fspath(path)} cannot be read: {reason}") from error

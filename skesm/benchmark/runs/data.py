@@ -22,7 +22,7 @@ _GB1_GROUPS = "position"
 
 @dataclass(frozen=True)
 class RunData:
-    """What is compared on. `places` tells a user where each row is in the source."""
+    """Sequences and measured values of a run. `places` tells a user where each row is in the source."""
 
     title: str
     target: str

@@ -30,15 +30,15 @@ class FinishedRun(Protocol):
 
     @property
     def manifest(self) -> Document:
-        """What the numbers depend on."""
+        """Everything that the numbers depend on."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was padded."""
+        """Sentences on padded sequences."""
 
     @property
     def not_done(self) -> tuple[tuple[str, str, str], ...]:
-        """Kind, name and reason of what is missing."""
+        """Kind, name and reason of each missing part."""
 
     @property
     def curve(self) -> DataFrame | None:

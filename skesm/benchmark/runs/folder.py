@@ -86,7 +86,7 @@ def _tables(run: FinishedRun) -> Document:
 
 
 def _remove_earlier(folder: Path) -> None:
-    """Remove what another run may have left that this one does not write, the manifest first."""
+    """Remove files of another run that this one does not write, the manifest first."""
     (folder / MANIFEST).unlink(missing_ok=True)
     for pattern in (*("predictions*.png", "scan.png", "errors.png", "learning_curve.*"), *("layer_profile.*",)):
         for path in folder.glob(pattern):

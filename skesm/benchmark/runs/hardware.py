@@ -19,7 +19,7 @@ INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve"
 def describe_hardware() -> Document:
     """Processor, its instruction sets, cores, memory, and the kernels of the linear algebra.
 
-    What the system does not tell is left out.
+    Values that the system does not tell are left out.
     """
     lines = _cpuinfo()
     name = lines.get("model name") or platform.processor() or platform.machine()

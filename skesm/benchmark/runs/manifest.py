@@ -1,4 +1,4 @@
-"""What a benchmark's numbers depend on, as a small JSON document."""
+"""Everything that a benchmark's numbers depend on, as a small JSON document."""
 
 from __future__ import annotations
 
@@ -28,18 +28,16 @@ def make_manifest(
     model: Mapping[str, object],
     digests: Mapping[str, Mapping[str, object]] | None = None,
 ) -> Document:
-    """Versions, machine, parameters and data of a comparison; nothing in it depends on when or how fast it ran.
+    """Versions, machine, parameters and data of a comparison. Nothing in it depends on when or how fast it ran.
 
     Parameters
     ----------
-    X : iterable of str of length n_samples
-        Sequences.
-    y : array-like of shape (n_samples,)
-        Measured values.
+    X, y
+        Sequences and measured values, as for `compare`.
     features, regressors : mapping
         As given to `compare`.
     parameters : mapping
-        Source of the data, folds, seed and the like; values that JSON can hold.
+        Source of the data, folds, seed and the like, as values that JSON can hold.
     model : mapping
         Name, fingerprint and numerics of the checkpoint.
     digests : mapping, default=None

@@ -26,7 +26,7 @@ _NO_SETTINGS = "dropped_lines"  # found in the data, and not chosen
 
 @dataclass(frozen=True)
 class Replay:
-    """What a replay found.
+    """The result of a replay.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Replay:
         One for each split, features, head and score: ``identical``, the number of folds that agree to the last bit,
         ``folds``, and ``largest_difference``.
     reasons : tuple of str
-        What differs between the two manifests; empty if nothing does.
+        Differences between the two manifests. Empty if there are none.
     run : Run
         The new run.
     """
@@ -61,7 +61,7 @@ class Replay:
                     f"by at most {row.largest_difference:.2g}"
                 )
         if self.reasons:
-            lines += ["", "What differs between the two runs:", *(f"  {reason}" for reason in self.reasons)]
+            lines += ["", "Differences between the two runs:", *(f"  {reason}" for reason in self.reasons)]
         elif not self.identical:
             lines += ["", "The manifests agree: the difference comes from the machine's kernels or the code itself."]
         return "\n".join(lines)

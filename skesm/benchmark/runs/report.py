@@ -1,4 +1,4 @@
-"""One HTML file that tells what was compared, how, and what to think of it."""
+"""The report of a run: one HTML file with the comparison, its methods and its answers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _CAPTIONS = {
 
 
 def make_report(run: FinishedRun, images: Mapping[str, bytes], not_done: Sequence[tuple[str, str, str]]) -> str:
-    """The report of a run; it needs no other file and no network."""
+    """The report of a run. It needs no other file and no network."""
     title = f"{run.data.title}: which features predict {run.data.target}?"
     parts = [
         f"<h1>{_text(title)}</h1>",
@@ -163,7 +163,7 @@ def _leakage(run: FinishedRun) -> Iterator[str]:
     table[columns[:2]] = table[columns[:2]].round().astype(int)
     table.insert(1, "folds", groups.size().to_numpy())
     yield (
-        "<h2>What training sets give away</h2><p>Means over folds. <i>n train</i> and <i>n test</i> are rows. "
+        "<h2>Leakage from training sets</h2><p>Means over folds. <i>n train</i> and <i>n test</i> are rows. "
         "<i>median distance</i> counts substitutions, insertions and deletions to the nearest training sequence. "
         "Shares of the test rows: <i>duplicates</i> are in the training set too, <i>neighbours</i> are one edit or "
         "less from a training sequence. <i>seen positions</i> is the share of mutated test positions that were mutated "
@@ -184,7 +184,7 @@ def _permutations(run: FinishedRun) -> Iterator[str]:
 
 
 def _not_done(run: FinishedRun, not_done: Sequence[tuple[str, str, str]]) -> Iterator[str]:
-    yield "<h2>What was not done</h2>"
+    yield "<h2>Not done</h2>"
     if not_done:
         frame = import_optional("pandas", "benchmark").DataFrame(not_done, columns=["kind", "name", "reason"])
         yield _table(frame, texts=3)

@@ -32,6 +32,7 @@ from skesm.benchmark.runs.manifest import make_manifest
 from skesm.exceptions import InvalidSequenceError
 from skesm.model_selection import LeakageReport
 from skesm.model_selection._leakage import leakage_sentences
+from skesm.outputs.kinds import POOLINGS
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -47,11 +48,11 @@ class Run:
     data : RunData
     comparison : Comparison
     manifest : dict
-        What the numbers depend on; its entry ``"run"`` alone holds what differs from run to run.
+        Everything that the numbers depend on. Its entry ``"run"`` alone differs from run to run.
     notes : tuple of str
-        What was padded.
+        Sentences on padded sequences.
     not_done : tuple of (str, str, str)
-        Kind, name and reason of what was asked for and is impossible, and of analyses that were not asked for.
+        Kind, name and reason of each part that the data cannot have, and of analyses that were not requested.
     curve : DataFrame or None
         Learning curve, see `learning_curve`.
     profile : DataFrame or None
@@ -105,11 +106,11 @@ def run_benchmark(
     config : RunConfig
         Data, model, features, heads, splits and seeds.
     memory : path-like, default=None
-        Folder of the record store, in which a second run finds the features of the first.
+        Folder of the record store. With it, a second run uses the features of the first.
     resume : path-like, default=None
-        Folder of finished fits, in which a second run finds those of a first that was interrupted.
+        Folder of finished fits. With it, a second run uses the fits of an interrupted one.
     n_jobs : int, default=None
-        Threads that fit; changes no number.
+        Threads that fit. Changes no number.
     verbose : bool, int or "auto", default="auto"
         Show progress on stderr. ``"auto"`` shows it after two seconds on a terminal or in a notebook.
     data : RunData, default=None
@@ -163,8 +164,8 @@ class _Work:
         folds, no_splits = self._folds(problem)
         poolings, no_layers = self._poolings()
         features, no_features, notes = self._features(poolings)
-        # whoever needs the mutated positions of most layers comes first: its passes store what the others need
-        first = "mutated" in poolings
+        # Whoever needs the mutated positions of most layers comes first. Its passes store the outputs that others need.
+        first = not set(poolings) <= set(POOLINGS)
         profile, passes = self._profile(poolings) if first else (None, 0)
         comparison = compare_on(
             problem,
@@ -238,7 +239,7 @@ class _Work:
             data.sequences,
             model=config.model,
             reference=data.reference,
-            prefetch=tuple(f"{pooling}@*" for pooling in poolings if pooling != "mutated"),
+            prefetch=tuple(f"{pooling}@*" for pooling in poolings if pooling in POOLINGS),
             backend=config.backend,
             memory=self.memory,
             verbose=self.options["verbose"],
@@ -248,7 +249,7 @@ class _Work:
         return features, left_out, notes
 
     def _poolings(self) -> tuple[list[str], dict[str, str]]:
-        poolings = [name for name in self.config.layer_profile if name != "mutated" or self.data.aligned]
+        poolings = [name for name in self.config.layer_profile if name in POOLINGS or self.data.aligned]
         if not self.config.layer_profile:
             return [], {"layer profile": "not asked for (--layer-profile mean)"}
         if len(poolings) < len(self.config.layer_profile):

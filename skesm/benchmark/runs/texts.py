@@ -14,9 +14,9 @@ from skesm.benchmark.runs.data import RunData
 #: Differences with a larger p are noise.
 NOISE = 0.05
 
-#: What each split asks, for a reader who meets it for the first time.
+#: The question of each split, for a reader who meets it for the first time.
 SPLITS = {
-    "random": "Random folds; repeats of a sequence stay together. In a library of variants, most positions that are "
+    "random": "Random folds. Repeats of a sequence stay together. In a library of variants, most positions that are "
     "tested were mutated in training too.",
     "groups": "Folds of whole groups of the file's group column.",
     "unseen positions": "Folds of positions. Test variants are mutated at positions that were not mutated in training.",
@@ -35,7 +35,7 @@ _SCORES = {
     "rmse": "RMSE, the root of the mean squared error in the target's unit: lower is better.",
     "mae": "Mean absolute error in the target's unit: lower is better.",
     "ndcg": "NDCG of the best tenth: 1 if the best rows are ranked first.",
-    "recall": "Share of the best tenth that is among the tenth of the best predictions; 0.1 is chance.",
+    "recall": "Share of the best tenth that is among the tenth of the best predictions: 0.1 is chance.",
     "auroc": "AUROC, the chance that a positive row is ranked above a negative one: 1 is perfect, 0.5 is chance.",
     "ap": "Average precision, the share of positives among the rows ranked first. Chance is their share of all rows.",
     "mcc": "Matthews correlation of predicted and measured classes: 1 is perfect, 0 is chance.",
@@ -64,7 +64,7 @@ _FEATURES = {
     "zero-shot": "the model's own score of the mutation, without any training (wild-type marginals)",
     "masked-marginal": "the model's own score of the mutation, with the position hidden",
     "mutant-marginal": "the model's own score of the mutation, in the variant",
-    "random-weights": "the same model before any training: what the sequence alone gives",
+    "random-weights": "the same model before any training: a baseline of the sequence alone",
     "random-weights-mutated": "the same model before any training, at the mutated positions",
     "one-hot": "a column for each amino acid at each position",
     "augmented": "one-hot and the zero-shot score",
@@ -72,8 +72,8 @@ _FEATURES = {
     "length": "number of residues",
     "position": "which positions are mutated",
     "substitution": "which amino acids are replaced by which",
-    "position+substitution": "which positions are mutated, from and to which amino acid; no model",
-    "blosum62": "how much BLOSUM62, hydropathy, volume and charge change; no model",
+    "position+substitution": "which positions are mutated, from and to which amino acid, without a model",
+    "blosum62": "how much BLOSUM62, hydropathy, volume and charge change, without a model",
 }
 
 _FULL_NAMES = {"spearman": "Spearman's rank correlation", "pearson": "Pearson's correlation"}
@@ -104,7 +104,7 @@ def _parts(name: str) -> list[str]:
 
 
 def best_of(comparison: Comparison, split: str, score: str) -> tuple[str, str]:
-    """Which pair is best in a split, in two parts: its name, and what to think of it."""
+    """The best pair of a split, in two parts: its name, and how good it is."""
     summary = comparison.summary(score)
     rows = summary[(summary["split"] == split) & summary["within_noise"]]
     if rows.empty:
@@ -118,7 +118,7 @@ def best_of(comparison: Comparison, split: str, score: str) -> tuple[str, str]:
 
 
 def what_the_model_adds(comparison: Comparison, split: str, score: str) -> str | None:
-    """The best pair with the language model beside the best without; None if the split lacks one of them."""
+    """The best pair with the language model beside the best without. None if the split lacks one of them."""
     summary = comparison.summary(score).dropna(subset="mean")
     summary = summary[(summary["split"] == split) & (summary["features"] != NO_MODEL)]
     with_model = [bool({*_parts(name)} & {*_OF_MODEL}) for name in summary["features"]]
@@ -130,7 +130,7 @@ def what_the_model_adds(comparison: Comparison, split: str, score: str) -> str |
     p = comparison.compare_pairs(split, (one["features"], one["head"]), (other["features"], other["head"]), score)
     values = f"{one['mean']:.2f} with it ({one['features']}), {other['mean']:.2f} without ({other['features']})"
     if p != p:  # one fold has no test
-        return f"{values}; a single fold cannot tell whether that is noise"
+        return f"{values}. A single fold cannot tell whether that is noise"
     if p > NOISE:
         return f"{values}: no difference beyond noise (p = {p:.2g})"
     better = sign * (one["mean"] - other["mean"]) > 0
@@ -157,8 +157,8 @@ def methods(config: RunConfig, data: RunData, manifest: Document, comparison: Co
         f"(fingerprint {manifest['model']['fingerprint'][:16]}, {manifest['model']['numerics']}). "
         f"Sets of features ({_list(features)}) with {_list(HEADS[head].partition(',')[0] for head in config.heads)} "
         f"were compared by cross-validation ({packages}) on "
-        f"{data.title} ({sizes}; SHA-256 {facts['sha256'][:16]}), with these splits and numbers of folds: {folds}; "
-        f"{plural(len(config.seeds), 'seed')} ({', '.join(map(str, config.seeds))}). {tuned} were fitted on the "
+        f"{data.title} ({sizes}; SHA-256 {facts['sha256'][:16]}), with these splits and numbers of folds: {folds}, and "
+        f"with {plural(len(config.seeds), 'seed')} ({', '.join(map(str, config.seeds))}). {tuned} were fitted on the "
         f"training rows of each fold. The score is {_FULL_NAMES.get(config.main_score, name_score(config.main_score))}"
         f"{', lower is better' if config.main_score in ERRORS else ''}. Intervals are percentiles of 500 bootstrap "
         "samples of the test rows. Differences were tested by the corrected resampled t-test (Nadeau and Bengio 2003)."
@@ -177,7 +177,7 @@ def _list(names: Iterable[str]) -> str:
 
 
 def not_done(classifies: bool) -> str:
-    """What no run of this kind does."""
+    """Limits of every run of this kind."""
     other = "Regressors" if classifies else "Classifiers"
     return (
         "The scores are of one data set. The best row was chosen among all rows on the same folds, so expect a little "

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from skesm._typing import Document
-from skesm.cache._database import open_for_reading
-from skesm.cache._files import FORMAT_FILE, MANIFEST_FILE, RECORD_FILE, check_format, find_location
 from skesm.cache._records import Codec, read_block
+from skesm.cache.disk.database import open_for_reading
+from skesm.cache.disk.files import FORMAT_FILE, MANIFEST_FILE, RECORD_FILE, check_format, find_location
 from skesm.exceptions import StoreError
 from skesm.outputs.types import FloatArray
 
@@ -90,6 +90,11 @@ def info(location: str | os.PathLike[str]) -> list[NamespaceInfo]:
     location : path
         The value of `memory`, or the folder of the store.
 
+    Returns
+    -------
+    contents : list of NamespaceInfo
+        One for each model and numerics.
+
     Raises
     ------
     StoreError
@@ -114,12 +119,17 @@ def verify(location: str | os.PathLike[str]) -> list[VerifyReport]:
     Parameters
     ----------
     location : path
-        The value of `memory`, or the folder of the store.
+        As in `info`.
+
+    Returns
+    -------
+    reports : list of VerifyReport
+        One for each entry of `info`, in the same order.
 
     Raises
     ------
     StoreError
-        If there is no store, or a newer version of skesm wrote it.
+        As in `info`.
     """
     return [_verify(folder) for folder in folders_of(location)]
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from skesm._messages import warn
 from skesm.cache import _records
-from skesm.cache._files import find_location, resolve_location
 from skesm.cache._models import copy_models
 from skesm.cache._records import Codec, Key
 from skesm.cache._session import Session
+from skesm.cache.disk.files import find_location, resolve_location
 from skesm.cache.maintenance.contents import NamespaceInfo, Value, info, reading, values_of
 from skesm.exceptions import StoreError, StoreWarning
 from skesm.outputs.spec import Namespace, OutputSpec
@@ -76,13 +76,12 @@ def merge(target: str | os.PathLike[str], *sources: str | os.PathLike[str]) -> M
     Examples
     --------
     >>> import tempfile
-    >>> import numpy as np
-    >>> from skesm.outputs.spec import Namespace, OutputSpec
-    >>> from skesm.cache import RecordStore, merge, resolve_location
+    >>> from skesm import ESM2Embedder
+    >>> from skesm.cache import merge
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for name, sequence in [("a", "MKT"), ("b", "MKV")]:
-    ...         with RecordStore(resolve_location(f"{folder}/{name}"), Namespace("toy", "sha256:00", "fp32")) as store:
-    ...             store.put([sequence], [{OutputSpec("mean", 1): np.ones(3, dtype=np.float32)}])
+    ...         embedder = ESM2Embedder("skesm-mini", memory=f"{folder}/{name}")
+    ...         _ = embedder.transform([sequence])
     ...     merge(f"{folder}/all", f"{folder}/a", f"{folder}/b")
     MergeReport(added=2, known=0, damaged=0)
     """

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from skesm.cache import _claims, _usage
-from skesm.cache._database import PAGE_BYTES, open_database
-from skesm.cache._files import ASIDE, RECORD_FILE, find_location
+from skesm.cache import _usage
+from skesm.cache.disk import claims
+from skesm.cache.disk.database import PAGE_BYTES, open_database
+from skesm.cache.disk.files import ASIDE, RECORD_FILE, find_location
 from skesm.cache.maintenance.contents import NamespaceInfo, reading, select
 from skesm.exceptions import StoreError
 
@@ -92,12 +93,10 @@ def prune(
     Examples
     --------
     >>> import tempfile
-    >>> import numpy as np
-    >>> from skesm.outputs.spec import Namespace, OutputSpec
-    >>> from skesm.cache import RecordStore, prune, resolve_location
+    >>> from skesm import ESM2Embedder
+    >>> from skesm.cache import prune
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with RecordStore(resolve_location(folder), Namespace("toy", "sha256:00", "fp32")) as store:
-    ...         store.put(["MKT"], [{OutputSpec("mean", 1): np.ones(3, dtype=np.float32)}])
+    ...     _ = ESM2Embedder("skesm-mini", memory=folder).transform(["MKT"])
     ...     prune(folder, older_than="90d").values
     0
     """
@@ -128,7 +127,7 @@ def prune(
 def _drop(location: str | os.PathLike[str], model: str) -> PruneReport:
     chosen = select(location, model)
     for each in chosen:
-        if any(_claims.alive(each.folder, token) for token in _claims.tokens(each.folder)):
+        if any(claims.alive(each.folder, token) for token in claims.tokens(each.folder)):
             raise StoreError(f"records of {model!r} are being computed by another process: wait for it to end")
     for each in chosen:
         # Renamed first: others see all of it, or nothing.

@@ -85,7 +85,7 @@ def locate(model: str | os.PathLike[str], *, download: bool = True) -> Checkpoin
     Raises
     ------
     CheckpointNotFoundError
-        If a file is neither here nor can be fetched. The message says how to get it and where to put it.
+        If a file is not here and cannot be fetched. The message says how to get it and where to put it.
     CheckpointError
         If the files are not an ESM-2 checkpoint in safetensors format.
     MissingDependencyError

@@ -186,9 +186,9 @@ class Repository:
         except OSError:  # fetching it tells why
             return True
 
-    def _not_here(self, what: str) -> CheckpointNotFoundError:
+    def _not_here(self, part: str) -> CheckpointNotFoundError:
         return CheckpointNotFoundError(
-            f"{what} of {self.name} is not on this machine. Fetch it: skesm models download {shlex.quote(self.model)}"
+            f"{part} of {self.name} is not on this machine. Fetch it: skesm models download {shlex.quote(self.model)}"
         )
 
     def _how_to_get(self, filename: str) -> str:

@@ -37,12 +37,12 @@ def explain_other_family(model: str) -> str:
     Examples
     --------
     >>> explain_other_family("esm1v_t33_650M_UR90S_1")
-    'it is of the family ESM-1v; skesm supports ESM-2 only'
+    'it is of the family ESM-1v. skesm supports ESM-2 only'
     >>> explain_other_family("esm2_t6_8M_UR50D"), explain_other_family("a-lab/esmc-like")
     ('', '')
     """
     match = _FAMILY.match(_published_name(model)[1].lower())
-    return f"it is of the family {_OTHER_FAMILIES[match.group(1)]}; skesm supports ESM-2 only" if match else ""
+    return f"it is of the family {_OTHER_FAMILIES[match.group(1)]}. skesm supports ESM-2 only" if match else ""
 
 
 def suggest_name(model: str) -> str:

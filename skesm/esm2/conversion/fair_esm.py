@@ -99,7 +99,7 @@ def config_from(path: Path, arguments: Mapping[str, object]) -> dict[str, object
     """
     missing = [name for name in _ARGUMENTS if name not in arguments]
     if missing:
-        raise CheckpointError(f"{path}: the model's arguments are not those of ESM-2: {', '.join(missing)} missing")
+        raise CheckpointError(f"{path}: these are not the arguments of an ESM-2 model: {', '.join(missing)} missing")
     fields = {field: arguments[name] for name, field in _ARGUMENTS.items()}
     width = fields["hidden_size"]
     return {

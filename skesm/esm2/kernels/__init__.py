@@ -11,7 +11,7 @@ from skesm.esm2.spec import ModelSpec
 if TYPE_CHECKING:
     from skesm.esm2.kernels.kernels import Kernels
 
-#: What a library raises that cannot be loaded, or does not know this processor.
+#: Errors of a library that cannot be loaded, or does not know this processor.
 FAILURES = (ImportError, OSError, RuntimeError)
 
 _log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ def are_installed() -> bool:
 
 
 def find_kernels(spec: ModelSpec) -> Kernels | None:
-    """The compiled functions for a model; None where they cannot be had."""
+    """The compiled functions for a model. None where they cannot be had."""
     if not are_installed():
         return None
     try:

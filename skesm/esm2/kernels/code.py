@@ -27,18 +27,18 @@ _EXP2 = (
     0.00015337576838842464,
 )
 
-#: A value of LLVM's code; its types are unknown to type checkers.
+#: A value of LLVM's code. Its types are unknown to type checkers.
 Value = Any
 Type = Any
 
 
 class Loop:
-    """A loop while it is written: its index, and what it carries from turn to turn."""
+    """A loop while it is written: its index, and the values that it carries from turn to turn."""
 
     def __init__(self, index: Value, values: list[Value]) -> None:
         self.index = index
         self.values = values
-        self.carried: Sequence[Value] = values  # of the next turn; of the last, when the loop is over
+        self.carried: Sequence[Value] = values  # of the next turn, or of the last when the loop is over
 
 
 class Code:
@@ -84,7 +84,7 @@ class Code:
     def loop(
         self, stop: int | Value, *, start: int | Value = 0, step: int = 1, carry: Sequence[Value] = ()
     ) -> Iterator[Loop]:
-        """A loop from `start` to less than `stop`; what is written inside is its body."""
+        """A loop from `start` to less than `stop`. The code that is written inside is its body."""
         b = self.builder
         before = b.block
         head, body, after = (b.append_basic_block(name) for name in ("head", "body", "after"))
@@ -160,7 +160,7 @@ class Code:
         return self.call(f"llvm.sqrt.{_suffix(x.type)}", x.type, x)
 
     def larger(self, a: Value, b: Value) -> Value:
-        """The larger of two; b if one is no number."""
+        """The larger of two. It is b if one is no number."""
         return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
 
     def sum_of_lanes(self, x: Value) -> Value:
@@ -192,7 +192,7 @@ class Code:
         return result
 
     def exp2(self, x: Value) -> Value:
-        """Two to the power of x; that of -126 for less or no number, of 127 for more."""
+        """Two to the power of x, which is -126 for less or no number, and 127 for more."""
         b, lanes = self.builder, lanes_of(x)
         least, most, rounds = (self.spread(c, lanes) for c in (_LEAST_EXPONENT, _MOST_EXPONENT, _ROUNDS))
         x = self.larger(x, least)
@@ -214,11 +214,6 @@ def vector(lanes: int) -> Type:
 def lanes_of(value: Value) -> int:
     """How many numbers a value is."""
     return value.type.count if isinstance(value.type, ir.VectorType) else 1
-
-
-def lanes_in(length: int, most: int) -> int:
-    """The largest power of two up to `most` that divides a length."""
-    return min(length & -length, most)
 
 
 def _suffix(kind: Type) -> str:

@@ -1,4 +1,4 @@
-"""What is computed for each row of a pack alone, written for LLVM: GELU, LayerNorm, and sums with biases."""
+"""Functions of each row of a pack alone, written for LLVM: GELU, LayerNorm, and sums with biases."""
 
 from __future__ import annotations
 
@@ -6,20 +6,10 @@ import math
 
 from llvmlite import ir
 
-from skesm.esm2.kernels.code import FLOAT, INDEX, POINTER, Code, lanes_in
+from skesm.esm2.gelu import GELU_LOGIT
+from skesm.esm2.kernels.code import FLOAT, INDEX, POINTER, Code
+from skesm.esm2.kernels.shape import Shape, lanes_in
 from skesm.esm2.spec import ModelSpec
-
-#: GELU(x) = x Φ(x) with Φ the normal distribution function, which is x / (1 + exp(-x p(x²))). p is a polynomial fitted
-#: to the logit of Φ(x), over x, on |x| < 7: 7e-8 off in exact arithmetic.
-GELU_LOGIT = (
-    1.5957684516906738,
-    0.07266856729984283,
-    -6.625997048104182e-05,
-    -0.0001104803232010454,
-    7.93821982369991e-06,
-    -2.6689286869441275e-07,
-    3.6112339785177028e-09,
-)
 
 #: Partial sums of a row, on every processor: their number decides the last bits.
 _PARTIAL_SUMS = 16
@@ -40,39 +30,56 @@ def write_gelu(module: ir.Module, name: str, width: int, lanes: int) -> None:
     code.finish()
 
 
-def write_norm(module: ir.Module, spec: ModelSpec) -> None:
-    """Write ``norm(x, weight, bias, out, rows)``: LayerNorm of each row, (rows, d)."""
+def write_norm(module: ir.Module, spec: ModelSpec, shape: Shape) -> None:
+    """Write ``norm(x, row, block, weight, bias, out, row, block, rows)``: LayerNorm of each row of x into out.
+
+    Rows of x, and of out, are `row` apart, their blocks of channels `block`.
+    """
     d = spec.width
-    code = Code(module, "norm", [POINTER] * 4 + [INDEX])
-    x, weight, bias, out, rows = code.arguments
-    b, step = code.builder, lanes_in(d, _PARTIAL_SUMS)
+    code = Code(module, "norm", [POINTER, INDEX, INDEX, POINTER, POINTER, POINTER, INDEX, INDEX, INDEX])
+    x, x_row, x_block, weight, bias, out, out_row, out_block, rows = code.arguments
+    b, step = code.builder, lanes_in(shape.block, _PARTIAL_SUMS)
+    blocks = range(d // shape.block)
     share = ir.Constant(FLOAT, 1 / d)
     zero = code.spread(0.0, step)
     with code.loop(rows) as row:
-        start = code.times(row.index, d)
-        with code.loop(d, step=step, carry=[zero]) as total:
-            total.carried = [b.fadd(total.values[0], code.load(code.at(x, start, total.index), step))]
-        mean = code.spread(b.fmul(code.sum_of_lanes(total.carried[0]), share), step)
-        with code.loop(d, step=step, carry=[zero]) as square:
-            centred = b.fsub(code.load(code.at(x, start, square.index), step), mean)
-            square.carried = [code.fma(centred, centred, square.values[0])]
-        variance = code.fma(code.sum_of_lanes(square.carried[0]), share, code.spread(spec.layer_norm_eps, 1))
+        of_row = [code.at(x, code.times(row.index, x_row), code.times(x_block, block)) for block in blocks]
+        total = zero
+        for part in of_row:
+            with code.loop(shape.block, step=step, carry=[total]) as sums:
+                sums.carried = [b.fadd(sums.values[0], code.load(code.at(part, sums.index), step))]
+            (total,) = sums.carried
+        mean = code.spread(b.fmul(code.sum_of_lanes(total), share), step)
+        total = zero
+        for part in of_row:
+            with code.loop(shape.block, step=step, carry=[total]) as squares:
+                centred = b.fsub(code.load(code.at(part, squares.index), step), mean)
+                squares.carried = [code.fma(centred, centred, squares.values[0])]
+            (total,) = squares.carried
+        variance = code.fma(code.sum_of_lanes(total), share, code.spread(spec.layer_norm_eps, 1))
         scale = code.spread(b.fdiv(code.spread(1.0, 1), code.sqrt(variance)), step)
-        with code.loop(d, step=step) as column:
-            centred = b.fsub(code.load(code.at(x, start, column.index), step), mean)
-            scaled = b.fmul(b.fmul(centred, scale), code.load(code.at(weight, column.index), step))
-            shifted = b.fadd(scaled, code.load(code.at(bias, column.index), step))
-            code.store(shifted, code.at(out, start, column.index))
+        for block, part in zip(blocks, of_row, strict=True):
+            into = code.at(out, code.times(row.index, out_row), code.times(out_block, block))
+            with code.loop(shape.block, step=step) as column:
+                channel = code.plus(column.index, block * shape.block)
+                centred = b.fsub(code.load(code.at(part, column.index), step), mean)
+                scaled = b.fmul(b.fmul(centred, scale), code.load(code.at(weight, channel), step))
+                shifted = b.fadd(scaled, code.load(code.at(bias, channel), step))
+                code.store(shifted, code.at(into, column.index))
     code.finish()
 
 
-def write_add(module: ir.Module, width: int, lanes: int) -> None:
-    """Write ``add(x, h, bias, rows)``: x + (h + bias) in place, (rows, width)."""
+def write_add(module: ir.Module, shape: Shape) -> None:
+    """Write ``add(x, h, bias, rows)``: x + (h + bias) in place, x (rows, d), h (blocks, rows, block)."""
     code = Code(module, "add", [POINTER] * 3 + [INDEX])
     x, h, bias, rows = code.arguments
-    b, step = code.builder, lanes_in(width, lanes)
-    with code.loop(rows) as row, code.loop(width, step=step) as column:
-        place = code.plus(code.times(row.index, width), column.index)
-        added = b.fadd(code.load(code.at(h, place), step), code.load(code.at(bias, column.index), step))
-        code.store(b.fadd(code.load(code.at(x, place), step), added), code.at(x, place))
+    b, step = code.builder, lanes_in(shape.block, shape.lanes)
+    with code.loop(shape.width, step=shape.block) as blocks, code.loop(rows) as row:
+        place = code.plus(code.times(row.index, shape.width), blocks.index)
+        of_h = code.plus(code.times(blocks.index, rows), code.times(row.index, shape.block))
+        with code.loop(shape.block, step=step) as column:
+            given = code.load(code.at(h, of_h, column.index), step)
+            added = b.fadd(given, code.load(code.at(bias, blocks.index, column.index), step))
+            at = code.at(x, place, column.index)
+            code.store(b.fadd(code.load(at, step), added), at)
     code.finish()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -46,12 +47,39 @@ def _release_control() -> None:
             library.clear_controlling_thread(force=True)
 
 
-class _OneThread:
-    """Counts those who need BLAS on one thread."""
+class _Limit(ABC):
+    """A limit of the process, with its holders counted: the first one sets it, the last one lifts it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._holders = 0
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        with self._lock:
+            if not self._holders:
+                self._set()
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                if not self._holders:
+                    self._lift()
+
+    @abstractmethod
+    def _set(self) -> None: ...
+
+    @abstractmethod
+    def _lift(self) -> None: ...
+
+
+class _OneThread(_Limit):
+    """BLAS on one thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self._allowed: list[int] = []
 
     def allowed(self) -> int:
@@ -60,25 +88,17 @@ class _OneThread:
             allowed = self._allowed if self._holders else [library.num_threads for library in _libraries()]
             return max(allowed, default=os.cpu_count() or 1)
 
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        with self._lock:
-            if not self._holders:
-                self._allowed = [library.num_threads for library in _libraries()]
-                _release_control()
-                for library in _libraries():
-                    library.set_num_threads(1)  # and keep control: no other thread can lift the limit
-            self._holders += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._holders -= 1
-                if not self._holders:
-                    _release_control()
-                    for library, allowed in zip(_libraries(), self._allowed, strict=True):
-                        library.set_num_threads(allowed)
-                    _release_control()
+    def _set(self) -> None:
+        self._allowed = [library.num_threads for library in _libraries()]
+        _release_control()
+        for library in _libraries():
+            library.set_num_threads(1)  # and keep control: no other thread can lift the limit
+
+    def _lift(self) -> None:
+        _release_control()
+        for library, allowed in zip(_libraries(), self._allowed, strict=True):
+            library.set_num_threads(allowed)
+        _release_control()
 
 
 _one_thread = _OneThread()
@@ -110,8 +130,8 @@ def has_small_products() -> bool:
     return bool(architectures & {"SkylakeX", "Cooperlake", "SapphireRapids"})
 
 
-class _OneTorchThread:
-    """Keeps torch on one thread in each thread that starts to use it. The first holder sets this, the last lifts it.
+class _OneTorchThread(_Limit):
+    """torch on one thread, in each thread that starts to use it.
 
     torch's number of threads is one value for the process, taken by each thread at its first use, and kept. The worker
     threads of a run are new and take 1. It is set from a passing thread: set by the holder, it would slow the
@@ -119,8 +139,7 @@ class _OneTorchThread:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._holders = 0
+        super().__init__()
         self._allowed = 1
 
     @contextmanager
@@ -128,18 +147,19 @@ class _OneTorchThread:
         import torch
 
         torch.get_num_threads()  # this thread takes its number before the limit
-        with self._lock:
-            if not self._holders:
-                self._allowed = _in_new_thread(torch.get_num_threads)
-                _in_new_thread(lambda: torch.set_num_threads(1))
-            self._holders += 1
-        try:
+        with super().hold():
             yield
-        finally:
-            with self._lock:
-                self._holders -= 1
-                if not self._holders:
-                    _in_new_thread(lambda: torch.set_num_threads(self._allowed))
+
+    def _set(self) -> None:
+        import torch
+
+        self._allowed = _in_new_thread(torch.get_num_threads)
+        _in_new_thread(lambda: torch.set_num_threads(1))
+
+    def _lift(self) -> None:
+        import torch
+
+        _in_new_thread(lambda: torch.set_num_threads(self._allowed))
 
 
 def _in_new_thread(call: Callable[[], T]) -> T:

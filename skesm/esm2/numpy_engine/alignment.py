@@ -65,7 +65,7 @@ def find_alignment(products: Products, most: int, alignments: Iterable[Alignment
     most : int
         Rows of the largest pack that several sequences share.
     alignments : iterable of Alignment, optional
-        What is tried, in this order.
+        Alignments to try, in this order.
 
     Returns
     -------

@@ -146,7 +146,7 @@ class AttentionCompiled:
         return block
 
     def of(self, shapes: Shapes) -> Mix:
-        """What mixes the layers of a pack."""
+        """The function that mixes the layers of a pack."""
         spans = lay_out(length for count, length in shapes for _ in range(count))
         longest = max(length for _, length in shapes)
         tables = [self._kernels.rotary_table(frequencies, longest) for frequencies in self._frequencies]
@@ -240,7 +240,7 @@ def choose_attention(
     kernels: Kernels | None,
     put: Callable[[NDArray[np.generic]], Tensor],
 ) -> Attention:
-    """Compiled or NumPy's on CPUs; on a device by `attend_packed` if it works, else by `attend_by_runs`."""
+    """Compiled or NumPy's on CPUs. On a device by `attend_packed` if it works, else by `attend_by_runs`."""
     if device.type == "cpu":
         if kernels is not None:
             return AttentionCompiled(inverse_frequencies, linear, kernels)

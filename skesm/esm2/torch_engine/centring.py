@@ -56,7 +56,7 @@ def centre(
     centred = []
     for block, arrays in zip(blocks, exact, strict=True):
         c = norm(x, block.attention_norm).mean(0).cpu().numpy()
-        # the constant part of the values goes through attention unchanged, whose weights sum to one
+        # attention leaves the constant part of the values unchanged, because its weights sum to one
         value = _bias_behind(arrays.value, c)
         block = block._replace(
             attention_norm=_with_bias(block.attention_norm, arrays.attention_norm.bias - c),

@@ -64,7 +64,7 @@ class PackedLinear(NamedTuple):
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor) -> PackedLinear:
-        """From the weight, (out, in), of which a copy is made, and the bias, (out,)."""
+        """From a copy of the weight, (out, in), and the bias, (out,)."""
         return cls(torch.ops.mkldnn._reorder_linear_weight(weight, LAYOUT_ROWS), bias)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def _packed(x: Tensor, weight: Tensor, bias: Tensor | None, function: str, algor
 
 
 def choose_linear(device: torch.device, dtype: torch.dtype) -> type[PlainLinear] | type[PackedLinear]:
-    """`PackedLinear` on x86 processors if it works in this torch, and pays in float32; else `PlainLinear`."""
+    """`PackedLinear` on x86 processors if it works in this torch, and pays in float32, else `PlainLinear`."""
     fits = device.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
     usable = fits and is_usable(dtype) and (dtype != torch.float32 or packed_pays())
     return PackedLinear if usable else PlainLinear

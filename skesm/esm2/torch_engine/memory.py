@@ -11,7 +11,7 @@ from skesm.esm2.tokenizer import Tokens
 
 _log = logging.getLogger(__name__)
 
-# What torch's errors say that have no class of their own: of the CPU, and of Apple's GPUs
+# Words of torch's errors that have no class of their own: of the CPU, and of Apple's GPUs
 _MESSAGES = ("can't allocate memory", "not enough memory", "out of memory")
 
 
@@ -34,7 +34,7 @@ class Limit:
         self.tokens: int | None = None
 
     def lower(self, tokens: int, device: torch.device) -> None:
-        """Note that a pack of so many tokens did not fit, and give back what it left in torch's cache."""
+        """Note that a pack of so many tokens did not fit, and free torch's cache of it."""
         self.tokens = min(self.tokens or tokens, max(1, tokens // 2))
         _log.warning(
             "%d tokens do not fit into the memory of %s: packs have %d at most now", tokens, device, self.tokens
@@ -45,7 +45,7 @@ class Limit:
             torch.mps.empty_cache()
 
     def split(self, sequences: Sequence[Tokens]) -> list[Sequence[Tokens]]:
-        """A pack in parts that keep the limit, in order; a sequence that is longer is a part of its own."""
+        """A pack in parts that keep the limit, in order. A sequence that is longer is a part of its own."""
         if self.tokens is None:
             return [sequences]
         parts: list[list[Tokens]] = []

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +15,8 @@ import numpy as np
 
 from skesm.esm2.spec import DEFAULT_ROPE_THETA, VOCABULARY_SIZE, ModelSpec
 from skesm.esm2.tokenizer import MASK, VOCABULARY
-from skesm.exceptions import CheckpointError, CheckpointNotFoundError
+from skesm.esm2.weights.files import checked
+from skesm.exceptions import CheckpointError
 
 _MOST_BYTES = 1 << 26  # of a text file. A tokenizer.json of ESM-2 has a few thousand
 _MOST_NAME_BYTES = 255  # of a file name, on all common file systems
@@ -53,7 +53,7 @@ def spec_from_config(name: str, config: Mapping[str, object], repository: str | 
     Raises
     ------
     CheckpointError
-        If the configuration is not that of an ESM-2 model. The message names the field.
+        If the configuration does not describe an ESM-2 model. The message names the field.
     """
     fields = _Fields(name, config)
     for field, (values, expected) in _FIXED.items():
@@ -170,21 +170,14 @@ def read_json(path: Path) -> Mapping[str, object]:
 
 
 def _read_text(path: Path) -> str:
-    try:
-        info = path.stat()
-        if not stat.S_ISREG(info.st_mode):
-            raise CheckpointError(f"{path} is not a regular file")  # to open a named pipe would wait for a writer
-        if info.st_size > _MOST_BYTES:
-            raise CheckpointError(f"{path} has {info.st_size:,} bytes: it is not a file of a checkpoint")
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise CheckpointNotFoundError(f"{path.parent} holds no {path.name}: it is not a checkpoint folder") from error
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"{path} is not UTF-8 text: {error}") from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    with checked(path, missing=f"{path.parent} holds no {path.name}: it is not a checkpoint folder"):
+        n_bytes = path.stat().st_size
+        if n_bytes > _MOST_BYTES:
+            raise CheckpointError(f"{path} has {n_bytes:,} bytes: it is not a file of a checkpoint")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{path} is not UTF-8 text: {error}") from error
 
 
 def check_vocabulary(name: str, folder: Path) -> None:
@@ -218,7 +211,7 @@ def check_vocabulary(name: str, folder: Path) -> None:
 
 def _check_symbols(where: str, symbols: object) -> None:
     if symbols is not None and (not isinstance(symbols, list) or tuple(symbols) != VOCABULARY):
-        raise CheckpointError(f"{where} is not that of ESM-2")
+        raise CheckpointError(f"{where} is not the vocabulary of ESM-2")
 
 
 def _by_content(name: str, path: Path, tokens: object) -> dict[str, object]:
@@ -234,12 +227,12 @@ def _check_tokens(name: str, path: Path, tokens: object, whole: bool = False) ->
     """Refuse tokens that are not ours, or, of a whole vocabulary, that are not all of ours."""
     ours = {symbol: i for i, symbol in enumerate(VOCABULARY)}
     if not isinstance(tokens, dict) or (whole and len(tokens) != len(ours)):
-        raise CheckpointError(f"{name}: the vocabulary in {path.name} is not that of ESM-2")
+        raise CheckpointError(f"{name}: the vocabulary in {path.name} is not the vocabulary of ESM-2")
     for symbol, number in tokens.items():
         if not _is(number, ours.get(symbol)):
             raise CheckpointError(
-                f"{name}: the vocabulary in {path.name} is not that of ESM-2: it has token {symbol!r} with number "
-                f"{number!r}"
+                f"{name}: the vocabulary in {path.name} is not the vocabulary of ESM-2: it has token {symbol!r} with "
+                f"number {number!r}"
             )
 
 

@@ -12,6 +12,7 @@ import os
 import stat
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -148,17 +149,23 @@ class WeightsFiles(Mapping[str, FloatArray]):
 
 
 def _map(path: Path) -> _Mapped:
+    with checked(path, missing=f"{path} does not exist"), path.open("rb") as file:
+        state = _state(file.fileno())
+        if state[0] == 0:
+            raise CheckpointError(f"{path} is empty")
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return _Mapped(path, data, os.dup(file.fileno()), state)
+
+
+@contextmanager
+def checked(path: Path, *, missing: str) -> Iterator[None]:
+    """Check that a file of a checkpoint is a regular one, and make failures to read it a CheckpointError."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise CheckpointError(f"{path} is not a regular file")  # to open a named pipe would wait for a writer
-        with path.open("rb") as file:
-            state = _state(file.fileno())
-            if state[0] == 0:
-                raise CheckpointError(f"{path} is empty")
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            return _Mapped(path, data, os.dup(file.fileno()), state)
+        yield
     except FileNotFoundError as error:
-        raise CheckpointNotFoundError(f"{path} does not exist") from error
+        raise CheckpointNotFoundError(missing) from error
     except (OSError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise

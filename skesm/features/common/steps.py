@@ -28,7 +28,7 @@ __all__ = ["CallbackSupportMixin", "told_steps", "with_callbacks"]
 
 @contextmanager
 def told_steps(estimator: Estimator, X: Column, y: object) -> Iterator[None]:
-    """Tell callbacks that were set, on the estimator or on what holds it, of each batch that is finished."""
+    """Tell callbacks that were set, on the estimator or on its Pipeline or search, of each batch that is finished."""
     if not getattr(estimator, "_skl_callbacks", None):
         yield
         return

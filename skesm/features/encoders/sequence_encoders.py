@@ -147,7 +147,7 @@ class OneHotSequence(SequenceEncoder):
         if too_long:
             raise InvalidSequenceError(
                 f"{len(too_long)} sequences are longer than length={length}, the first in row {too_long[0]} with "
-                f"{lengths[too_long[0]]} residues; set length to that of the longest sequence",
+                f"{lengths[too_long[0]]} residues. Set length to the length of the longest sequence",
                 too_long,
             )
         one_hot = np.zeros((len(sequences), length, N_AMINO_ACIDS + 1), dtype=np.float32)

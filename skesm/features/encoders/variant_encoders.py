@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from sklearn.utils import Tags
 
 from skesm._typing import Constraints
+from skesm.features.common.parameters import several_of
 from skesm.features.common.reference import ReferenceMixin
 from skesm.features.encoders.sequence_encoders import N_AMINO_ACIDS, SequenceEncoder, alphabetical_columns
 from skesm.features.encoders.substitution_scales import BLOSUM62, PROPERTIES
-from skesm.features.parameters import several_of
 from skesm.outputs.types import FloatArray
 from skesm.sequences.alphabet import ALPHABETICAL
 from skesm.sequences.variants import check_lengths, differences
@@ -175,8 +175,8 @@ class SubstitutionEncoder(_VariantEncoder):
     >>> gb1 = load_gb1_stability()
     >>> SubstitutionEncoder(gb1.wild_type).fit_transform(gb1.data).shape
     (813, 94)
-    >>> encoder = SubstitutionEncoder("MKTAY", parts=("blosum62", "properties")).fit(["MRTAY"])
-    >>> encoder.get_feature_names_out().tolist()
+    >>> encoder = SubstitutionEncoder("MKTAY", parts=("blosum62", "properties"))
+    >>> encoder.fit(["MRTAY"]).get_feature_names_out().tolist()
     ['blosum62', 'hydropathy_change', 'volume_change', 'charge_change']
     >>> encoder.transform(["MKTAD"]).round(1)
     array([[ -3. ,  -2.2, -82.5,  -1. ]], dtype=float32)

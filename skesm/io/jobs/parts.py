@@ -78,7 +78,7 @@ class Parts:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise InputFileError(f"another process is writing {self._output}; wait, or name another output") from None
+            raise InputFileError(f"another process is writing {self._output}: wait, or name another output") from None
         try:
             yield
         finally:

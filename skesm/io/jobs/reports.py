@@ -19,7 +19,7 @@ class FileReport:
     columns : int
         Features of a row.
     missing : int
-        Rows of the input that are not in it. `missing_file` tells why.
+        Rows of the input that are not in it: those that were dropped, and those that failed. `missing_file` tells why.
     missing_file : str or None
         Beside the output. None if nothing is missing.
     resumed : int
@@ -31,6 +31,8 @@ class FileReport:
         Whether the output was there already, complete and of the same rows and settings.
     notes : sequence of str
         Columns that were chosen by well-known names.
+    failed : int
+        Rows on which the backend failed. The next call tries them again.
     """
 
     output: str
@@ -44,6 +46,7 @@ class FileReport:
     seconds: float
     unchanged: bool = False
     notes: Sequence[str] = ()
+    failed: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class FilePlan:
     columns : int
         Features of a row.
     output_bytes : int
-        Bytes of the features, about what the output has.
+        Bytes of the features, about the size of the output.
     hours : float or None
         At the given rate, if nothing were stored.
     notes : sequence of str

@@ -26,7 +26,7 @@ from skesm.io.jobs.shards import Shard, update_manifest
 from skesm.io.jobs.survey import Good, Survey, good_rows, refuse_problems, survey_source, warn_of_suspicious
 from skesm.io.jobs.work import Work, as_work, chunks
 
-_FORMAT = 1  # of what is computed: parts of another number are not used
+_FORMAT = 1  # of the parts. Parts of another number are not used
 
 
 def transform_file(
@@ -90,7 +90,8 @@ def transform_file(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = pathlib.Path(folder, "proteins.fasta")
     ...     _ = path.write_text(">P1\nMKTAY\n>P2\nGSH\n")
-    ...     report = transform_file(ESM2Embedder("skesm-mini"), path, path.with_suffix(".npz"))
+    ...     output = path.with_suffix(".npz")
+    ...     report = transform_file(ESM2Embedder("skesm-mini"), path, output)
     >>> report.rows, report.columns, report.missing
     (2, 192, 0)
     """
@@ -127,7 +128,7 @@ def _finish(output: Path, identity: Document, survey: Survey, run: _Run, start: 
     if not run.rows:
         if not run.missing:
             run.parts.remove()
-        raise InputFileError(f"no row can be used, so that nothing was written; {missing_file} tells why")
+        raise InputFileError(f"no row can be used, so nothing was written. {missing_file} tells why")
     metadata = {"skesm": skesm.__version__, **identity, "rows": run.rows, "residues": survey.residues}
     write(output, run.content(metadata, wide=identity["wide"]))
     report = FileReport(
@@ -140,11 +141,12 @@ def _finish(output: Path, identity: Document, survey: Survey, run: _Run, start: 
         hits=run.hits,
         computed=run.computed,
         seconds=round(time.monotonic() - start, 3),
+        failed=len(run.missing),
     )
     described = {
         **metadata,
         "missing": report.missing,
-        "failed": len(run.missing),
+        "failed": report.failed,
         "bytes": output.stat().st_size,
         "sha256": _digest(output),
         "report": asdict(report),
@@ -275,7 +277,7 @@ class _Run:
         with self._work.store_open():
             self._compute(rows, progress)
         if self.rows + len(self.missing) != expected:
-            raise InputFileError("the input was changed while it was read; run it again")
+            raise InputFileError("the input was changed while it was read. Run it again")
 
     def _compute(self, rows: Iterator[Good], progress: Progress) -> None:
         limits = self._work.limits()
@@ -314,7 +316,7 @@ class _Run:
         for number in range(self._count):
             part = self.parts.load(number)
             if part is None:
-                raise InputFileError(f"a part in {self.parts.folder} is gone or damaged; run it again")
+                raise InputFileError(f"a part in {self.parts.folder} is gone or damaged. Run it again")
             ids, values, lengths = part.present()
             if ids:
                 yield ids, values, lengths

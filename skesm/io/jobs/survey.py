@@ -134,7 +134,7 @@ def _refuse_repeat(row: Row, seen: set[str]) -> None:
     if row.id in seen:
         raise InputFileError(
             f"{row.file}: line {row.line}: the id {row.id!r} is used twice, and a .h5 file holds one array for each "
-            "id; rename one, or write .parquet",
+            "id. Rename one, or write .parquet",
             [row.line],
         )
     seen.add(row.id)

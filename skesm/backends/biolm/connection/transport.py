@@ -22,10 +22,10 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from skesm.backends.biolm.auth import Auth, origin_of
-from skesm.backends.biolm.bodies import Decoder, parse
+from skesm.backends.biolm.connection.bodies import Decoder, parse
+from skesm.backends.biolm.connection.failures import TransportFailure, explain
+from skesm.backends.biolm.connection.sockets import AbortableAdapter, Sockets
 from skesm.backends.biolm.decisions import RETRYABLE_STATUSES
-from skesm.backends.biolm.failures import TransportFailure, explain
-from skesm.backends.biolm.sockets import AbortableAdapter, Sockets
 from skesm.backends.biolm.throttle import Pace, Timing
 from skesm.exceptions import AuthenticationError, RequestRejectedError
 

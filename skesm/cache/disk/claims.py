@@ -13,7 +13,7 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from skesm.cache._locks import Lock, has_fork, mutex
+from skesm.cache.disk.locks import Lock, has_fork, mutex
 
 TOKENS = "claims"
 

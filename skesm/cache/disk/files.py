@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from skesm._messages import warn
 from skesm._typing import Document
-from skesm.cache._locks import mutex
+from skesm.cache.disk.locks import mutex
 from skesm.exceptions import StoreError, StoreWarning
 
 #: Layout of the folder and of the record files. Raised when older versions would misread newer files.

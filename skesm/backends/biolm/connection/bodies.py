@@ -6,7 +6,7 @@ import contextlib
 import json
 import zlib
 
-from skesm.backends.biolm.failures import TransportFailure
+from skesm.backends.biolm.connection.failures import TransportFailure
 
 _GZIP_WINDOW = 31  # zlib's way to ask for a gzip header
 

@@ -11,8 +11,8 @@ from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from skesm._messages import warn
-from skesm.cache._files import FORMAT, MANIFEST_FILE, RECORD_FILE, check_format, move_aside
-from skesm.cache._locks import mutex
+from skesm.cache.disk.files import FORMAT, MANIFEST_FILE, RECORD_FILE, check_format, move_aside
+from skesm.cache.disk.locks import mutex
 from skesm.exceptions import StoreError, StoreWarning
 
 #: "skes" in ASCII: tells our files from other SQLite files.
@@ -130,6 +130,7 @@ class Handle:
         return is_damage(error) or (turned and all(os.access(p, os.W_OK) for p in (self.path, self.path.parent)))
 
     def close(self) -> None:
+        """Close the connection."""
         self.connection.close()
 
 

@@ -1,0 +1,1 @@
+"""One HTTP connection to a service: sockets, bodies, failures."""

@@ -1,0 +1,1 @@
+"""Files, locks and the database of a record store."""
