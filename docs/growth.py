@@ -26,16 +26,16 @@ LARGEST = 10**9
 
 
 def draw(figures: dict[str, Any]) -> None:
-    """Bytes on the left, hours of our own share on the right."""
+    """Bytes above, hours of our own share below."""
     rows = np.logspace(4, np.log10(LARGEST), 100)
-    size, time = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")[1]
+    size, time = plt.subplots(2, figsize=(5.2, 8.4), layout="constrained")[1]
 
     def measured(key: str) -> list[tuple[int, float]]:
         return [(run["rows"], run[key]) for run in figures["runs"] if key in run]
 
     for colour, key, label in (
         ("C1", "store_bytes_a_sequence", "record store"),
-        ("C0", "output_bytes_a_sequence", "output, and as much beside it until it is complete"),
+        ("C0", "output_bytes_a_sequence", "output (twice that while it is made)"),
     ):
         found = measured(key)
         size.loglog(rows, rows * found[-1][1], color=colour, label=label)
@@ -50,7 +50,7 @@ def draw(figures: dict[str, Any]) -> None:
     for colour, kind in (("C1", "store, cold"), ("C2", "store, warm"), ("C0", "no store")):
         time.loglog(rows, rows * timed[kind] / 3.6e9, color=colour, label=f"{kind}: {timed[kind]} µs a sequence")
         time.plot(timed["rows"], timed["rows"] * timed[kind] / 3.6e9, "x", color=colour)
-    time.set(title="hours of our own share, without the model (50 residues)", xlabel="sequences")
+    time.set(title="hours without the model (50 residues)", xlabel="sequences")
     for axes in (size, time):
         axes.legend(fontsize=8)
         axes.grid(alpha=0.3)

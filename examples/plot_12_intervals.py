@@ -43,7 +43,7 @@ covered = (low <= y_test) & (y_test <= high)
 
 order = np.argsort(predicted)
 place = np.arange(len(order))
-figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+figure, axes = plt.subplots(figsize=(5.5, 4), layout="constrained")
 axes.vlines(place, low[order], high[order], color="lightgrey", linewidth=3, zorder=0)
 axes.plot(place, predicted[order], color="grey", linewidth=1, label="predicted")
 for inside, colour in ((True, "C0"), (False, "C1")):

@@ -43,7 +43,7 @@ def heat_map(values):
     return grid
 
 
-figure, rows = plt.subplots(2, figsize=(8, 7), sharex=True, layout="constrained")
+figure, rows = plt.subplots(2, figsize=(5.5, 7), sharex=True, layout="constrained")
 maps = {"measured": gb1.target, "predicted": predicted}
 for axes, (title, values) in zip(rows, maps.items(), strict=True):
     image = axes.imshow(heat_map(values), cmap="RdBu_r", vmin=-3, vmax=3, aspect="auto")

@@ -30,7 +30,7 @@ measured = np.full(len(numbers), np.nan)
 for place, number in enumerate(numbers):
     if number in gb1.positions:
         measured[place] = gb1.target[gb1.positions == number].mean()
-figure, rows = plt.subplots(2, figsize=(8, 5), sharex=True, layout="constrained")
+figure, rows = plt.subplots(2, figsize=(5.5, 5), sharex=True, layout="constrained")
 rows[0].bar(numbers, entropy, color="C0")
 rows[0].set(ylabel="entropy (nats)", title="the model")
 rows[0].set_ylim(entropy.min() - 0.1, None)

@@ -243,6 +243,16 @@ features = ["mutated+length", "position"]\nheads = ["ridge"]\nscores = ["rmse"]\
         assert main(["benchmark", *arguments, *more, "--output", str(tmp_path / "out")]) == 0
         assert "6 fits found in" in capsys.readouterr().out
 
+    def test_the_best_layer_is_named(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        arguments = ["--rows", "40", "--features", "composition", "--heads", "ridge", "--folds", "2", "--quiet"]
+        more = ["--splits", "random", "--layer-profile", "mean", "--output", str(tmp_path / "out")]
+        assert main(["benchmark", *arguments, *more]) == 0
+        profile = pd.read_csv(tmp_path / "out" / "layer_profile.csv")
+        best = profile["mean"].idxmax()
+        out = capsys.readouterr().out
+        assert f"Best layer: {profile.layer[best]}, pooled by mean ({profile['mean'][best]:.2f}). " in out
+        assert "within noise of it.\n" in out
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [

@@ -70,6 +70,18 @@ def test_help_has_an_example(command: str) -> None:
     assert "  skesm " in text or "example: skesm " in text
 
 
+def test_help_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a paragraph fills it. Examples, and choices of an option, stay whole."""
+    monkeypatch.setenv("COLUMNS", "80")
+    texts = help_texts()
+    for name, text in texts.items():
+        assert not [
+            line for line in text.splitlines() if len(line) > 80 and " skesm " not in line and "{" not in line
+        ], name
+    assert "text with a\nsequence on each line" in texts["skesm embed"]
+    assert "\n  fish   skesm completion fish | source       in" in texts["skesm completion"]
+
+
 def complete(script: Path, *words: str) -> set[str]:
     """What bash offers for the last word."""
     quoted = " ".join(f"'{word}'" for word in ("skesm", *words))

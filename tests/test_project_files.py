@@ -6,10 +6,14 @@ import re
 import tomllib
 from pathlib import Path
 
+import yaml
+
 import skesm
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+RECIPE = yaml.safe_load((ROOT / "recipe/recipe.yaml").read_text(encoding="utf-8"))
 
 
 def read(path: str) -> str:
@@ -17,9 +21,7 @@ def read(path: str) -> str:
 
 
 def test_the_conda_recipe_has_the_same_dependencies() -> None:
-    run = re.search(r"^  run:\n((?:    - .+\n)+)", read("recipe/meta.yaml"), re.MULTILINE)
-    assert run is not None
-    listed = {line.strip("- \n").replace(" ", "").replace("_", "-") for line in run[1].splitlines()}
+    listed = {name.replace(" ", "").replace("_", "-") for name in RECIPE["requirements"]["run"]}
     wanted = {f"python{PROJECT['requires-python']}", *(name.replace(" ", "") for name in PROJECT["dependencies"])}
     assert listed == wanted
 
@@ -27,10 +29,11 @@ def test_the_conda_recipe_has_the_same_dependencies() -> None:
 def test_the_recipe_starts_the_same_command() -> None:
     (name, target), *others = PROJECT["scripts"].items()
     assert not others
-    assert f"- {name} = {target}\n" in read("recipe/meta.yaml")
+    assert RECIPE["build"]["python"]["entry_points"] == [f"{name} = {target}"]
 
 
-def test_the_citation_names_this_version() -> None:
+def test_recipe_and_citation_name_this_version() -> None:
+    assert RECIPE["context"]["version"] == skesm.__version__
     assert f"\nversion: {skesm.__version__}\n" in read("CITATION.cff")
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from skesm import __version__
-from skesm.cli.arguments import examples, one_line
+from skesm.cli.arguments import HelpFormatter, examples, one_line
 from skesm.cli.cache import add_cache
 from skesm.cli.completion import add_completion, commands_of
 from skesm.cli.demo import add_benchmark, add_demo
@@ -86,8 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="skesm",
         description="ESM-2 features of proteins for scikit-learn.",
-        epilog=examples("embed proteins.fasta features.parquet", "doctor"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=examples("embed proteins.fasta features.csv", "doctor"),
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"skesm {__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")

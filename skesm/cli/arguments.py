@@ -41,6 +41,17 @@ def size(n_bytes: float) -> str:
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
 
+class HelpFormatter(argparse.HelpFormatter):
+    """Fits paragraphs to the terminal, and leaves lists and examples as they are: their lines begin with a space."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        filled = []
+        for block in text.strip().split("\n\n"):
+            prose = "\n" not in block or not re.search(r"^\s", block, re.MULTILINE)
+            filled.append(super()._fill_text(block, width, indent) if prose else block)
+        return "\n\n".join(filled)
+
+
 def examples(*lines: str) -> str:
     """The end of a help text: command lines without the program's name.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skesm.cli.arguments import examples, size
+from skesm.cli.arguments import HelpFormatter, examples, size
 from skesm.exceptions import StoreError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def add_cache(commands: Commands) -> None:
         "cache",
         help="look after a record store, the folder that is given as memory",
         epilog=examples("cache info cache", "cache merge all node1 node2"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from skesm.cli.arguments import examples
+from skesm.cli.arguments import HelpFormatter, examples
 
 if TYPE_CHECKING:
     from skesm.cli.arguments import Commands
@@ -68,7 +68,7 @@ def add_completion(commands: Commands, root: argparse.ArgumentParser) -> None:
         help="print a script that completes commands and options in a shell",
         description=f"Print a script that completes commands and options in a shell.\n{_HOW}",
         epilog=examples("completion bash"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))
     parser.set_defaults(run=lambda args: print(script(args.shell, list(commands_of(root)))))

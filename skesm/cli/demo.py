@@ -12,6 +12,8 @@ from skesm.backends.resolve import BACKENDS
 from skesm.cli.arguments import at_least_two, name_columns, positive, reference_of
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from skesm.benchmark import Run, RunConfig
     from skesm.cli.arguments import Commands
 
@@ -269,6 +271,8 @@ def _run(args: argparse.Namespace, config: RunConfig) -> None:
     print(f"{passes} for {distinct}. Features took {seconds:.1f} s.")
     if run.comparison.fits_found:
         print(f"{plural(run.comparison.fits_found, 'fit')} found in {output / _FITS}, finished by an earlier run.")
+    if run.profile is not None:
+        print(_describe_layers(run.profile))
     for note in run.notes:
         print(f"Note: {note}")
     for kind, name, reason in run.not_done:
@@ -277,6 +281,14 @@ def _run(args: argparse.Namespace, config: RunConfig) -> None:
     for warning in run.comparison.warnings:
         print(f"Leakage: {warning}")
     _write(output, run)
+
+
+def _describe_layers(profile: DataFrame) -> str:
+    """The best layer and pooling, and how much that says."""
+    best = profile.loc[profile["mean"].idxmax()]
+    alike = int(profile["within_noise"].sum())
+    others = "No other is" if alike == 1 else f"{alike} of {len(profile)} layers and poolings are"
+    return f"Best layer: {best.layer}, pooled by {best.pooling} ({best['mean']:.2f}). {others} within noise of it."
 
 
 def _write(output: Path, run: Run) -> None:

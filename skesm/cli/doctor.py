@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from skesm import __version__
 from skesm._optional import install_line
-from skesm.cli.arguments import examples, size
+from skesm.cli.arguments import HelpFormatter, examples, size
 
 if TYPE_CHECKING:
     from skesm.cli.arguments import Commands
@@ -77,7 +77,7 @@ def add_doctor(commands: Commands) -> None:
         description="Check everything that skesm needs here, one line each, with the remedy for each problem. "
         "Nothing is sent, unless you ask for --online. The exit status is 1 if there is a problem.",
         epilog=examples("doctor", "doctor --memory cache --model esm2-650m --json"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--model", default="skesm-mini", help="the model of the timed pass (default: skesm-mini)")
     parser.add_argument("--memory", type=Path, metavar="FOLDER", help="a record store to look at")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from skesm._messages import plural
 from skesm._typing import Options
 from skesm.backends.local import NUMERICS
-from skesm.cli.arguments import add_model, examples, positive, reference_of, size
+from skesm.cli.arguments import HelpFormatter, add_model, examples, positive, reference_of, size
 from skesm.features.variant_scorer import STRATEGIES
 from skesm.outputs.kinds import ALL_POOLINGS
 
@@ -107,7 +107,7 @@ def _add(
         help=text,
         description=f"{text[0].upper()}{text[1:]}.\n{_FORMATS}",
         epilog=examples(*lines),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.set_defaults(run=_run)
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="a file of sequences. Several are read in turn")

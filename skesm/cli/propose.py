@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from skesm import __version__
 from skesm._typing import Document, Estimator
-from skesm.cli.arguments import add_model, examples, name_columns, positive, reference_of
+from skesm.cli.arguments import HelpFormatter, add_model, examples, name_columns, positive, reference_of
 from skesm.sequences.alphabet import ALPHABETICAL
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def add_propose(commands: Commands) -> None:
             f"propose {_EXAMPLE} --target-column ddg --lower-is-better --combine 2,3 --number 48",
             f"propose {_EXAMPLE} --target-column activity --plan",
         ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("measured", metavar="MEASURED", help="file of variants with measured values")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="the table to write, .csv")

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skesm.cli.arguments import add_model, examples
+from skesm.cli.arguments import HelpFormatter, add_model, examples
 
 if TYPE_CHECKING:
     from skesm.cli.arguments import Commands
@@ -30,7 +30,7 @@ def add_reproduce(commands: Commands) -> None:
             "reproduce BLAT_ECOLX_Stiffler_2015 --model esm2-8m,esm2-35m --memory cache",
             "reproduce MY_ASSAY --folder my_assays --model skesm-mini --output figures.json",
         ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("assay", nargs="?", metavar="ASSAY", help="name of the assay")
     data = parser.add_argument_group("data")
