@@ -10,6 +10,7 @@ import pytest
 
 import skesm
 from skesm.cache import export
+from skesm.outputs import kinds
 from skesm.outputs.derived import derive, source
 from skesm.outputs.kinds import KINDS, POOLINGS
 from skesm.outputs.spec import OutputSpec
@@ -114,10 +115,13 @@ STATED = ("outputs/", "esm2/", "protocol/", "backends/biolm", "server/")
 def test_kinds_are_named_in_their_row_and_nowhere_else() -> None:
     """No branch on the name of a kind: what differs between kinds is a field of their rows."""
     package = Path(skesm.__file__).parent
+    constants = {name: value for name, value in vars(kinds).items() if isinstance(value, str)}
     for path in package.rglob("*.py"):
         if path.relative_to(package).as_posix().startswith(STATED):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Compare) and ".kind" in ast.unparse(node.left):
-                named = {c.value for side in node.comparators for c in ast.walk(side) if isinstance(c, ast.Constant)}
+                parts = [part for side in node.comparators for part in ast.walk(side)]
+                named = {part.value for part in parts if isinstance(part, ast.Constant)}
+                named |= {constants.get(part.id) for part in parts if isinstance(part, ast.Name)}
                 assert not named & set(KINDS), f"{path}:{node.lineno}"

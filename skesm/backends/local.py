@@ -28,7 +28,7 @@ from skesm.esm2.spec import DEMO_MODEL, ModelSpec
 from skesm.esm2.weights.files import WeightsFiles
 from skesm.esm2.weights.parameters import Parameters, read_parameters
 from skesm.exceptions import BackendError, DemoModelWarning, SlowNumericsWarning, UntrainedHeadWarning
-from skesm.outputs.kinds import CONTACTS, HEAD_KINDS
+from skesm.outputs.kinds import CONTACT_HEAD, KINDS, LANGUAGE_MODEL_HEAD
 from skesm.outputs.spec import Namespace, OutputSpec
 
 T = TypeVar("T")
@@ -262,14 +262,16 @@ def _fingerprint(checkpoint: Checkpoint) -> str:
 
 
 def _warn_of_untrained(heads: set[str], model: str, outputs: Sequence[OutputSpec]) -> None:
-    for head, kinds in {"logits": HEAD_KINDS, "contacts": (CONTACTS,)}.items():
-        if head in heads and any(output.kind in kinds for output in outputs):
+    needed = {KINDS[output.kind].head for output in outputs}
+    for values, head in (("logits", LANGUAGE_MODEL_HEAD), ("contacts", CONTACT_HEAD)):
+        if values in heads and head in needed:
             warn(
-                f"{model}: the head that gives {head} looks newly initialised: it was probably never trained, and its "
-                "values mean nothing. A fine-tuned classifier has no such head of its own. Use the model it came from",
+                f"{model}: the head that gives {values} looks newly initialised: it was probably never trained, and "
+                "its values mean nothing. A fine-tuned classifier has no such head of its own. Use the model that it "
+                "came from",
                 UntrainedHeadWarning,
             )
-            heads.discard(head)  # once for a loaded model: scikit-learn's searches show each repeat of a warning
+            heads.discard(values)  # once for a loaded model: scikit-learn's searches show each repeat of a warning
 
 
 class _Kept(Generic[T]):

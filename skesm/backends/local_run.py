@@ -18,7 +18,7 @@ from skesm.esm2.packing import split_batches
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.tokenizer import Tokens, tokenize
 from skesm.exceptions import BackendError
-from skesm.outputs.kinds import CONTACTS, HEAD_KINDS
+from skesm.outputs.kinds import CONTACT_HEAD, KINDS, LANGUAGE_MODEL_HEAD
 from skesm.outputs.spec import OutputSpec
 from skesm.outputs.types import FloatArray
 
@@ -71,11 +71,12 @@ def refuse(engine: Engine, outputs: Sequence[OutputSpec]) -> None:
     beyond = max((output.layer or 0 for output in outputs), default=0)
     if beyond > n_layers:
         raise ValueError(f"layer {beyond} does not exist: {name} has layers 0 to {n_layers}")
-    if not engine.has_head and any(output.kind in HEAD_KINDS for output in outputs):
+    needed = {KINDS[output.kind].head for output in outputs}
+    if not engine.has_head and LANGUAGE_MODEL_HEAD in needed:
         raise BackendError(
             f"the checkpoint of {name} was saved without its language-model head: it has embeddings, but no logits"
         )
-    if not engine.has_contact_head and any(output.kind == CONTACTS for output in outputs):
+    if not engine.has_contact_head and CONTACT_HEAD in needed:
         raise BackendError(
             f"the checkpoint of {name} has no contact head: it has embeddings and attentions, but no contacts. Those "
             "of the published sizes have one"
