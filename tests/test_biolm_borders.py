@@ -30,6 +30,7 @@ from skesm.exceptions import (
     RequestRejectedError,
     ServiceUnavailableError,
 )
+from skesm.features.variant_scorer import STRATEGIES
 from skesm.outputs.spec import OutputSpec
 
 LOGITS = OutputSpec("logits")
@@ -314,7 +315,7 @@ def test_masked_answers_for_another_sequence_are_refused(service):
 
 
 @pytest.mark.parametrize("dialect", ["v3", "hub"])
-@pytest.mark.parametrize("strategy", ["masked_marginal", "wt_marginal", "mutant_marginal", "pll_ratio"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_variants_are_scored_remotely(service, dialect, strategy):
     reference = "MKTAYIAKQR"
     variants = ["MKTWYIAKQR", "MKTAYIAKQA", "AKTAYIAKQR"]

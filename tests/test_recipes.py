@@ -19,11 +19,12 @@ from skesm.esm2.spec import ModelSpec
 from skesm.exceptions import PartialResultError, PartialResultWarning
 from skesm.features.base import _ESM2Transformer
 from skesm.features.recipe import Recipe
+from skesm.features.variant_scorer import STRATEGIES
 from skesm.outputs.spec import OutputSpec
 
 REFERENCE = "MKTAYIAKQR"
 VARIANTS = ["MKTAYIAKQR", "MKTWYIAKQR", "MKTWYIAKQG", "MKTWYIAKQR"]
-STRATEGIES = ("wt_marginal", "masked_marginal", "mutant_marginal", "pll_ratio")
+
 ESTIMATORS = [
     getattr(skesm, name) for name in skesm.__all__ if name.startswith("ESM2") and isinstance(getattr(skesm, name), type)
 ]

@@ -30,6 +30,7 @@ from skesm.exceptions import (
     PartialResultError,
     RequestRejectedError,
 )
+from skesm.features.variant_scorer import STRATEGIES
 from skesm.outputs.kinds import KINDS, POOLINGS
 from skesm.outputs.spec import OutputSpec, Record, parse_outputs
 from skesm.protocol.dialects import DIALECTS
@@ -260,7 +261,7 @@ def test_derived_outputs_work_remotely_too(url: str, checkpoint_8m: Path) -> Non
     expected = ESM2Embedder(checkpoint_8m, pooling=("mean", "mutated"), reference=reference, backend=local)
     np.testing.assert_allclose(embedder.transform(variants), expected.transform(variants), rtol=0, atol=1e-6)
     scorer = ESM2VariantScorer(MODEL, reference=reference, backend=remote)
-    for strategy in ("wt_marginal", "mutant_marginal", "masked_marginal", "pll_ratio"):
+    for strategy in STRATEGIES:
         known = ESM2VariantScorer(checkpoint_8m, strategy=strategy, reference=reference, backend=local)
         scores = scorer.set_params(strategy=strategy).predict(variants)
         np.testing.assert_allclose(scores, known.predict(variants), rtol=0, atol=1e-5)
