@@ -77,7 +77,28 @@ def attend_packed(shapes: Shapes, device: torch.device) -> Attend:
     return attend
 
 
-class AttentionOnCpu:
+class _InNumpy:
+    """Attention on arrays of NumPy.
+
+    Parameters
+    ----------
+    inverse_frequencies : Tensor of shape (n_layers, h/2)
+        Of the rotary embedding.
+    """
+
+    #: The functions that `AttentionReader` uses for the weights.
+    library, put, fetch = np, staticmethod(np.asarray), staticmethod(np.asarray)
+
+    def __init__(self, inverse_frequencies: Tensor) -> None:
+        self._frequencies, self._rotary_of_layer = distinct_rows(inverse_frequencies.numpy())
+        self._workspace = Workspace()
+
+    def order(self, block: Block) -> Block:
+        """The block with queries' and keys' channels in the order that is needed here: as they are."""
+        return block
+
+
+class AttentionOnCpu(_InNumpy):
     """Plain products in float32 by NumPy: faster than torch's fused attention, for short sequences most.
 
     Parameters
@@ -88,19 +109,12 @@ class AttentionOnCpu:
         The projection's weight, and a layer's input, to their product, channel-major: `PlainLinear.channels`.
     """
 
-    #: The functions that `AttentionReader` uses for the weights.
-    library, put, fetch = np, staticmethod(np.asarray), staticmethod(np.asarray)
     #: From the weight, in the products' type, and the bias, float32.
     projection = staticmethod(PlainLinear.of)
 
     def __init__(self, inverse_frequencies: Tensor, channels: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self._frequencies, self._rotary_of_layer = distinct_rows(inverse_frequencies.numpy())
+        super().__init__(inverse_frequencies)
         self._channels = channels
-        self._workspace = Workspace()
-
-    def order(self, block: Block) -> Block:
-        """The block with queries' and keys' channels in the order that is needed here: as they are."""
-        return block
 
     def of(self, shapes: Shapes) -> Mix:
         """The function that mixes the tokens in the layers of a pack."""
@@ -119,7 +133,7 @@ class AttentionOnCpu:
         return of_layer
 
 
-class AttentionCompiled:
+class AttentionCompiled(_InNumpy):
     """Attention on CPUs by the functions of the extra ``fast``, which need no channel-major products.
 
     Parameters
@@ -131,19 +145,12 @@ class AttentionCompiled:
     kernels : Kernels
     """
 
-    library, put, fetch = np, staticmethod(np.asarray), staticmethod(np.asarray)
-
     def __init__(
         self, inverse_frequencies: Tensor, linear: type[PlainLinear] | type[PackedLinear], kernels: Kernels
     ) -> None:
-        self._frequencies, self._rotary_of_layer = distinct_rows(inverse_frequencies.numpy())
+        super().__init__(inverse_frequencies)
         self.projection = linear.of
         self._kernels = kernels
-        self._workspace = Workspace()
-
-    def order(self, block: Block) -> Block:
-        """The block with queries' and keys' channels in the order that is needed here: as they are."""
-        return block
 
     def of(self, shapes: Shapes) -> Mix:
         """The function that mixes the layers of a pack."""
