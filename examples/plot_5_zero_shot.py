@@ -41,7 +41,7 @@ predicted = cross_val_predict(trained, gb1.data, gb1.target, cv=folds)
 # The demo model is too small for zero-shot scores: the left cloud has no direction. Published models of 150M parameters
 # and more do much better. The code stays the same.
 
-figure, columns = plt.subplots(1, 2, figsize=(6, 3.6), sharey=True, layout="constrained")
+figure, columns = plt.subplots(1, 2, figsize=(6, 3.6), sharey=True)
 clouds = {"zero-shot": score, "trained": predicted}
 for axes, (title, values) in zip(columns, clouds.items(), strict=True):
     axes.scatter(values, gb1.target, s=8, alpha=0.4)
@@ -49,4 +49,5 @@ for axes, (title, values) in zip(columns, clouds.items(), strict=True):
     axes.set_title(f"{title}: Spearman {rank:.2f}")
 columns[0].set(xlabel="score (sign turned)", ylabel="measured ΔΔG (kcal/mol)")
 columns[1].set_xlabel("predicted ΔΔG (kcal/mol)")
+figure.tight_layout()
 plt.show()
