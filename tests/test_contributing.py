@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import runpy
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,10 +123,21 @@ print(estimator.plan(X).to_compute, "unknown_residues : " in ESM2NormEmbedder.__
 def test_a_backend(run: Callable[[str], str]) -> None:
     code = """
 from skesm import ESM2Embedder
-from skesm.backends.lengths import LengthsBackend
-print(ESM2Embedder("any", backend=LengthsBackend()).transform(["MKT", "MKTAY"]).tolist())
+print(ESM2Embedder("any", backend="lengths").transform(["MKT", "MKTAY"]).tolist())
 """
     assert run(code) == "[[3.0, 3.0], [5.0, 5.0]]\n"
+
+
+def test_the_additions_fit_into_the_house(changed: Path) -> None:
+    for name in ("pyproject.toml", "tests/test_architecture.py"):
+        (changed / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, changed / name)
+    architecture = runpy.run_path(str(changed / "tests" / "test_architecture.py"))
+    architecture["test_imports_inside_a_folder_have_no_circle"]()
+    architecture["test_modules_are_short"]()
+    architecture["test_folders_are_small"]()
+    for path in architecture["MODULES"]:
+        architecture["test_floors"](path)
 
 
 def test_a_data_set(run: Callable[[str], str]) -> None:
