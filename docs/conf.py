@@ -135,7 +135,8 @@ def wrapped(text: str) -> str:
 def fill_help(app: Sphinx, name: str, source: list[str]) -> None:
     """Put the help of every command where the page on the command line says so: it cannot drift."""
     if name == "command-line":
-        os.environ.update(COLUMNS=str(MOST_COLUMNS + 2), NO_COLOR="1")  # for argparse, which leaves two columns free
+        app.env.note_reread()  # the page changes with the program
+        os.environ.update(COLUMNS="80", NO_COLOR="1")  # for argparse
         texts = (f"### {command}\n\n```text\n{wrapped(text)}```\n" for command, text in help_texts().items())
         source[0] = source[0].replace("<!-- help of every command -->", "\n".join(texts))
 
