@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import average_precision_score, matthews_corrcoef, roc_auc_score
 from sklearn.model_selection import cross_val_predict
@@ -22,6 +23,7 @@ from sklearn.utils.parallel import delayed
 from skesm import AminoAcidComposition, OneHotSequence
 from skesm.benchmark import (
     CLASSIFIERS,
+    _sized_heads,
     compare,
     learning_curve,
     make_heads,
@@ -177,3 +179,20 @@ def test_heads_that_are_tuned_take_a_few_rows(n_rows: int) -> None:
     X = np.random.default_rng(0).normal(size=(n_rows, 3))
     for name in ("ridge", "elastic-net", "svr", "knn"):
         assert np.isfinite(make_heads([name])[name].fit(X, X[:, 0]).predict(X[:2])).all()
+
+
+def test_a_gaussian_process_is_tuned_on_a_draw_of_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All rows are fitted; the kernel is that of a few, and the parameters are what they were."""
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    y = X[:, 0] + np.sin(3 * X[:, 1])
+    monkeypatch.setattr(_sized_heads, "MOST_TUNED", 40)
+    process = make_heads(["gp"])["gp"][-1]
+    before = clone(process).get_params()
+    process.fit(X, y)
+    assert str(process.get_params()) == str(before)
+    assert len(process.X_train_) == 60
+    drawn = np.sort(np.random.default_rng(0).choice(60, 40, replace=False))
+    few = clone(process).fit(X[drawn], y[drawn])
+    assert few.kernel_ == process.kernel_ != process.kernel
+    monkeypatch.setattr(_sized_heads, "MOST_TUNED", 60)
+    assert clone(process).fit(X, y).kernel_ != few.kernel_

@@ -8,17 +8,16 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.linear_model import ElasticNetCV, LogisticRegression, RidgeCV
 from sklearn.model_selection import GridSearchCV
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
 from skesm._optional import import_optional
 from skesm._typing import Estimator, Options
+from skesm.benchmark._sized_heads import GaussianProcess, NeighboursClassifier, NeighboursRegressor
 
 #: After a StandardScaler the squares of n rows and p columns sum to n p. Penalties of 1e-2 to 1e8 hold every useful
 #: share of that sum for 10 to 10,000 rows and 10 to 10,000 columns, whatever the units of the features were.
@@ -38,27 +37,6 @@ _BOOSTING: Options = {
 }
 
 
-class _FewNeighbours:
-    """Nearest neighbours that take all rows where there are fewer than they are asked for, as with 8 training rows."""
-
-    n_neighbors: int
-    n_samples_fit_: int
-
-    def kneighbors(self, X: object = None, n_neighbors: int | None = None, return_distance: bool = True) -> Estimator:
-        """Distances and numbers of the nearest training rows."""
-        asked = self.n_neighbors if n_neighbors is None else n_neighbors
-        neighbours: Estimator = super()
-        return neighbours.kneighbors(X, min(asked, self.n_samples_fit_ - (X is None)), return_distance)
-
-
-class _NeighboursRegressor(_FewNeighbours, KNeighborsRegressor):  # type: ignore[misc]  # scikit-learn is untyped
-    pass
-
-
-class _NeighboursClassifier(_FewNeighbours, KNeighborsClassifier):  # type: ignore[misc]  # scikit-learn is untyped
-    pass
-
-
 def make_heads(names: Iterable[str] | None = None, *, random_state: int = 0) -> dict[str, Estimator]:
     """Make regressors or classifiers by name, ready for `compare`. Each begins with a `StandardScaler`.
 
@@ -73,8 +51,8 @@ def make_heads(names: Iterable[str] | None = None, *, random_state: int = 0) -> 
     ``random-forest``             300 trees
     ``xgboost``                   300 trees of depth 4, rate 0.05, on one thread, so that sums are taken in one order
     ``knn``                       nearest neighbours, weighted by distance: 3, 5, 10 or 20, by 5 folds
-    ``gp``                        Gaussian process, RBF kernel and noise, by marginal likelihood. Use it for at most a
-                                  few thousand rows
+    ``gp``                        Gaussian process, RBF kernel and noise, by marginal likelihood of at most 1,000 rows.
+                                  Its memory and time grow with the square and cube of the rows
     ============================  ====================================================================================
 
     ============================  ====================================================================================
@@ -123,7 +101,7 @@ def _xgboost(kind: str, seed: int) -> Estimator:
 
 def _gaussian_process(seed: int) -> Estimator:
     kernel = ConstantKernel(1.0) * RBF(10.0, (1e-1, 1e4)) + WhiteKernel(0.5, (1e-4, 1e2))
-    return GaussianProcessRegressor(kernel, normalize_y=True, random_state=seed)
+    return GaussianProcess(kernel, normalize_y=True, random_state=seed)
 
 
 def _scaled_target(regressor: Estimator) -> Estimator:
@@ -136,7 +114,7 @@ _REGRESSORS: dict[str, Callable[[int], Estimator]] = {
     "svr": lambda seed: _scaled_target(GridSearchCV(SVR(), {"C": [0.3, 1, 3, 10]}, cv=3, scoring=_ERROR)),
     "random-forest": lambda seed: RandomForestRegressor(**_FOREST, random_state=seed),
     "xgboost": lambda seed: _xgboost("XGBRegressor", seed),
-    "knn": lambda seed: GridSearchCV(_NeighboursRegressor(weights="distance"), _NEIGHBOURS, cv=5, scoring=_ERROR),
+    "knn": lambda seed: GridSearchCV(NeighboursRegressor(weights="distance"), _NEIGHBOURS, cv=5, scoring=_ERROR),
     "gp": _gaussian_process,
 }
 _CLASSIFIERS: dict[str, Callable[[int], Estimator]] = {
@@ -146,7 +124,7 @@ _CLASSIFIERS: dict[str, Callable[[int], Estimator]] = {
     "random-forest-classifier": lambda seed: RandomForestClassifier(**_FOREST, random_state=seed),
     "xgboost-classifier": lambda seed: _xgboost("XGBClassifier", seed),
     "knn-classifier": lambda seed: GridSearchCV(
-        _NeighboursClassifier(weights="distance"), _NEIGHBOURS, cv=LEAST_OF_CLASS, scoring="neg_brier_score"
+        NeighboursClassifier(weights="distance"), _NEIGHBOURS, cv=LEAST_OF_CLASS, scoring="neg_brier_score"
     ),
 }
 _MAKERS = {**_REGRESSORS, **_CLASSIFIERS}

@@ -89,10 +89,11 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Transformer):  # ty
     an error. A longer sequence has a lower pseudo-log-likelihood because of its length alone. So compare insertions and
     deletions only among themselves.
 
-    ``long_sequences="optimal"`` follows ProteinGym [2]_: the window of `max_length` residues has the mutated position
-    at its middle, and is moved inside near the ends of the sequence. So a position costs one pass. ProteinGym cuts
-    windows of 1,024 tokens and lets those in the middle of a sequence have no start and end token. Here every window
-    has them, and `max_length` residues between them.
+    ``long_sequences="optimal"`` follows the idea of ProteinGym [2]_: the window of `max_length` residues has the
+    mutated position at its middle, and is moved inside near the ends of the sequence. So a position costs one pass. The
+    tokens differ: ProteinGym tokenizes the whole sequence, and cuts 1,024 tokens out of it. Its first window has a start token
+    and 1,023 residues, its last one 1,023 residues and an end token, and the others have 1,024 residues and neither.
+    Here every window is a sequence of its own with both tokens, and `max_length` residues between them.
 
     The reference's own score is 0. ``X``, ``B``, ``Z``, ``U``, ``O`` and ``<mask>`` are allowed where variant and
     reference agree. Where they differ, or in a row of another length, they are an error. ``pll_ratio`` sums over the 20

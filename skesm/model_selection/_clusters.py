@@ -16,10 +16,11 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import GroupKFold
 
 from skesm._typing import Column
-from skesm.model_selection._distances import CLOSE, edit_distances
+from skesm.model_selection._distances import edit_distances, substitutions
 from skesm.model_selection._mutations import read_sequences
 from skesm.model_selection._splitters import Fold, SequenceSplitter, check_folds
 
+_ROUNDING = 1e-9  # 1 - 0.8 is a little less than 0.2
 #: Sequences of a cluster that is worth a comparison of its own.
 _LARGE = 50
 _METHODS = ("exact", "mmseqs2")
@@ -110,36 +111,43 @@ class IdentityClusterKFold(SequenceSplitter):
 
 
 def _exact(sequences: list[str], identity: float) -> NDArray[np.intp]:
-    """Clusters by all pairs. Pairs inside of a cluster that few edits have joined need not be compared again."""
-    left = np.arange(len(sequences))
-    most = int((1 - identity) * max(map(len, sequences)) + 1e-9)
-    clusters = _join(left, sequences, left, left, identity, min(CLOSE, most))
-    if most > CLOSE:
-        before = clusters
-        for cluster in np.flatnonzero(np.bincount(before) >= _LARGE):
-            rows, left = left[before[left] == cluster], left[before[left] != cluster]
-            clusters = _join(clusters, sequences, rows, left, identity, most)
-        clusters = _join(clusters, sequences, left, left, identity, most)
+    """Clusters by all pairs, except for those that substitutions alone have joined before."""
+    everything = np.arange(len(sequences))
+    lengths = np.array([len(sequence) for sequence in sequences])
+    clusters = everything
+    for length in np.unique(lengths):
+        alike = everything[lengths == length]
+        texts = [sequences[i] for i in alike]
+        clusters = _join(clusters, substitutions(texts, texts), alike, alike, lengths, identity)
+    before, left = clusters, everything
+    most = int((1 - identity) * lengths.max() + _ROUNDING)
+    large = np.flatnonzero(np.bincount(before) >= _LARGE)
+    # each large one with all that are not in it, then the others with one another
+    for cluster in (*large.tolist(), None):
+        inside = before[left] == cluster
+        rows, left = (left, left) if cluster is None else (left[inside], left[~inside])
+        texts, others = ([sequences[i] for i in chosen] for chosen in (rows, left))
+        if others:
+            clusters = _join(clusters, edit_distances(texts, others, most=most), rows, left, lengths, identity)
     return clusters
 
 
 def _join(
     clusters: NDArray[np.intp],
-    sequences: list[str],
+    distances: Iterator[tuple[int, NDArray[np.int32]]],
     rows: NDArray[np.intp],
     columns: NDArray[np.intp],
+    lengths: NDArray[np.intp],
     identity: float,
-    most: int,
 ) -> NDArray[np.intp]:
-    """Join the clusters of each row and column that are similar, and differ by at most `most` edits."""
-    of_rows, of_columns = ([sequences[i] for i in chosen] for chosen in (rows, columns))
-    lengths = [np.array([len(s) for s in chosen], dtype=np.intp) for chosen in (of_rows, of_columns)]
-    for first, distances in edit_distances(of_rows, of_columns, most=most) if len(columns) else ():
-        longer = np.maximum(lengths[0][first : first + len(distances), None], lengths[1])
-        # 1 - 0.8 is a little less than 0.2
-        row, column = np.nonzero((distances <= most) & (distances <= (1 - identity) * longer + 1e-9))
+    """Join the clusters of each row and column that are similar enough. Distances come in blocks of rows."""
+    for first, block in distances:
+        if (clusters == clusters[0]).all():
+            break
+        longer = np.maximum(lengths[rows[first : first + len(block)], None], lengths[columns])
+        row, column = np.nonzero(block <= (1 - identity) * longer + _ROUNDING)
         ends = clusters[rows[row + first]], clusters[columns[column]]
-        links = coo_matrix((np.ones(len(row), dtype=bool), ends), shape=(len(sequences),) * 2)
+        links = coo_matrix((np.ones(len(row), dtype=bool), ends), shape=(len(clusters),) * 2)
         clusters = connected_components(links, directed=False)[1].astype(np.intp)[clusters]
     return clusters
 

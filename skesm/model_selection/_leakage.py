@@ -11,7 +11,7 @@ from sklearn.model_selection import check_cv
 
 from skesm._typing import Column
 from skesm.exceptions import InvalidSequenceError
-from skesm.model_selection._distances import CLOSE, edit_distances
+from skesm.model_selection._distances import edit_distances, substitutions
 from skesm.model_selection._mutations import mutated_positions, read_sequences
 
 Rows = NDArray[np.intp]
@@ -163,23 +163,36 @@ def distance_to_training(X: Column, training: Column) -> NDArray[np.intp]:
     return _nearest(read_sequences(X), read_sequences(training))
 
 
-#: Distances up to so many edits are looked for first, since they are found much faster than larger ones. Most variants
-#: of one protein have a neighbour that is that close.
-_FIRST = (CLOSE, 31)
+#: Distances up to so many edits are looked for first: rapidfuzz finds few edits faster than many.
+_FIRST = (3, 31)
 
 
 def _nearest(sequences: list[str], training: list[str]) -> NDArray[np.intp]:
     distinct, inverse = np.unique(sequences, return_inverse=True)
     columns = sorted(set(training))
-    nearest = np.empty(len(distinct), dtype=np.intp)
-    left = np.arange(len(distinct))
+    nearest, known = _by_substitutions(distinct.tolist(), columns)
+    left = np.flatnonzero(~known)
     for most in (*_FIRST, None):
-        rows = distinct[left].tolist()
-        found = [block.min(axis=1) for _, block in edit_distances(rows, columns, most=most)]
+        found = [block.min(axis=1) for _, block in edit_distances(distinct[left].tolist(), columns, most=most)]
         nearest[left] = np.concatenate([np.empty(0, dtype=np.int32), *found])
         left = left[nearest[left] > most] if most is not None else left[:0]
     distances: NDArray[np.intp] = nearest[inverse]
     return distances
+
+
+def _by_substitutions(rows: list[str], columns: list[str]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Substitutions to the nearest column of a row's length, and whether no column has fewer edits."""
+    nearest = np.full(len(rows), np.iinfo(np.intp).max)
+    certain = np.ones(len(rows), dtype=np.intp)  # another length can be one edit away
+    for length in {len(row) for row in rows}:
+        chosen = [i for i, row in enumerate(rows) if len(row) == length]
+        alike = [column for column in columns if len(column) == length]
+        if alike:
+            blocks = substitutions([rows[i] for i in chosen], alike)
+            nearest[chosen] = np.concatenate([block.min(axis=1) for _, block in blocks])
+        if len(alike) == len(columns):
+            certain[chosen] = 2
+    return nearest, nearest <= certain
 
 
 def _mutated_if_aligned(sequences: list[str], reference: str | None) -> list[Rows] | None:

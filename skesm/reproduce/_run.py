@@ -26,7 +26,7 @@ from skesm.reproduce._result import Reproduction
 
 _WINDOW_NOTE = (
     "the reference has more than 1,022 residues: each position has a window of its own by ProteinGym's rule, here with "
-    "a start and an end token, there without them in the middle of the sequence"
+    "a start and an end token, there with at most one of them"
 )
 _TUTORIAL_NOTE = (
     "the tutorial's 40 rows and folds are not known: these are 40 rows of the same split, drawn with seed 0, in 10 "
