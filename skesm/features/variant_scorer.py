@@ -90,10 +90,10 @@ class ESM2VariantScorer(ReferenceMixin, RegressorMixin, _ESM2Transformer):  # ty
     deletions only among themselves.
 
     ``long_sequences="optimal"`` follows the idea of ProteinGym [2]_: the window of `max_length` residues has the
-    mutated position at its middle, and is moved inside near the ends of the sequence. So a position costs one pass. The
-    tokens differ: ProteinGym tokenizes the whole sequence, and cuts 1,024 tokens out of it. Its first window has a start token
-    and 1,023 residues, its last one 1,023 residues and an end token, and the others have 1,024 residues and neither.
-    Here every window is a sequence of its own with both tokens, and `max_length` residues between them.
+    mutated position at its middle, and is moved inside near the ends of the sequence. So a position costs one pass.
+    The tokens differ: ProteinGym tokenizes the whole sequence, and cuts 1,024 tokens out of it. Its first window has
+    a start token and 1,023 residues, its last one 1,023 residues and an end token, and the others have 1,024 residues
+    and neither. Here every window is a sequence with both tokens, and `max_length` residues between them.
 
     The reference's own score is 0. ``X``, ``B``, ``Z``, ``U``, ``O`` and ``<mask>`` are allowed where variant and
     reference agree. Where they differ, or in a row of another length, they are an error. ``pll_ratio`` sums over the 20
