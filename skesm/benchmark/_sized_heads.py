@@ -48,7 +48,8 @@ class GaussianProcess(GaussianProcessRegressor):  # type: ignore[misc]  # scikit
         parameters = self.get_params(deep=False)
         tuned = GaussianProcessRegressor(**parameters).fit(X[drawn], y[drawn])
         try:
-            return self.set_params(kernel=tuned.kernel_, optimizer=None)._fit(X, y)
+            self.set_params(kernel=tuned.kernel_, optimizer=None)
+            return self._fit(X, y)
         finally:
             self.set_params(**parameters)
 
