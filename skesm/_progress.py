@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 #: The value of `verbose` with which a bar appears by itself.
 AUTO = "auto"
@@ -74,6 +76,8 @@ class Progress:
 
     def _show(self) -> None:
         with self._lock:
+            from tqdm import tqdm  # at use: few runs show a bar
+
             self._bar = bar = tqdm(**self._options)
             bar.start_t = self._started  # for the rate
             self._refresh(bar, self._done)

@@ -70,7 +70,10 @@ THIRD_PARTY: dict[str, set[str]] = {
 COMES_WITH = {"urllib3": "requests"}
 
 #: Not imported by `import skesm`, nor by a transform on this machine. (sklearn brings pandas in by itself.)
-HEAVY = ("torch", "requests", "xgboost", "huggingface_hub", "matplotlib", "transformers", "starlette", "uvicorn")
+HEAVY = (
+    *("torch", "requests", "xgboost", "huggingface_hub", "matplotlib", "transformers", "starlette", "uvicorn"),
+    *("llvmlite", "polars", "openpyxl", "h5py", "tqdm", "urllib.request", "http.server"),
+)
 #: The only module that may read torch's pickles.
 READS_PICKLES = "skesm.esm2.conversion.pickled"
 LATER_PARTS = (
@@ -241,7 +244,7 @@ def test_import_brings_in_little() -> None:
     out = in_new_process("import sys, skesm; print(*sys.modules, sep='\\n')")
     loaded = set(out.split())
     assert "skesm.features.embedder" in loaded
-    assert not loaded & {*HEAVY, "http.server"}
+    assert not loaded & set(HEAVY)
     assert not {name for name in loaded if name.startswith(LATER_PARTS)}
 
 
@@ -256,6 +259,23 @@ print(*sys.modules, sep="\\n")
     loaded = set(in_new_process(code).split())
     assert not loaded & set(HEAVY)
     assert not {name for name in loaded if name.startswith(LATER_PARTS)}
+
+
+def test_the_command_that_embeds_needs_little(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Its options name the server's defaults, so the server's modules are there, but nothing that serves."""
+    (tmp_path / "in.fasta").write_text(">a\nMKT\n")
+    names = ("in.fasta", "out.csv")
+    arguments = ["embed", *(str(tmp_path / name) for name in names), "--model", str(tiny_checkpoint)]
+    code = f"""
+import sys
+from skesm.cli import main
+assert main({[*arguments, "--backend", "numpy", "--quiet"]!r}) in (None, 0)
+print(*sys.modules, sep="\\n")
+"""
+    loaded = set(in_new_process(code).split())
+    assert "skesm.io" in loaded
+    assert not loaded & set(HEAVY)
+    assert not {name for name in loaded if name.startswith(("skesm.benchmark", "skesm.design", "skesm.datasets"))}
 
 
 def test_import_starts_no_thread_and_writes_nothing() -> None:

@@ -16,7 +16,7 @@ from skesm.esm2.machine.threads import default_workers
 from skesm.esm2.machine.workers import worker_pool
 from skesm.esm2.packing import split_batches
 from skesm.esm2.spec import ModelSpec
-from skesm.esm2.tokenizer import Tokens, tokenize
+from skesm.esm2.tokenizer import Tokens, count_tokens, tokenize
 from skesm.exceptions import BackendError
 from skesm.outputs.kinds import CONTACT_HEAD, KINDS, LANGUAGE_MODEL_HEAD
 from skesm.outputs.spec import OutputSpec
@@ -114,16 +114,16 @@ def compute(
     each batch goes out.
     """
     n_threads = effective_n_jobs(n_jobs) if n_jobs is not None else n_threads or default_workers()
-    tokens = [tokenize(sequence) for sequence in sequences]
+    lengths = [count_tokens(sequence) for sequence in sequences]
     with engine.hold(n_threads) as workers:
-        plan = make_plan(engine, [len(t) for t in tokens], outputs, workers, tokens_per_batch)
-        yield from run_ahead(engine, plan, tokens, outputs, workers, check=check)
+        plan = make_plan(engine, lengths, outputs, workers, tokens_per_batch)
+        yield from run_ahead(engine, plan, sequences, outputs, workers, check=check)
 
 
 def run_ahead(
     engine: Engine,
     plan: Plan,
-    tokens: Sequence[Tokens],
+    sequences: Sequence[str],
     outputs: Sequence[OutputSpec],
     workers: int,
     check: Callable[[], None],
@@ -140,7 +140,8 @@ def run_ahead(
             helpers = stack.enter_context(worker_pool(workers, "skesm-helper"))
 
         def submit(batch: list[list[int]]) -> list[Future[list[dict[OutputSpec, FloatArray]]]]:
-            return [pool.submit(engine.forward, [tokens[i] for i in pack], outputs, helpers) for pack in batch]
+            packs = [[tokenize(sequences[i]) for i in pack] for pack in batch]
+            return [pool.submit(engine.forward, pack, outputs, helpers) for pack in packs]
 
         try:
             running = submit(plan.batches[0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from skesm.sequences.alphabet import AMBIGUOUS, AMINO_ACIDS, MASK_SYMBOL
+from skesm.sequences.alphabet import AMBIGUOUS, AMINO_ACIDS, MASK_SYMBOL, count_residues
 
 Tokens = NDArray[np.uint8]
 
@@ -26,6 +26,17 @@ for _token, _symbol in enumerate(VOCABULARY):
     if len(_symbol) == 1:
         _TABLE[ord(_symbol)] = _token
 _TABLE[ord(_MASK_BYTE)] = MASK
+
+
+def count_tokens(sequence: str) -> int:
+    """How many tokens a sequence has, with the start token and the end token.
+
+    Examples
+    --------
+    >>> count_tokens("MK<mask>T")
+    6
+    """
+    return count_residues(sequence) + 2
 
 
 def tokenize(sequence: str) -> Tokens:

@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from skesm.esm2.conversion.convert import convert
 from skesm.esm2.conversion.pickled import import_safe_torch
@@ -235,6 +234,8 @@ def _refuse_damaged(files: Iterable[Path]) -> None:
 
 def _look_up_hub() -> None:
     """Raise OSError if the Hub's name is unknown here, as without internet: its client would try for half a minute."""
+    from urllib.request import getproxies
+
     from huggingface_hub import constants
 
     host = urlsplit(constants.ENDPOINT).hostname
