@@ -50,15 +50,20 @@ def choose_shape(spec: ModelSpec) -> Shape:
     """The shape for a model on this processor."""
     head, lanes = spec.width // spec.n_heads, 16 if has_small_products() else 8
     if has_own_products():
-        # whole pairs of vectors, the wider the better, in blocks as large as they may be; the same for all processors
+        # whole pairs of wide vectors, then many channels at a time, then small blocks: the same for all processors
         blocks = [head * n for n in range(1, spec.n_heads + 1) if spec.n_heads % n == 0 and head * n <= _MOST_CHANNELS]
         fitting = [block for block in blocks if block % (ACROSS * _LEAST_LANES) == 0 == spec.ffn_width % block]
         if fitting:
-            step, block = max((lanes_in(block // ACROSS, _MOST_LANES), block) for block in fitting)
-            parts = -(-block // _MOST_DEPTH)
-            depth = -(-block // (parts * step)) * step
+            step, depth, block = max(_measures(block) for block in fitting)
+            block = -block
             return Shape(spec.width, head, lanes, block, block, min(step, lanes), depth)
     return Shape(spec.width, head, lanes, spec.width, spec.ffn_width, 0, 0)
+
+
+def _measures(block: int) -> tuple[int, int, int]:
+    """Lanes of products, and channels that they work on at a time, with blocks of a size; and less that size."""
+    step, parts = lanes_in(block // ACROSS, _MOST_LANES), -(-block // _MOST_DEPTH)
+    return step, -(-block // (parts * step)) * step, -block
 
 
 def has_own_products() -> bool:
