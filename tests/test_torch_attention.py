@@ -20,7 +20,6 @@ from skesm.esm2.torch_engine.attention import (
     Shapes,
     attend_by_runs,
     attend_packed,
-    choose_attention,
     is_usable,
     read_weights,
 )
@@ -32,7 +31,6 @@ HEADS, WIDTH = 4, 8
 CPU = torch.device("cpu")
 FREQUENCIES = 10000 ** -(torch.arange(0, WIDTH, 2) / WIDTH)
 OF_LAYERS = torch.stack([FREQUENCIES * 3, FREQUENCIES])  # of the second layer, which is tried here
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 @pytest.fixture
@@ -156,16 +154,3 @@ def test_a_way_that_is_not_there_or_wrong_is_not_used() -> None:
         assert is_usable(attend_by_runs, CPU, dtype, HEADS, WIDTH)
         assert not is_usable(across, CPU, dtype, HEADS, WIDTH)
         assert not is_usable(attend_packed, CPU, dtype, HEADS, WIDTH), "torch has none for the CPU"
-
-
-@pytest.mark.gpu
-@needs_cuda
-@pytest.mark.parametrize("width", [16, 24, 32, 64])
-def test_gpus_use_one_call_for_all(width: int) -> None:
-    device, frequencies = torch.device("cuda"), torch.ones(width // 2).cuda()
-    for dtype, expected in ((torch.bfloat16, attend_packed), (torch.float32, attend_by_runs)):
-        attention = choose_attention(
-            device, dtype, HEADS, frequencies, linear=PlainLinear, kernels=None, put=torch.from_numpy
-        )
-        assert isinstance(attention, AttentionOnDevice)
-        assert attention._attend is expected

@@ -26,9 +26,6 @@ from skesm.outputs.spec import OutputSpec
 MEAN = OutputSpec("mean", 2)
 OUTPUTS = [MEAN, OutputSpec("max", 1), OutputSpec("cls", 0), OutputSpec("residues", 2), OutputSpec("logits")]
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-needs_mps = pytest.mark.skipif(not torch.backends.mps.is_available(), reason="no MPS device")
-
 
 def load(folder: Path, **options: str) -> TorchEngine:
     checkpoint = locate(folder)
@@ -83,16 +80,6 @@ def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tiny_
 def test_a_device_that_cannot_compute_is_a_backend_error(tiny_checkpoint: Path) -> None:
     with pytest.raises(BackendError, match="cannot be used on device 'meta' in float32"):
         load(tiny_checkpoint, device="meta")  # torch's device that has shapes but no memory
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("device", [pytest.param("cuda", marks=needs_cuda), pytest.param("mps", marks=needs_mps)])
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 5e-2)])
-def test_gpus_agree_with_the_cpu(
-    device: str, dtype: str, tolerance: float, checkpoint_8m: Path, proteins: list[str]
-) -> None:
-    expected = run(LocalBackend(engine="numpy"), checkpoint_8m, proteins, OUTPUTS)
-    assert_close(run(LocalBackend(device=device, dtype=dtype), checkpoint_8m, proteins, OUTPUTS), expected, tolerance)
 
 
 # Values

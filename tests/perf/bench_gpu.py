@@ -6,7 +6,9 @@
 Parity: every output in float32 and bfloat16 beside the NumPy engine, as the largest difference over the output's
 largest value. Company: the same sequences alone and together. Throughput: residues a second on equal and mixed lengths
 beside transformers' `sdpa` (and `flash_attention_2` where flash-attn is installed) in padded batches sorted by length,
-of the size that is fastest for it. Memory: at most allocated on the device. Exhaustion: a run in too little memory.
+of the size that is fastest for it, and, in bfloat16, beside NVIDIA's layers on sequences laid end to end where
+transformer-engine is installed. Attention by torch's `varlen` is our own where it works: the result says so.
+Memory: at most allocated on the device. Exhaustion: a run in too little memory.
 All weights are random. Parts that do not fit into `--minutes` are left out and named.
 """
 
@@ -108,11 +110,13 @@ def peak(device: str, run: Callable[[], object]) -> float:
     return torch.cuda.max_memory_allocated() / 1e6
 
 
-def throughput(checkpoint: Path, device: str, count: int, rounds: int, left: Callable[[], float]) -> dict[str, Any]:
+def throughput(
+    model: str, checkpoint: Path, device: str, count: int, rounds: int, left: Callable[[], float]
+) -> dict[str, Any]:
     """Residues a second of ours and of transformers in its best batch, for each dtype and set of lengths."""
     sets = {"equal": random_sequences([237] * count), "mixed": random_sequences(mixed_lengths(count))}
     kinds = ["sdpa", *(["flash_attention_2"] if find_spec("flash_attn") and device != "cpu" else [])]
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = {"failures": (failures := {})}
     for dtype in DTYPES:
         for name, sequences in sets.items():
             if left() < 0:
@@ -133,6 +137,15 @@ def throughput(checkpoint: Path, device: str, count: int, rounds: int, left: Cal
                         theirs = None
                     label = f"transformers {kind}"
                     found[label] = max(found.get(label, 0.0), residues / seconds)
+            if dtype == "bfloat16" and device != "cpu" and find_spec("transformer_engine"):
+                try:
+                    theirs = peers.transformer_engine(model, device)
+                    seconds = medians({"": lambda t=theirs, s=sequences: t(s)}, rounds)[""]
+                    found["transformer-engine, thd"] = residues / seconds
+                except Exception as error:  # a peer that does not run here costs us no other figure
+                    failures[f"{dtype}, {name}"] = f"transformer-engine: {error}"
+                finally:
+                    theirs = None
             base = found["transformers sdpa"]
             results[f"{dtype}, {name}"] = {
                 **{label: round(value) for label, value in found.items()},
@@ -197,7 +210,7 @@ def main() -> int:
                 continue
             checkpoint = locate(model).files[0].parent if args.quick else random_checkpoint(folder, model)
             count = QUICK_COUNT if args.quick else COUNTS.get(model, 256)
-            results[model] = throughput(checkpoint, device, count, 1 if args.quick else args.rounds, left)
+            results[model] = throughput(model, checkpoint, device, count, 1 if args.quick else args.rounds, left)
     results["minutes"] = round((time.monotonic() - start) / 60, 1)
     write_results(args.json, results)
     return int(max(results["parity"]["float32"].values()) > 1e-5 or results["exhaustion"]["most_tokens_after"] is None)

@@ -56,6 +56,67 @@ def transformers(
     )
 
 
+def transformer_engine(model: str, device: str, tokens: int = 16_384) -> Features:
+    """NVIDIA's layers on sequences laid end to end ("THD", as its recipe for ESM-2 has them), bfloat16, random weights.
+
+    It shows a speed: its features are those of other weights.
+    """
+    import torch
+    import transformer_engine.pytorch as te
+
+    try:
+        from transformer_engine.pytorch.attention.rope import RotaryPositionEmbedding
+    except ImportError:
+        from transformer_engine.pytorch.attention import RotaryPositionEmbedding
+
+    spec = REGISTRY[model]
+    options = {"attn_input_format": "thd", "self_attn_mask_type": "padding", "params_dtype": torch.bfloat16}
+    layers = [
+        te.TransformerLayer(
+            spec.width,
+            spec.ffn_width,
+            spec.n_heads,
+            hidden_dropout=0.0,
+            attention_dropout=0.0,
+            device=device,
+            **options,
+        ).eval()
+        for _ in range(spec.n_layers)
+    ]
+    embedding = torch.randn(33, spec.width, dtype=torch.bfloat16, device=device)
+    rotary = RotaryPositionEmbedding(spec.width // spec.n_heads)(1024).to(device)
+
+    def pack(sequences: list[str]) -> np.ndarray:
+        lengths = [len(sequence) + 2 for sequence in sequences]
+        bounds = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32, device=device)
+        ids = torch.from_numpy(np.concatenate([tokenize(s) for s in sequences]).astype(np.int64)).to(device)
+        x = embedding[ids]
+        with torch.inference_mode():
+            for layer in layers:
+                x = layer(
+                    x,
+                    self_attn_mask_type="padding",
+                    cu_seqlens_q=bounds,
+                    cu_seqlens_kv=bounds,
+                    max_seqlen_q=max(lengths),
+                    max_seqlen_kv=max(lengths),
+                    rotary_pos_emb=rotary,
+                )
+            return np.stack([part[1:-1].float().mean(0).cpu().numpy() for part in torch.split(x, lengths)])
+
+    def run(sequences: list[str]) -> np.ndarray:
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+        rows: dict[int, np.ndarray] = {}
+        while order:
+            chosen = [order.pop()]
+            while order and sum(len(sequences[i]) + 2 for i in [*chosen, order[-1]]) <= tokens:
+                chosen.append(order.pop())
+            rows.update(zip(chosen, pack([sequences[i] for i in chosen]), strict=True))
+        return np.stack([rows[i] for i in range(len(sequences))])
+
+    return run
+
+
 #: Places of a block's tensors: transformers' names, and fair-esm's.
 _FAIR_ESM_NAMES = {
     "attention.self.query": "self_attn.q_proj",
