@@ -192,6 +192,9 @@ class TestRuns:
         assert report.count("<img") == len(run.figures())
         assert "http" not in report.replace("http-equiv", "")  # nothing is fetched
         assert "Nadeau" in report
+        for head in self.CONFIG.heads:
+            assert f"<b>{head}</b>: " in report  # every head is explained
+        assert '<td class="text">position+<wbr>substitution</td>' in report  # a phone is narrow
         pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "scores.parquet"), run.comparison.scores)
         manifest = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
         assert manifest["hardware"]["cores"] >= 1

@@ -110,6 +110,7 @@ def _draw_values(axes: Axes, measured: np.ndarray, predicted: np.ndarray, target
         axes.scatter(measured[beyond], shown[beyond], color=RED, marker="D", **edge)
     axes.set(xlim=limits, ylim=limits, xlabel=f"measured {target}", ylabel=f"predicted {target}, out of fold")
     axes.set_aspect("equal")
+    axes.locator_params(nbins=7)  # more numbers can run into one another
     axes.legend(loc="upper left", frameon=False, fontsize=8)
 
 

@@ -28,7 +28,7 @@ td.best { background: #e8f0fa; } caption { caption-side: top; text-align: left; 
 img { max-width: 100%; height: auto; } .wide img { max-width: none; width: max(100%, 40rem); }
 figure { margin: 1.5rem 0; }
 @media (min-width: 64rem) {
-  .broad { position: relative; left: 50%; transform: translateX(-50%); width: fit-content; min-width: 100%;
+  .broad { position: relative; left: 50%; transform: translateX(-50%); width: max-content; min-width: 100%;
     max-width: calc(100vw - 3rem); }
 }
 @media (min-width: 50rem) { figure.half { display: inline-block; width: 49%; } }
@@ -85,13 +85,13 @@ def _answers(run: FinishedRun) -> Iterator[str]:
     yield f"<p>{_text(texts.explain_score(score))}</p><ul>"
     for split in _splits_of(run):
         name, text = texts.best_of(run.comparison, split, score)
-        bold = f"<b>{_text(name)}</b> is best: " if name else ""
+        bold = f"<b>{_names(name)}</b> is best: " if name else ""
         yield f"<li>On split <i>{_text(split)}</i>, {bold}{_text(text)}</li>"
     yield "</ul>"
     found = {split: texts.what_the_model_adds(run.comparison, split, score) for split in _splits_of(run)}
     if any(found.values()):
         yield "<p>Does the protein language model help?</p><ul>"
-        yield from (f"<li><i>{_text(split)}</i>: {_text(text)}</li>" for split, text in found.items() if text)
+        yield from (f"<li><i>{_text(split)}</i>: {_names(text)}</li>" for split, text in found.items() if text)
         yield "</ul>"
 
 
@@ -208,8 +208,13 @@ def _cells(row: Iterable[object], classes: Sequence[str]) -> Iterator[str]:
             shown = ' class="text long"'
         elif text.endswith("*"):
             shown = ' class="best"'
-        yield f"<td{shown}>{_text(text).replace('+', '+<wbr>') if shown else _text(text)}</td>"
+        yield f"<td{shown}>{_names(text) if shown else _text(text)}</td>"
 
 
 def _text(value: object) -> str:
     return html.escape(str(value))
+
+
+def _names(value: object) -> str:
+    """A text with names of features, which may be broken at each plus sign."""
+    return _text(value).replace("+", "+<wbr>")
