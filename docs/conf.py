@@ -124,11 +124,18 @@ def plain(formula: str) -> str:
 
 
 def wrapped(text: str) -> str:
-    """The text with its long lines cut: argparse leaves those of a description as they are."""
+    """The text with its long lines cut: examples, which argparse leaves as they are. They can still be copied."""
     lines = []
     for line in text.splitlines():
         indent = line[: len(line) - len(line.lstrip())]
-        lines += textwrap.wrap(line, MOST_COLUMNS, subsequent_indent=indent) if len(line) > MOST_COLUMNS else [line]
+        parts = textwrap.wrap(
+            line,
+            MOST_COLUMNS - 2,
+            subsequent_indent=f"{indent}    ",
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+        lines += [" \\\n".join(parts)] if len(line) > MOST_COLUMNS and " skesm " in line else [line]
     return "".join(f"{line}\n" for line in lines)
 
 
