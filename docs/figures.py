@@ -20,6 +20,13 @@ import numpy as np
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 from diagrams import DIAGRAMS
+from scipy.stats import spearmanr
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import make_scorer
+from sklearn.model_selection import KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVR
 
 from skesm import ESM2Embedder
 from skesm.backends import LocalBackend
@@ -69,6 +76,31 @@ def datasets() -> None:
     below.text(2.75, 42, "bright")
 
 
+def heads() -> None:
+    """Regressors on the mean embedding, with and without a scaler."""
+    gb1 = load_gb1_stability()
+    X = ESM2Embedder("skesm-mini", verbose=False).transform(gb1.data)
+    rank = make_scorer(lambda y, predicted: spearmanr(y, predicted).statistic)
+    folds = KFold(5, shuffle=True, random_state=0)
+    regressors = {
+        "ridge, penalties\n0.001 to 100,000": RidgeCV(np.logspace(-3, 5, 9)),
+        "ridge, penalties\n0.1 to 10": RidgeCV([0.1, 1, 10]),
+        "support vector\nmachine, C = 1": SVR(C=1),
+    }
+    _, axes = plt.subplots(figsize=(4.75, 3.6), facecolor="white", layout="constrained")
+    for place, (name, regressor) in enumerate(regressors.items()):
+        for shift, colour, label in ((-0.2, LIGHT_ORANGE, "no scaler"), (0.2, LIGHT_BLUE, "StandardScaler")):
+            model = make_pipeline(StandardScaler(), regressor) if shift > 0 else regressor
+            score = cross_val_score(model, X, gb1.target, cv=folds, scoring=rank).mean()
+            print(f"{name!r} {label} {score:.2f}")
+            axes.barh(place + shift, score, 0.38, color=colour, label=None if place else label)
+            axes.text(score + 0.01, place + shift, f"{score:.2f}", va="center")
+    axes.set_yticks(range(len(regressors)), regressors)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 0.65), xlabel="Spearman's correlation, random folds")
+    axes.figure.legend(loc="outside upper center", ncols=2, frameon=False)
+
+
 def guarantees() -> None:
     """How far features differ, in the scale of the last layer. Needs the extras torch and fast."""
     X = load_gb1_stability().data[::20]
@@ -108,6 +140,7 @@ FIGURES: dict[str, Callable[[], None]] = {
     **DIAGRAMS,
     "features": features,
     "datasets": datasets,
+    "heads": heads,
     "guarantees": guarantees,
 }
 
