@@ -336,7 +336,11 @@ class TestRuns:
         scores.loc[0, "value"] += 0.25
         scores.to_csv(tmp_path / "scores.csv", index=False, na_rep="nan")
         manifest = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
+        assert len(manifest["versions"]["skesm source"]) == 16
+        assert manifest["model"]["engine"] in ("numpy", "compiled", "torch")
         manifest["versions"]["numpy"] = "1.0"
+        manifest["model"]["engine"] = "torch of another kind"
+        manifest["digests"]["features"]["composition"] = "0"
         (tmp_path / "manifest.json").write_text(json.dumps(manifest))
         found = replay(tmp_path)
         assert not found.identical
@@ -344,6 +348,8 @@ class TestRuns:
         assert "different  random | composition | ridge | spearman: 1 of 2 folds, by at most 0.25" in text
         assert "identical  random | composition | ridge | mae" in text
         assert "versions, numpy: 1.0 then, " in text
+        assert "model, engine: torch of another kind then, " in text
+        assert "digests, features: not the same for composition\n" in f"{text}\n"
 
     def test_errors(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="heads: 'lasso' is unknown"):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib import metadata
+from pathlib import Path
 from pickle import PicklingError
 
 import joblib
@@ -19,7 +21,7 @@ from skesm.benchmark.fits.computed import ComputedFeatures
 from skesm.sequences.clean import clean_sequences
 
 #: Packages whose version may change the numbers.
-_PACKAGES = ("numpy", "scipy", "scikit-learn", "joblib", "xgboost", "torch")
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "joblib", "xgboost", "torch", "llvmlite")
 
 
 def data_digest(X: Iterable[str], y: ArrayLike) -> str:
@@ -100,6 +102,16 @@ def environment() -> dict[str, str]:
     blas = (found for found in threadpool_info() if found["user_api"] == "blas")
     kernels = sorted({f"{found['internal_api']} {found.get('architecture', 'unknown')}" for found in blas})
     return {**versions(), "platform": f"{platform.system()} {platform.machine()}", "kernels": ", ".join(kernels)}
+
+
+@cache
+def source_digest() -> str:
+    """16 digits of the SHA-256 of skesm's own modules: two checkouts can have one version and other code."""
+    digest = hashlib.sha256()
+    package = Path(__file__).parents[2]
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes().replace(b"\r\n", b"\n"))
+    return digest.hexdigest()[:16]
 
 
 def versions() -> dict[str, str]:

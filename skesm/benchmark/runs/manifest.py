@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from skesm._typing import Document, Estimator
-from skesm.benchmark.fits.digests import data_digest, versions
+from skesm.benchmark.fits.digests import data_digest, source_digest, versions
 from skesm.benchmark.runs.hardware import describe_hardware
 from skesm.sequences.clean import clean_sequences
 
@@ -51,7 +51,7 @@ def make_manifest(
     sequences = clean_sequences(X, max_length=None, unknown_residues="X")
     lengths = [len(sequence) for sequence in sequences]
     return {
-        "versions": versions(),
+        "versions": {**versions(), "skesm source": source_digest()},
         "platform": f"{platform.system()} {platform.machine()}",
         "hardware": describe_hardware(),
         "data": {

@@ -137,9 +137,15 @@ def _differences(before: Mapping[str, object], after: Mapping[str, object]) -> I
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             for key in sorted({*old, *new}):
                 if old.get(key) != new.get(key):
-                    yield f"{part}, {key}: {_short(old.get(key))} then, {_short(new.get(key))} now"
+                    yield f"{part}, {key}: {_compare_values(old.get(key), new.get(key))}"
         else:
-            yield f"{part}: {_short(old)} then, {_short(new)} now"
+            yield f"{part}: {_compare_values(old, new)}"
+
+
+def _compare_values(old: object, new: object) -> str:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return f"not the same for {', '.join(sorted(k for k in {*old, *new} if old.get(k) != new.get(k)))}"
+    return f"{_short(old)} then, {_short(new)} now"
 
 
 def _short(value: object) -> str:

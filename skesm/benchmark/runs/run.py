@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from skesm._optional import import_optional
 from skesm._progress import AUTO
 from skesm._typing import Document, Estimator, Memory, Options
-from skesm.backends import resolve_backend
+from skesm.backends import LocalBackend, resolve_backend
 from skesm.benchmark._compare import compare_on, pose
 from skesm.benchmark._comparison import Comparison
 from skesm.benchmark._curves import learning_curve, profile_layers
@@ -214,8 +214,12 @@ class _Work:
         return self.data.reference if self.data.aligned else None
 
     def _model(self) -> dict[str, str]:
-        namespace = resolve_backend(self.config.backend).namespace(self.config.model)
-        return {"name": self.config.model, "fingerprint": namespace.fingerprint, "numerics": namespace.numerics}
+        backend = resolve_backend(self.config.backend)
+        namespace = backend.namespace(self.config.model)
+        found = {"name": self.config.model, "fingerprint": namespace.fingerprint, "numerics": namespace.numerics}
+        if isinstance(backend, LocalBackend):  # engines agree within 1e-5, and not to the last bit
+            found["engine"], found["device"] = backend._resolve_engine()
+        return found
 
     def _folds(self, problem: Problem) -> tuple[dict[Key, Folds], dict[str, str]]:
         config, data = self.config, self.data
