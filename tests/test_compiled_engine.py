@@ -10,6 +10,7 @@ import pytest
 from skesm import ESM2Embedder, compute_outputs
 from skesm.backends import LocalBackend
 from skesm.esm2.checkpoints.checkpoint import locate
+from skesm.esm2.kernels import find_kernels
 from skesm.esm2.kernels.compilation import compile_text
 from skesm.esm2.kernels.kernels import Kernels
 from skesm.esm2.kernels.shape import choose_shape, has_own_products
@@ -22,7 +23,7 @@ from skesm.esm2.tokenizer import tokenize
 from skesm.esm2.weights.files import WeightsFiles
 from skesm.esm2.weights.parameters import Affine, read_parameters
 from skesm.esm2.workspace import Workspace
-from skesm.exceptions import BackendError
+from skesm.exceptions import BackendError, MissingDependencyError
 from skesm.outputs.spec import OutputSpec
 
 OUTPUTS = ("mean@*", "max@1", "cls@-1", "residues@-1", "logits", "logit_means", "contacts", "attention_heads@*")
@@ -168,6 +169,18 @@ def test_a_processor_that_llvm_does_not_know(
     assert "NumPy engine" in caplog.text
 
 
+def test_an_old_llvmlite_is_not_used(make_checkpoint, proteins: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """numba pins llvmlite: an environment may have one that cannot read the code."""
+    folder = make_checkpoint(1, 16, 2, seed=4)
+    monkeypatch.setattr("llvmlite.__version__", "0.44.0")
+    with pytest.raises(MissingDependencyError, match="llvmlite is too old: pip install 'llvmlite>="):
+        ESM2Embedder(folder, backend=LocalBackend("compiled")).transform(proteins[:1])
+    assert LocalBackend("auto", device="cpu")._resolve_engine() == ("numpy", "cpu")
+    assert find_kernels(spec_of(16, 2)) is None, "torch does without, too"
+    monkeypatch.setattr("llvmlite.__version__", "1.0.0rc1")
+    assert LocalBackend("auto", device="cpu")._resolve_engine() == ("compiled", "cpu")
+
+
 @pytest.fixture
 def with_blas(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products by NumPy, as on processors other than x86."""
@@ -194,7 +207,10 @@ def test_outputs_with_products_by_blas(shape: tuple[int, int, int], make_checkpo
 @pytest.mark.parametrize(
     ("spec", "inputs", "outputs"), [((48, 3), 48, 48), ((40, 4), 160, 40), ((1280, 20), 1280, 640)]
 )
-def test_products_are_as_defined(spec: tuple[int, int], inputs: int, outputs: int) -> None:
+def test_products_are_as_defined(
+    monkeypatch: pytest.MonkeyPatch, spec: tuple[int, int], inputs: int, outputs: int
+) -> None:
+    monkeypatch.setattr("skesm.esm2.kernels.shape.has_own_products", lambda: True)  # other processors can do it too
     kernels = Kernels(spec_of(*spec))
     block = kernels.shape.block
     x, weight = random(inputs // block, 24, block), random(outputs, inputs, seed=1)

@@ -16,7 +16,7 @@ from typing import ClassVar, Generic, NamedTuple, TypeVar
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skesm._messages import warn
-from skesm._optional import import_optional
+from skesm._optional import import_optional, install_line
 from skesm._typing import Constraints
 from skesm.backends.base import Backend, Batch
 from skesm.backends.local_run import Engine, compute, refuse
@@ -27,7 +27,13 @@ from skesm.esm2.numpy_engine import NumpyEngine
 from skesm.esm2.spec import DEMO_MODEL, ModelSpec
 from skesm.esm2.weights.files import WeightsFiles
 from skesm.esm2.weights.parameters import Parameters, read_parameters
-from skesm.exceptions import BackendError, DemoModelWarning, SlowNumericsWarning, UntrainedHeadWarning
+from skesm.exceptions import (
+    BackendError,
+    DemoModelWarning,
+    MissingDependencyError,
+    SlowNumericsWarning,
+    UntrainedHeadWarning,
+)
 from skesm.outputs.kinds import CONTACT_HEAD, KINDS, LANGUAGE_MODEL_HEAD
 from skesm.outputs.spec import Namespace, OutputSpec
 
@@ -56,10 +62,9 @@ class LocalBackend(Backend):
     ----------
     engine : {"auto", "numpy", "compiled", "torch"}, default="auto"
         ``"numpy"`` needs nothing beyond the core install. ``"compiled"`` (``pip install llvmlite``, the extra ``fast``)
-        compiles all but the matrix products for this processor at first use. It is faster, and differs in the last
-        digits. ``"torch"`` (``pip install torch``) gives GPUs and bfloat16. ``"auto"`` is torch if `device` or
-        `dtype` ask for it, or if it is installed and finds a GPU. Otherwise it is compiled if llvmlite is
-        installed, or else NumPy.
+        is compiled for this processor at first use. It is faster, and differs in the last digits. ``"torch"``
+        (``pip install torch``) gives GPUs and bfloat16. ``"auto"`` is torch if `device` or `dtype` ask for it, or if it
+        is installed and finds a GPU. Otherwise it is compiled if llvmlite is installed and new enough, or else NumPy.
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. ``"auto"`` is a GPU if there is one.
     dtype : {"float32", "bfloat16"}, default="float32"
@@ -198,6 +203,8 @@ class LocalBackend(Backend):
         """The compiled engine. If it cannot be compiled here and was not requested, the NumPy engine."""
         if self.engine == "compiled":
             import_optional("llvmlite", extra="fast")
+            if kernels.is_outdated():
+                raise MissingDependencyError(f"llvmlite is too old: {install_line('fast')}", name="llvmlite")
         try:
             from skesm.esm2.numpy_engine.compiled import CompiledEngine
 
