@@ -240,6 +240,38 @@ def checkpoints() -> None:
     words(axes, WIDTH / 2, 1.3, 'ESM2Embedder("path/to/folder")', code=True)
 
 
+def cache() -> None:
+    """What a stored record is found by."""
+    axes = canvas(8.8)
+    words(axes, WIDTH / 2, 8.4, "a record is found by", small=True)
+    for place, name in enumerate(
+        ("digest of the\nweights", "fp32\nor bf16", "digest of the\nsequence", "output:\nmean@6")
+    ):
+        box(axes, 0.3 + 2.25 * place, 6.6, 2.15, 1.4, name, BLUE, small=True)
+    arrow(axes, (WIDTH / 2, 6.5), (WIDTH / 2, 5.7))
+    box(axes, 1.3, 4.4, 6.9, 1.2, "values and their checksum", GREEN)
+    words(axes, WIDTH / 2, 3.5, "and not by", small=True)
+    for place, name in enumerate(
+        ("the model's\nname", "batch size,\nother rows", "threads,\nprocesses", "device,\nengine")
+    ):
+        box(axes, 0.3 + 2.25 * place, 1.7, 2.15, 1.4, name, GREY, small=True)
+    words(axes, WIDTH / 2, 0.8, "So another fold, grid or job finds it too.", small=True)
+
+
+def several_gpus() -> None:
+    """A proxy, a server for each GPU, and one store."""
+    axes = canvas(8.4)
+    box(axes, 2.25, 7.1, 5, 1, "clients", GREY)
+    arrow(axes, (WIDTH / 2, 7), (WIDTH / 2, 6.3))
+    box(axes, 0.3, 5.1, 8.9, 1.1, "nginx: TLS, and the server with least to do", ORANGE, small=True)
+    for place in range(4):
+        x = 0.3 + 2.25 * place
+        arrow(axes, (x + 1.07, 5), (x + 1.07, 4.3))
+        box(axes, x, 2.8, 2.15, 1.4, f"skesm serve\nGPU {place}", BLUE, small=True)
+        arrow(axes, (x + 1.07, 2.7), (x + 1.07, 2))
+    box(axes, 0.3, 0.6, 8.9, 1.3, "one --memory folder: each sequence is\ncomputed by one of them", GREEN, small=True)
+
+
 DIAGRAMS: dict[str, Callable[[], None]] = {
     "layers": layers,
     "windows": windows,
@@ -254,4 +286,6 @@ DIAGRAMS: dict[str, Callable[[], None]] = {
     "clusters": clusters,
     "models": models,
     "checkpoints": checkpoints,
+    "cache": cache,
+    "several-gpus": several_gpus,
 }
