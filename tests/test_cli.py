@@ -288,7 +288,11 @@ class TestErrors:
         [
             ("seq,label\nMKV,1\n", ["--target-column", "y"], "no column 'y'. Its columns are 'seq', 'label'"),
             ("seq,ddg\nMKV,1\n", [], "measured values. Name it: --target-column NAME. Its columns are 'seq', 'ddg'"),
-            ("mutant,label\nM1V,1\n", [], "no column 'sequence', or of another well-known name. Name it: --sequence"),
+            (
+                "mutant,label\nM1V,1\n",
+                [],
+                "mutations in the column 'mutant'. Give the sequence that they refer to: --reference",
+            ),
             ("mutant,label\nA1V,1\n", ["--reference", "MKV"], "line 2, position 1: the reference has another residue"),
             ("seq,label\nMKV,1\nMKL,high\n", [], "line 3: column 'label' is not a finite number"),
             ("seq,label\nMKV,1\nMKL,2\n", [], "--rows 60: the data have only 2 rows"),

@@ -543,7 +543,9 @@ def test_variants_name_what_is_missing(tmp_path: Path) -> None:
         load_variants(path, mutation_column="mutant")
     foreign = path.with_name("foreign.csv")
     foreign.write_text("protein name,ddg\nMKTAY,1\n")
-    with pytest.raises(InputFileError, match=r"no column 'sequence', .* Name it: sequence_column='NAME'\. Its columns"):
+    with pytest.raises(
+        InputFileError, match=r"no column 'sequence' or 'mutant', .*='NAME'\. Its columns are 'protein name', "
+    ):
         load_variants(foreign)
     with pytest.raises(InputFileError, match=r"'sequence' or 'mutant', .*sequence_column='NAME' or mutation_column='"):
         load_variants(foreign, reference="MKTAY")
@@ -567,7 +569,7 @@ def test_well_known_columns_of_variants_are_found(tmp_path: Path) -> None:
         found = load_variants(other, reference="MKTAY")
         assert (found.taken, found.target) == ({"mutation_column": "Mutant"}, None)  # a target is not guessed
         assert found.data.tolist() == ["MRTAY", "MKTGY"]
-    with pytest.raises(InputFileError, match="no column 'sequence'"):
+    with pytest.raises(ValueError, match=r"mutations in the column 'Mutant'\. Give the .*: reference='SEQUENCE'"):
         load_variants(path)
     fasta = path.with_suffix(".fasta")
     fasta.write_text(">a mutant=K2R label=1\nMRTAY\n")

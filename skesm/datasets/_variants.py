@@ -13,7 +13,7 @@ from skesm._optional import import_optional
 from skesm._typing import Dataset
 from skesm.datasets._bunch import make_dataset, shares_docs, string_array
 from skesm.exceptions import InputFileError
-from skesm.io._columns import ANY_SEQUENCE, ANY_VARIANT, SEQUENCE_COLUMNS, is_known, place_of
+from skesm.io._columns import ANY_VARIANT, SEQUENCE_COLUMNS, is_known, place_of
 from skesm.io._files import name_of, open_bytes, refuse_lines
 from skesm.io._tables import RawTable, count_problems, numbers, read_raw
 from skesm.sequences.alphabet import count_residues
@@ -179,7 +179,7 @@ def read_variants(
     name = name_of(path)
     looked_for = None
     if sequence_column is None and mutation_column is None:
-        looked_for = ANY_SEQUENCE if wild_type is None else ANY_VARIANT
+        looked_for = ANY_VARIANT
     wanted = [c for c in (looked_for, sequence_column, mutation_column, target_column, *others) if c is not None]
     raw, fasta = _read(path, wanted, sequence_column or looked_for or _SEQUENCE)
     if not raw.lines:
@@ -189,6 +189,12 @@ def read_variants(
     elif looked_for is not None and is_known(raw.names[looked_for], SEQUENCE_COLUMNS):
         sequence_column = looked_for
     elif looked_for is not None:
+        if wild_type is None:
+            column = raw.names[looked_for]
+            raise ValueError(
+                f"{name} has no sequences, but mutations in the column {column!r}. Give the sequence that they refer "
+                "to: reference='SEQUENCE'"
+            )
         mutation_column = looked_for
     sequences, problems = _sequences(raw, sequence_column, mutation_column, wild_type, offset, max_length)
     y = None
