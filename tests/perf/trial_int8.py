@@ -48,6 +48,8 @@ BATCH = 16
 SHARES = {"qkv": 3 / 12, "out": 1 / 12, "fc1": 4 / 12, "fc2": 4 / 12}
 
 TINY = 1e-30
+#: Least divisor, as a share of their median: a channel that is silent in the calibration may not be so elsewhere.
+LEAST_DIVISOR = 0.1
 
 Tensor = torch.Tensor
 #: (kind, block, input, weight, bias) → output
@@ -156,9 +158,14 @@ class Calibration:
         flat, key = h.flatten(0, -2), (kind, block)
         mean, most = flat.mean(0), weight.abs().amax(0).clamp_min(TINY)
         self.means[key] = mean
-        self.divisors[key] = (flat.abs().amax(0).clamp_min(TINY) / most).sqrt()
-        self.centred_divisors[key] = ((flat - mean).abs().amax(0).clamp_min(TINY) / most).sqrt()
+        self.divisors[key] = self._divisors(flat, most)
+        self.centred_divisors[key] = self._divisors(flat - mean, most)
         return exact(kind, block, h, weight, bias)
+
+    @staticmethod
+    def _divisors(h: Tensor, most: Tensor) -> Tensor:
+        found = (h.abs().amax(0).clamp_min(TINY) / most).sqrt()
+        return found.clamp_min(LEAST_DIVISOR * found.median())
 
     def centred(self, product: Product) -> Product:
         """`product` of inputs less their means, with its bias made up for that."""
