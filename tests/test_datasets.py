@@ -33,6 +33,7 @@ from skesm.datasets import (
 from skesm.datasets._download import get_data_home
 from skesm.datasets._sources import FILES
 from skesm.exceptions import DatasetError, InputFileError, LearntDigestWarning, MissingDependencyError
+from skesm.io._columns import ANY_TARGET
 
 ROOT = Path(__file__).resolve().parents[1]
 AMINO_ACIDS = set("ACDEFGHIKLMNPQRSTVWY")
@@ -574,3 +575,36 @@ def test_well_known_columns_of_variants_are_found(tmp_path: Path) -> None:
     fasta = path.with_suffix(".fasta")
     fasta.write_text(">a mutant=K2R label=1\nMRTAY\n")
     assert load_variants(fasta, reference="MKTAY").data.tolist() == ["MRTAY"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "fasta"])
+def test_columns_that_only_look_right_are_not_read(tmp_path: Path, ending: str) -> None:
+    """Names of proteins have letters of sequences, and many tables repeat the reference beside the mutations."""
+    text = "protein,mutant,activity\nGFP,K2R,1\nGFP,A4G,2\n"
+    path = tmp_path / f"plate.{ending}"
+    if ending != "fasta":
+        found = load_variants(write(path, text), reference="MKTAY", target_column="activity")
+        assert found.taken["mutation_column"] == "mutant"
+        assert found.data.tolist() == ["MRTAY", "MKTGY"]
+    repeated = ">a mutation=K2R\nMKTAY\n>b mutation=A4G\nmktay\n"
+    if ending != "fasta":
+        repeated = "seq,mutation,activity\nMKTAY,K2R,1\nmktay,A4G,2\n"
+    path = path.with_stem("repeated")
+    if ending == "fasta":
+        path.write_text(repeated)
+    else:
+        write(path, repeated)
+    column = "sequence" if ending == "fasta" else "seq"
+    with pytest.raises(InputFileError, match=f"has the reference in column '{column}'.* mutation_column='NAME'"):
+        load_variants(path, reference="MKTAY")
+    asked = load_variants(path, reference="MKTAY", sequence_column=column)  # replicates of the wild type
+    assert asked.data.tolist() == ["MKTAY", "MKTAY"]
+
+
+@pytest.mark.parametrize("text", ["seq,Label,fitness\nMRTAY,1,0.3\n", ">a Label=1 fitness=0.3\nMRTAY\n"])
+def test_a_choice_of_measured_values_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "plate"
+    path.write_text(text)
+    with pytest.raises(InputFileError, match=r"may hold measured values: 'Label', 'fitness'\. Name one: target_column"):
+        load_variants(path, target_column=ANY_TARGET)
+    assert load_variants(path, target_column="fitness").target.tolist() == [0.3]

@@ -197,6 +197,8 @@ def read_variants(
             )
         mutation_column = looked_for
     sequences, problems = _sequences(raw, sequence_column, mutation_column, wild_type, offset, max_length)
+    if sequence_column is not None and sequence_column == looked_for and mutation_column is None:
+        _refuse_references(name, _SEQUENCE if fasta else raw.names[looked_for], sequences, wild_type)
     y = None
     if target_column is not None:
         y, bad = numbers(raw, target_column)
@@ -221,6 +223,15 @@ def read_variants(
         dropped=problems,
         names={role: raw.names[column] for role, column in chosen.items() if column is not None},
     )
+
+
+def _refuse_references(name: str, column: str, sequences: Sequence[str], wild_type: str | None) -> None:
+    """Raise if a column that was found by its name holds no variant, as in tables of a sequence and its mutations."""
+    if len(sequences) > 1 and all(sequence.strip().upper() == wild_type for sequence in sequences):
+        raise InputFileError(
+            f"{name}: every row has the reference in column {column!r}. Name the column of mutations: "
+            "mutation_column='NAME'. If there is none, give sequence_column too"
+        )
 
 
 def _read(path: str | os.PathLike[str], wanted: list[str], sequence_column: str) -> tuple[RawTable, bool]:

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 
 from skesm.exceptions import InputFileError
 
-#: Names that are looked for if none is given, in this order. Capitals, spaces and hyphens do not matter.
-SEQUENCE_COLUMNS = (
+# Names that are looked for if none is given, in this order. Capitals, spaces and hyphens do not matter.
+_SEQUENCES = (
     *("sequence", "seq", "protein_sequence", "aa_sequence", "aa_seq", "mutated_sequence"),
-    *("variant_sequence", "protein", "primary"),
+    "variant_sequence",
 )
+#: Names of sequences, but also of names of proteins: GFP has the letters of a sequence.
+_PROTEINS = ("protein", "primary")
+SEQUENCE_COLUMNS = (*_SEQUENCES, *_PROTEINS)
 ID_COLUMNS = ("id", "identifier", "accession", "entry", "name")
 MUTATION_COLUMNS = ("mutant", "mutants", "mutation", "mutations", "variant", "variants")
 TARGET_COLUMNS = ("label", "target", "fitness", "dms_score", "measured", "value", "y")
@@ -20,7 +23,7 @@ TARGET_COLUMNS = ("label", "target", "fitness", "dms_score", "measured", "value"
 ANY_SEQUENCE, ANY_VARIANT, ANY_TARGET = "\0sequence", "\0variant", "\0target"
 _LOOKED_FOR = {
     ANY_SEQUENCE: SEQUENCE_COLUMNS,
-    ANY_VARIANT: (*SEQUENCE_COLUMNS, *MUTATION_COLUMNS),
+    ANY_VARIANT: (*_SEQUENCES, *MUTATION_COLUMNS, *_PROTEINS),
     ANY_TARGET: TARGET_COLUMNS,
 }
 _MISSING = {
@@ -33,6 +36,7 @@ _MISSING = {
 
 def place_of(header: Sequence[str], column: str, name: str) -> int:
     """The place of a column, or of one of its well-known names. It is an error if none or several have it."""
+    refuse_several(header, column, name)
     found = find_name(header, column)
     if found is None and column in _LOOKED_FOR:
         raise InputFileError(f"{name} has no {_MISSING[column]}. {_listed(header)}")
@@ -47,6 +51,16 @@ def find_name(header: Sequence[str], column: str) -> str | None:
     if column in _LOOKED_FOR:
         return well_known(header, _LOOKED_FOR[column])
     return column if column in header else None
+
+
+def refuse_several(header: Sequence[str], column: str, name: str) -> None:
+    """Raise if several columns may hold the measured values: a wrong choice would give plausible numbers."""
+    several = [cell for cell in header if is_known(cell, TARGET_COLUMNS)] if column == ANY_TARGET else []
+    if len(several) > 1:
+        raise InputFileError(
+            f"{name} has several columns that may hold measured values: {', '.join(map(repr, several))}. Name one: "
+            "target_column='NAME'"
+        )
 
 
 def names_of(column: str) -> tuple[str, ...]:

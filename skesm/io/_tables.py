@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skesm.exceptions import InputFileError
-from skesm.io._columns import ANY_SEQUENCE, find_name, names_of, place_of
+from skesm.io._columns import ANY_SEQUENCE, find_name, names_of, place_of, refuse_several
 from skesm.io._fasta import parse_fasta
 from skesm.io._files import decode, name_lines, name_of, open_bytes, refuse_lines
 from skesm.io._sheets import SPREADSHEET, read_sheet
@@ -232,6 +232,8 @@ def _read_fasta(lines: Iterable[str], name: str, wanted: list[str], sequence_col
         if raw.problem:
             place = f", line {raw.problem_line} of the file" if raw.problem_line != raw.line else ""
             rows.problems[raw.line] = f"{place}{raw.problem}"
+    for column in wanted:
+        refuse_several(list(seen), column, name)
     rows.names |= {c: c if c == sequence_column else find_name(list(seen), c) or "" for c in wanted}
     absent = [column for column in wanted if not rows.names[column]]
     if absent:
