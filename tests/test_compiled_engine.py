@@ -126,6 +126,19 @@ def test_what_is_no_number_stays_so(tiny_checkpoint: Path) -> None:
     assert not np.isnan(out[8:]).any()
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("column", [0, 40])
+def test_broken_weights_of_queries_or_keys_are_seen(broken: float, column: int) -> None:
+    """The values are sound then, and their mean would look like a result."""
+    products = random(20, 120)
+    products[:, column] = broken
+    out, spans = np.zeros((20, 40), dtype=np.float32), [slice(0, 8), slice(8, 20)]
+    table = Kernels.rotary_table(frequencies(10), 12)
+    Kernels(spec_of(40, 4)).attend(products, random(120, seed=1), table, spans, None, out, Workspace())
+    assert np.isnan(out[:, :10]).all(), "the head of the column"
+    assert np.isfinite(out[:, 10:]).all()
+
+
 @pytest.mark.parametrize("shape", [(2, 40, 4), (1, 320, 20)])
 def test_outputs_agree_with_the_numpy_engine(shape: tuple[int, int, int], make_checkpoint, proteins: list[str]) -> None:
     folder, sequences = make_checkpoint(*shape), [*proteins[:8], "M", "MK"]

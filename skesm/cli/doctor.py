@@ -135,7 +135,7 @@ def _engine() -> Finding:
     engine, device = LocalBackend()._resolve_engine()
     text = f"{_ENGINE_NAMES[engine]} computes, on {_device_name(device)}"
     if engine == "numpy":
-        return Finding("engine", NOTE, f"{text}; the compiled engine is faster", install_line("fast"))
+        return Finding("engine", NOTE, f"{text}. The compiled engine is faster", install_line("fast"))
     return Finding("engine", OK, text)
 
 
@@ -159,7 +159,7 @@ def _torch_on_cpu() -> Finding:
     products = "with weights laid out by oneDNN" if packed else "by torch.nn.functional.linear"
     attention = "compiled" if are_installed() else f"NumPy's, 2^x by {exponential}"
     text = "used only with LocalBackend('torch') or dtype='bfloat16'. The fastest ways in a trial:"
-    return Finding("torch on CPU", OK, f"{text} products {products}; attention {attention}")
+    return Finding("torch on CPU", OK, f"{text} products {products}, attention {attention}")
 
 
 def _processor() -> Finding:

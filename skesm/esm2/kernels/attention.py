@@ -207,6 +207,9 @@ def _mix(code: Code, shape: Shape, tile: Tile, largest: Sequence[Value] | None) 
                 if largest is not None:
                     scores = [b.fsub(score, most) for score, most in zip(scores, largest, strict=True)]
                 weights.append([code.exp2(score) for score in scores])
+                if largest is not None:  # exp2 is finite, but a score that is infinite or no number has no weight
+                    zeros = [b.fmul(score, zero) for score in scores]
+                    weights[-1] = [b.fadd(weight, none) for weight, none in zip(weights[-1], zeros, strict=True)]
                 if ends:  # keys that are none weigh nothing
                     is_key = b.icmp_signed("<", code.plus(keys.index, j), tile.length)
                     weights[-1] = [b.select(is_key, weight, zero) for weight in weights[-1]]
