@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from skesm.backends import LocalBackend
 from skesm.esm2.checkpoints.checkpoint import locate
 from skesm.esm2.kernels import find_kernels
 from skesm.esm2.kernels.compilation import compile_text
-from skesm.esm2.kernels.kernels import Kernels
+from skesm.esm2.kernels.kernels import Kernels, _compile
 from skesm.esm2.kernels.shape import choose_shape, has_own_products
 from skesm.esm2.machine.threads import has_small_products
 from skesm.esm2.numpy_engine.compiled import CompiledEngine
@@ -174,6 +175,7 @@ def test_a_processor_that_llvm_does_not_know(
         compile_text("no code", wide=wide)  # LLVM's own error
 
     monkeypatch.setattr("skesm.esm2.kernels.kernels.compile_text", fail)
+    _compile.cache_clear()
     folder = make_checkpoint(1, 16, 2)
     with pytest.raises(BackendError, match="engine='numpy'"):
         ESM2Embedder(folder, backend=LocalBackend("compiled")).transform(proteins[:1])
@@ -269,3 +271,9 @@ def test_the_bits_are_those_of_other_processors(
     for one, other in zip(results[0], results[-1], strict=True):
         for output in outputs:
             np.testing.assert_array_equal(one[output], other[output])
+
+
+def test_models_of_one_shape_share_the_code() -> None:
+    spec = spec_of(40, 4)
+    assert Kernels(spec)._functions is Kernels(replace(spec, name="another"))._functions
+    assert Kernels(spec)._functions is not Kernels(replace(spec, layer_norm_eps=1e-3))._functions

@@ -303,7 +303,7 @@ def test_a_sequence_that_kills_dask_workers_fails_alone(tiny_checkpoint: Path, t
     embedder = ESM2Embedder(tiny_checkpoint, backend=ParallelBackend(inner, batch_tokens=100), on_error="nan")
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        LocalCluster(2, threads_per_worker=1, dashboard_address=None, silence_logs=60) as local,
+        LocalCluster(2, threads_per_worker=1, dashboard_address=":0", silence_logs=60) as local,
         Client(local),
         parallel_config(backend="dask"),
         pytest.warns(UserWarning, match="row 5"),

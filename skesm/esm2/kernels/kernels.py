@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from skesm.esm2.kernels.attention import scratch_size, write_attention
 from skesm.esm2.kernels.compilation import compile_text
 from skesm.esm2.kernels.products import panel_size, write_product
 from skesm.esm2.kernels.rows import write_add, write_gelu, write_norm
-from skesm.esm2.kernels.shape import choose_shape
+from skesm.esm2.kernels.shape import Shape, choose_shape
 from skesm.esm2.plain_attention import Read, mix, rotary_tables
 from skesm.esm2.spec import ModelSpec
 from skesm.esm2.weights.parameters import Affine
@@ -50,22 +51,8 @@ class Kernels:
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
-        self.shape = shape = choose_shape(spec)
-        module = ir.Module("skesm")
-        write_attention(module, shape)
-        write_gelu(module, "gelu", shape.ffn_block, shape.lanes)
-        if shape.block != shape.ffn_block:
-            write_gelu(module, "head_gelu", shape.block, shape.lanes)
-        write_norm(module, spec, shape)
-        write_add(module, shape)
-        if shape.product_lanes:
-            write_product(module, shape)
-        self._code = compile_text(str(module), wide=shape.lanes == 16)
-        self._functions = {
-            name: ctypes.CFUNCTYPE(None, *signature)(self._code.get_function_address(name))
-            for name, signature in _SIGNATURES.items()
-            if name in module.globals
-        }
+        self.shape = choose_shape(spec)
+        self._code, self._functions = _compile(self.shape, spec.layer_norm_eps)
 
     def attend(
         self,
@@ -160,6 +147,27 @@ class Kernels:
         if array.ndim == 3:
             return _address(array), array.shape[2], array.shape[1] * array.shape[2]
         return _address(array), array.shape[1], self.shape.block
+
+
+@lru_cache(maxsize=16)  # models of one shape share the code, which takes longer to compile than a small model to load
+def _compile(shape: Shape, epsilon: float) -> tuple[Any, dict[str, Callable[..., None]]]:
+    """The code, which lives as long as somebody holds it, and its functions by name."""
+    module = ir.Module("skesm")
+    write_attention(module, shape)
+    write_gelu(module, "gelu", shape.ffn_block, shape.lanes)
+    if shape.block != shape.ffn_block:
+        write_gelu(module, "head_gelu", shape.block, shape.lanes)
+    write_norm(module, epsilon, shape)
+    write_add(module, shape)
+    if shape.product_lanes:
+        write_product(module, shape)
+    code = compile_text(str(module), wide=shape.lanes == 16)
+    functions: dict[str, Callable[..., None]] = {
+        name: ctypes.CFUNCTYPE(None, *signature)(code.get_function_address(name))
+        for name, signature in _SIGNATURES.items()
+        if name in module.globals
+    }
+    return code, functions
 
 
 def _address(array: FloatArray) -> int:

@@ -9,7 +9,6 @@ from llvmlite import ir
 from skesm.esm2.gelu import GELU_LOGIT
 from skesm.esm2.kernels.code import FLOAT, INDEX, POINTER, Code
 from skesm.esm2.kernels.shape import Shape, lanes_in
-from skesm.esm2.spec import ModelSpec
 
 #: Partial sums of a row, on every processor: their number decides the last bits.
 _PARTIAL_SUMS = 16
@@ -30,12 +29,12 @@ def write_gelu(module: ir.Module, name: str, width: int, lanes: int) -> None:
     code.finish()
 
 
-def write_norm(module: ir.Module, spec: ModelSpec, shape: Shape) -> None:
+def write_norm(module: ir.Module, epsilon: float, shape: Shape) -> None:
     """Write ``norm(x, row, block, weight, bias, out, row, block, rows)``: LayerNorm of each row of x into out.
 
     Rows of x, and of out, are `row` apart, their blocks of channels `block`.
     """
-    d = spec.width
+    d = shape.width
     code = Code(module, "norm", [POINTER, INDEX, INDEX, POINTER, POINTER, POINTER, INDEX, INDEX, INDEX])
     x, x_row, x_block, weight, bias, out, out_row, out_block, rows = code.arguments
     b, step = code.builder, lanes_in(shape.block, _PARTIAL_SUMS)
@@ -56,7 +55,7 @@ def write_norm(module: ir.Module, spec: ModelSpec, shape: Shape) -> None:
                 centred = b.fsub(code.load(code.at(part, squares.index), step), mean)
                 squares.carried = [code.fma(centred, centred, squares.values[0])]
             (total,) = squares.carried
-        variance = code.fma(code.sum_of_lanes(total), share, code.spread(spec.layer_norm_eps, 1))
+        variance = code.fma(code.sum_of_lanes(total), share, code.spread(epsilon, 1))
         scale = code.spread(b.fdiv(code.spread(1.0, 1), code.sqrt(variance)), step)
         for block, part in zip(blocks, of_row, strict=True):
             into = code.at(out, code.times(row.index, out_row), code.times(out_block, block))
