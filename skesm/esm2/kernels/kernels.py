@@ -150,7 +150,7 @@ class Kernels:
 
 
 @lru_cache(maxsize=16)  # models of one shape share the code, which takes longer to compile than a small model to load
-def _compile(shape: Shape, epsilon: float) -> tuple[Any, dict[str, Callable[..., None]]]:
+def _compile(shape: Shape, epsilon: float) -> tuple[object, dict[str, Callable[..., None]]]:
     """The code, which lives as long as somebody holds it, and its functions by name."""
     module = ir.Module("skesm")
     write_attention(module, shape)
