@@ -5,7 +5,7 @@ Only this module knows both the model and the store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from skesm.exceptions import BackendError
 from skesm.fetch.compute import Computation
 from skesm.fetch.lookup import Lookup, find_namespace, refuse_changed_weights
 from skesm.fetch.request import Distinct, Request, partial_result
-from skesm.fetch.windows import Part, split
+from skesm.fetch.windows import Part, count_long, split
 from skesm.outputs.derived import sources
 from skesm.outputs.spec import Record
 from skesm.outputs.types import Windows
@@ -78,17 +78,17 @@ def fetch(
         in the `values` of failed sequences.
     """
     distinct = Distinct(request)
-    parts = split(request, distinct, model, windows)
     values: dict[int, T] = {}
     failed: dict[int, BackendError] = {}
     computed = 0
-    for part in parts:
+    for part in split(request, distinct, model, windows):
         computation = Computation(distinct, part.model, n_jobs)
         values.update(_fetch_part(part, computation, reduce, memory, verbose))
         failed.update(computation.failed)
         computed += computation.computed
     rows = len(request.sequences)
-    info = RunInfo(rows, len(distinct), len(values) - computed, computed, _count_windowed(distinct, parts))
+    windowed = count_long(request.sequences, windows)
+    info = RunInfo(rows, len(distinct), len(values) - computed, computed, windowed)
     answer = Answer(distinct.spread(values), info)
     if failed:
         raise partial_result(distinct.causes(failed), rows, answer)
@@ -103,13 +103,8 @@ def keep(sequence: str, record: Record) -> Record:
 def estimate(request: Request, *, model: Model, memory: Memory = None, windows: Windows | None = None) -> TransformPlan:
     """Estimate the cost of `fetch` with the same arguments, without computing or sending a sequence."""
     distinct = Distinct(request)
-    parts = split(request, distinct, model, windows)
-    plans = [_estimate_part(part, distinct, memory) for part in parts]
-    return add_plans(len(request.sequences), plans, windowed=_count_windowed(distinct, parts))
-
-
-def _count_windowed(distinct: Distinct, parts: Sequence[Part]) -> int:
-    return sum(len(distinct.places(part.indices)) for part in parts if part.windowed)
+    plans = [_estimate_part(part, distinct, memory) for part in split(request, distinct, model, windows)]
+    return add_plans(len(request.sequences), plans, windowed=count_long(request.sequences, windows))
 
 
 def _fetch_part(

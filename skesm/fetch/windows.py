@@ -39,14 +39,11 @@ class Part:
     prefetch: Sequence[OutputSpec]
     model: Model
 
-    @property
-    def windowed(self) -> bool:
-        """Whether the sequences are cut into windows."""
-        return isinstance(self.model, WindowedModel)
-
     def rename(self, record: Record) -> Record:
         """The record under the names of the request."""
-        return {replace(output, windows=None): value for output, value in record.items()} if self.windowed else record
+        if not isinstance(self.model, WindowedModel):
+            return record
+        return {replace(output, windows=None): value for output, value in record.items()}
 
 
 def split(request: Request, distinct: Distinct, model: Model, windows: Windows | None) -> list[Part]:
